@@ -1,0 +1,31 @@
+"""The parts of a decoder: one block, upsampler, stem or head per file, found by being in this folder."""
+
+import importlib
+import pkgutil
+
+from blocks.registry import (
+    Block,
+    BlockConfig,
+    block_config,
+    build_block,
+    choice,
+    get_block,
+    list_blocks,
+    register_block,
+)
+from blocks.time_context import TimeContext
+
+__all__ = [
+    "Block",
+    "BlockConfig",
+    "TimeContext",
+    "block_config",
+    "build_block",
+    "choice",
+    "get_block",
+    "list_blocks",
+    "register_block",
+]
+
+for _module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
+    importlib.import_module(_module.name)

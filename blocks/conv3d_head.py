@@ -1,0 +1,36 @@
+"""The plain head: norm, activation, dense convolution to RGB (Turbo-VAED with patch size 1, arXiv 2508.09136)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from blocks.convolutions import Conv3d
+from blocks.norms import RmsNorm
+from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.time_context import TimeContext
+
+
+@register_block("conv3d_head", label="conv", role="head")
+class Conv3dHead(Block):
+    """Features at full resolution -> RGB."""
+
+    @dataclass(frozen=True)
+    class Config(BlockConfig):
+        """Options."""
+
+        kernel_size: int = choice(3)
+        """Kernel."""
+
+    def __init__(self, config: Config, in_channels: int, spatial_factor: int) -> None:
+        super().__init__()
+        if spatial_factor != 1:
+            raise ValueError(f"{self.name} does not upsample: its spatial factor must be 1, got {spatial_factor}")
+        self.norm = RmsNorm()
+        self.activation = nn.SiLU()
+        kernel = config.kernel_size
+        self.conv = Conv3d(in_channels, 3, (kernel, kernel, kernel))
+
+    def forward(self, x: Tensor, time: TimeContext) -> Tensor:
+        """`(b, c, t, h, w)` -> `(b, 3, t, h, w)`, nominally in [-1, 1], not clamped."""
+        out: Tensor = self.conv(self.activation(self.norm(x)), time)
+        return out

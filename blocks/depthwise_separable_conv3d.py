@@ -1,0 +1,24 @@
+"""Depthwise-separable 3-D convolutions: Turbo-VAED (arXiv 2508.09136, kernel 5), Flash-VAED (kernel 3)."""
+
+from dataclasses import dataclass
+
+from blocks.convolutions import DepthwiseSeparableConv
+from blocks.registry import BlockConfig, choice, register_block
+from blocks.residual import Residual3d
+
+
+@register_block("depthwise_separable_conv3d", label="dw3d")
+class DepthwiseSeparableConv3d(Residual3d):
+    """Residual block of two such convolutions, `(b, c, t, h, w)`."""
+
+    @dataclass(frozen=True)
+    class Config(BlockConfig):
+        """Options."""
+
+        kernel_size: int = choice(5, 3)
+        """Kernel of the convolutions."""
+        activation: str = choice("silu", "relu")
+        """First activation; the published decoders use "relu" in stages that upsample."""
+
+    def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
+        super().__init__(DepthwiseSeparableConv, config.kernel_size, config.activation, in_channels, out_channels)

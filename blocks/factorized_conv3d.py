@@ -1,0 +1,24 @@
+"""Convolutions factorised into space (1, k, k) and time (3, 1, 1), as in the decoders of Cosmos and Allegro."""
+
+from dataclasses import dataclass
+
+from blocks.convolutions import FactorizedConv
+from blocks.registry import BlockConfig, choice, register_block
+from blocks.residual import Residual3d
+
+
+@register_block("factorized_conv3d", label="fact3d")
+class FactorizedConv3d(Residual3d):
+    """Residual block of two such convolutions, `(b, c, t, h, w)`."""
+
+    @dataclass(frozen=True)
+    class Config(BlockConfig):
+        """Options."""
+
+        kernel_size: int = choice(3, 5)
+        """Kernel of the convolutions."""
+        activation: str = choice("silu", "relu")
+        """First activation; the published decoders use "relu" in stages that upsample."""
+
+    def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
+        super().__init__(FactorizedConv, config.kernel_size, config.activation, in_channels, out_channels)

@@ -1,0 +1,41 @@
+"""Norms over channels for `(b, c, ...)` tensors of any rank, without a transpose.
+
+Statistics are per position, so a norm never mixes frames and streams exactly.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class RmsNorm(nn.Module):
+    """x / sqrt(mean over channels of x^2 + eps), no weight (Turbo-VAED, arXiv 2508.09136).
+
+    The statistic is taken in float32: in float16 a value above 256 overflows when squared, and eps is zero.
+    """
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(b, c, ...)` to the same shape and dtype."""
+        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + self.eps)
+        return x * scale.to(x.dtype)
+
+
+class ChannelLayerNorm(nn.Module):
+    """Layer norm over the channel axis with weight and bias."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(b, c, ...)` to the same shape and dtype."""
+        wide = x.float()
+        centred = wide - wide.mean(dim=1, keepdim=True)
+        normed = centred * torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + self.eps)
+        per_channel = (-1, *[1] * (x.ndim - 2))
+        return (normed * self.weight.float().view(per_channel) + self.bias.float().view(per_channel)).to(x.dtype)

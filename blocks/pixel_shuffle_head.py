@@ -1,0 +1,36 @@
+"""A head that leaves the last upsampling to one pixel shuffle, so nothing wide runs at full resolution (TAEHV)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from blocks.norms import RmsNorm
+from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.time_context import TimeContext
+
+
+@register_block("pixel_shuffle_head", label="ps", role="head")
+class PixelShuffleHead(Block):
+    """Norm, activation, k x k convolution C -> 3 s^2 on every frame, pixel shuffle by s."""
+
+    input_layout = output_layout = "frames"
+
+    @dataclass(frozen=True)
+    class Config(BlockConfig):
+        """Options."""
+
+        kernel_size: int = choice(3)
+        """Kernel."""
+
+    def __init__(self, config: Config, in_channels: int, spatial_factor: int) -> None:
+        super().__init__()
+        self.spatial_factor = spatial_factor
+        self.norm = RmsNorm()
+        self.activation = nn.SiLU()
+        kernel = config.kernel_size
+        self.conv = nn.Conv2d(in_channels, 3 * spatial_factor**2, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor, time: TimeContext) -> Tensor:
+        """`(b t, c, h, w)` -> `(b t, 3, h s, w s)`, nominally in [-1, 1], not clamped."""
+        return functional.pixel_shuffle(self.conv(self.activation(self.norm(x))), self.spatial_factor)

@@ -1,0 +1,165 @@
+"""The registry of decoder parts: a part is one file in this folder with a class under `@register_block`.
+
+    @register_block("dense_conv3d", label="conv3d")
+    class DenseConv3d(Block):
+        @dataclass(frozen=True)
+        class Config(BlockConfig):
+            kernel_size: int = choice(3, 5)
+
+        def __init__(self, config: Config, in_channels: int, out_channels: int) -> None: ...
+
+        def forward(self, x: Tensor, time: TimeContext) -> Tensor: ...
+
+The file's name is the registered name. Every option of every registered part is searched and tested.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast, get_args
+
+from torch import Tensor, nn
+
+from blocks.time_context import TimeContext
+
+Role = Literal["stem", "block", "upsampler", "head"]
+"""What a part does in a decoder. Constructor arguments after `config`, by role:
+
+stem       in_channels, out_channels: the first convolution, latents -> features
+block      in_channels, out_channels: same grid in and out
+upsampler  in_channels, out_channels, temporal_factor, spatial_factor: features on a finer grid
+head       in_channels, spatial_factor: features -> RGB frames, `spatial_factor` times larger
+"""
+
+Layout = Literal["video", "frames"]
+"""`video` is `(b, c, t, h, w)`, `frames` is `(b t, c, h, w)`: 4-D, frame by frame, what phones like best."""
+
+Option = str | int | float | bool
+
+
+def choice(*options: Option) -> Any:
+    """Declare an option of a `BlockConfig`: the first is the default, all of them are searched and tested."""
+    if not options or len(set(options)) != len(options):
+        raise ValueError(f"choice() needs distinct options, got {options}")
+    wrong = [option for option in options if not isinstance(option, (str, int, float, bool))]
+    if wrong:
+        raise ValueError(f"options must be str, int, float or bool (they go into JSON), got {wrong[0]!r}")
+    return dataclasses.field(default=options[0], metadata={"choices": options})
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """The options of one part. Frozen, hashable, JSON primitives only; knows the name of the part that it builds."""
+
+    name: ClassVar[str] = ""
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[Option, ...]]:
+        """Every option with the values it may take, the default first."""
+        return {field.name: field.metadata["choices"] for field in dataclasses.fields(cls)}
+
+    @classmethod
+    def all_configs(cls) -> Iterator[Self]:
+        """Every combination of options, the default first."""
+        names = list(cls.choices())
+        for values in product(*cls.choices().values()):
+            yield cls(**dict(zip(names, values, strict=True)))
+
+    def __post_init__(self) -> None:
+        for option, allowed in self.choices().items():
+            value = getattr(self, option)
+            if not any(value == each and type(value) is type(each) for each in allowed):
+                raise ValueError(f"{self.name}: {option} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+    def to_dict(self) -> dict[str, Option]:
+        """`{"name": ..., option: value, ...}`."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+
+class Block(nn.Module):
+    """A part of a decoder. `time` is all that it may know about the frames before and after."""
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    role: ClassVar[Role]
+    Config: ClassVar[type[BlockConfig]]
+
+    input_layout: ClassVar[Layout] = "video"
+    output_layout: ClassVar[Layout] = "video"
+    causal: ClassVar[bool] = True
+    """Whether, in causal mode, no output frame depends on a later input frame."""
+
+    def forward(self, x: Tensor, time: TimeContext) -> Tensor:
+        """Features in `input_layout` to features in `output_layout`."""
+        raise NotImplementedError(f"{type(self).__name__} has to define forward(x, time)")
+
+
+B = TypeVar("B", bound=type[Block])
+_REGISTRY: dict[str, type[Block]] = {}
+
+
+def register_block(name: str, *, label: str, role: Role = "block") -> Callable[[B], B]:
+    """Class decorator: make a part known under `name`; `label` is its short form in printed architectures.
+
+    Raises:
+        ValueError: the name is taken, the role is unknown, or `Config` is not a frozen dataclass made of `choice(...)`.
+    """
+
+    def register(cls: B) -> B:
+        if name in _REGISTRY:
+            taken_by = _REGISTRY[name]
+            raise ValueError(f"block name '{name}' is taken by {taken_by.__module__}.{taken_by.__qualname__}")
+        if role not in get_args(Role):
+            raise ValueError(f"{name}: role must be one of {', '.join(get_args(Role))}, got '{role}'")
+        _check_config(name, cls)
+        # The config carries its part's name, so that a config alone says what to build.
+        cls.Config.name = name
+        cls.name, cls.label, cls.role = name, label, role
+        _REGISTRY[name] = cls
+        return cls
+
+    return register
+
+
+def _check_config(name: str, cls: type[Block]) -> None:
+    config = cls.__dict__.get("Config")
+    if not (isinstance(config, type) and issubclass(config, BlockConfig) and config is not BlockConfig):
+        raise ValueError(f"{name}: the class needs its own nested `class Config(BlockConfig)`")
+    if not cast(Any, config).__dataclass_params__.frozen or "__dataclass_params__" not in config.__dict__:
+        raise ValueError(f"{name}: Config must be decorated with @dataclass(frozen=True)")
+    plain = [field.name for field in dataclasses.fields(config) if "choices" not in field.metadata]
+    if plain:
+        raise ValueError(f"{name}: declare option '{plain[0]}' with choice(...), so that it is searched and tested")
+
+
+def get_block(name: str) -> type[Block]:
+    """The class registered under `name`; ValueError with the nearest name and the list if there is none."""
+    if name not in _REGISTRY:
+        near = difflib.get_close_matches(name, _REGISTRY, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise ValueError(f"unknown block '{name}': {hint}known: {', '.join(sorted(_REGISTRY))}")
+    return _REGISTRY[name]
+
+
+def list_blocks(role: Role | None = None) -> list[str]:
+    """Registered names, sorted; only those of one role if given."""
+    return sorted(name for name, cls in _REGISTRY.items() if role in (None, cls.role))
+
+
+def block_config(data: dict[str, Option]) -> BlockConfig:
+    """Inverse of `BlockConfig.to_dict`."""
+    options = {key: value for key, value in data.items() if key != "name"}
+    config = get_block(str(data["name"])).Config
+    unknown = options.keys() - config.choices().keys()
+    if unknown:
+        known = ", ".join(config.choices()) or "none"
+        raise ValueError(f"{data['name']} has no option '{min(unknown)}': known: {known}")
+    return config(**options)
+
+
+def build_block(config: BlockConfig, in_channels: int, **geometry: int) -> Block:
+    """The part that `config` describes; `geometry` as its role demands (see `Role`)."""
+    constructor = cast(Callable[..., Block], get_block(config.name))
+    return constructor(config, in_channels, **geometry)

@@ -1,0 +1,125 @@
+"""The one place that knows about time: padding, the previous frame, the first frame, and streaming state.
+
+Axis letters: b batch, c channels, t frames, h height, w width. Features are `(b, c, t, h, w)` ("video" layout) or
+`(b t, c, h, w)` ("frames" layout, t fastest).
+"""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional
+
+TemporalMode = Literal["causal", "bidirectional"]
+State = tuple[Tensor, ...]
+
+
+class TimeContext:
+    """One pass of a decoder over a clip or over a chunk of a stream.
+
+    In causal mode the frames before the first are zeros, so that the first chunk of a stream runs like all others.
+    In bidirectional mode the first and the last frame are repeated (as in Turbo-VAED, arXiv 2508.09136).
+
+    A stream keeps its past outside of the model: pass the state that the chunk before returned (`None` to start), run
+    the blocks, then take `new_state`. The tensors stand in the order in which the blocks asked for their past.
+
+    Args:
+        batch: clips in the batch (what b is, for the frames layout).
+        mode: "causal" or "bidirectional".
+        drop_leading: the first latent frame of the clip becomes one frame, so upsamplers in time drop its first ones.
+        streaming: keep the past for the next chunk.
+        state: the past that the chunk before left; None at the start of a clip.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        mode: TemporalMode,
+        *,
+        drop_leading: bool,
+        streaming: bool = False,
+        state: State | None = None,
+    ) -> None:
+        if (streaming or state is not None) and mode != "causal":
+            raise ValueError(f"only a causal decoder streams, but the temporal mode is '{mode}'")
+        self.batch = batch
+        self.mode = mode
+        self._first_chunk = state is None
+        self._drop_leading = drop_leading and self._first_chunk
+        self._streaming = streaming
+        self._past = list(state or ())
+        self._future: list[Tensor] = []
+
+    @property
+    def new_state(self) -> State:
+        """The past that the next chunk needs."""
+        if self._past:
+            raise ValueError(f"{len(self._past)} state tensors were not used: the state is of another decoder")
+        return tuple(self._future)
+
+    def pad(self, x: Tensor, kernel_size: int) -> Tensor:
+        """`(b, c, t, h, w)` -> `(b, c, t + kernel_size - 1, h, w)`: the frames that a convolution needs around."""
+        extra = kernel_size - 1
+        if extra == 0:
+            return x
+        if self.mode == "causal":
+            return self._with_past(x, extra, dim=2)
+        first, last = x[:, :, :1], x[:, :, -1:]
+        before, after = extra // 2, extra - extra // 2
+        return torch.cat([first] * before + [x] + [last] * after, dim=2)
+
+    def previous(self, x: Tensor) -> Tensor:
+        """For every frame of `(b t, c, h, w)` the frame before it, same shape.
+
+        Before the first frame: zeros when causal, the first frame itself when bidirectional.
+        """
+        if self.batch == 1:  # stays 4-D: a program for a phone has no reshape here
+            return self._shift(x, dim=0)
+        clips = rearrange(x, "(b t) c h w -> b t c h w", b=self.batch)
+        return rearrange(self._shift(clips, dim=1), "b t c h w -> (b t) c h w")
+
+    def drop_leading(self, x: Tensor, count: int) -> Tensor:
+        """`(b t, c, h, w)` without the first `count` frames of each clip, where the frame rule drops them.
+
+        An upsampler that makes s frames of one calls this with s - 1.
+        """
+        if count == 0 or not self._drop_leading:
+            return x
+        if self.batch == 1:
+            return x[count:]
+        clips = rearrange(x, "(b t) c h w -> b t c h w", b=self.batch)
+        return rearrange(clips[:, count:], "b t c h w -> (b t) c h w")
+
+    def drop_leading_video(self, x: Tensor, count: int) -> Tensor:
+        """`drop_leading` for `(b, c, t, h, w)`."""
+        return x[:, :, count:] if count and self._drop_leading else x
+
+    def _shift(self, x: Tensor, dim: int) -> Tensor:
+        frames = x.shape[dim]
+        if self.mode == "causal":
+            return self._with_past(x, 1, dim).narrow(dim, 0, frames)
+        return torch.cat([x.narrow(dim, 0, 1), x.narrow(dim, 0, frames - 1)], dim=dim)
+
+    def _with_past(self, x: Tensor, frames: int, dim: int) -> Tensor:
+        """`x` with the `frames` frames before it in front."""
+        if self._first_chunk:
+            zeros = [0, 0] * (x.ndim - 1 - dim) + [frames, 0]
+            longer = functional.pad(x, zeros)
+        else:
+            if not self._past:
+                raise ValueError("the state has too few tensors: it is of another decoder")
+            longer = torch.cat([self._past.pop(0), x], dim=dim)
+        if self._streaming:
+            self._future.append(longer.narrow(dim, longer.shape[dim] - frames, frames).detach())
+        return longer
+
+
+def to_frames(x: Tensor) -> Tensor:
+    """`(b, c, t, h, w)` -> `(b t, c, h, w)`."""
+    return rearrange(x, "b c t h w -> (b t) c h w")
+
+
+def to_video(x: Tensor, time: TimeContext) -> Tensor:
+    """`(b t, c, h, w)` -> `(b, c, t, h, w)`."""
+    return rearrange(x, "(b t) c h w -> b c t h w", b=time.batch)

@@ -1,0 +1,16 @@
+"""The error that ends a command with one clear line and exit status 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Wrong arguments or input: one line that says what was wrong, what was expected, and what to do."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not registered: gives the nearest name and the whole list."""
+    options = sorted(known)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return UserError(f"unknown {what} '{name}': {hint}known: {', '.join(options)}")

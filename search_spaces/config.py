@@ -1,0 +1,155 @@
+"""DecoderConfig: the whole architecture of a decoder as frozen data. The saved JSON is its only source."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+from blocks import BlockConfig, block_config, get_block
+from blocks.registry import Role
+from blocks.time_context import TemporalMode
+from search_spaces.latent_spec import LatentSpec
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage: change of width, upsampling, blocks; in this order.
+
+    Where the width changes, `transition` does it if given, else the upsampler, else the first block.
+    """
+
+    width: int
+    """Channels of the stage."""
+    depth: int
+    """Number of blocks after the upsampler; 0 is allowed where something else makes the width."""
+    block: BlockConfig
+    """What the blocks are."""
+    upsampler: BlockConfig | None = None
+    """How the stage refines the grid; None if it does not."""
+    temporal_factor: int = 1
+    """Frames out per frame in."""
+    spatial_factor: int = 1
+    """Height and width out per height and width in."""
+    transition: BlockConfig | None = None
+    """A block old width -> `width` before the upsampler (Turbo-VAED has one); None: no such block."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.depth < 0:
+            raise ValueError(f"a stage needs width >= 1 and depth >= 0, got width {self.width}, depth {self.depth}")
+        scales = self.temporal_factor > 1 or self.spatial_factor > 1
+        if scales != (self.upsampler is not None):
+            raise ValueError(
+                f"an upsampler and a factor above 1 go together, got upsampler "
+                f"{self.upsampler.name if self.upsampler else None}, factors {self.temporal_factor} and "
+                f"{self.spatial_factor}"
+            )
+        _check_role("block", self.block)
+        _check_role("block", self.transition)
+        _check_role("upsampler", self.upsampler)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives."""
+        return {
+            "width": self.width,
+            "depth": self.depth,
+            "block": self.block.to_dict(),
+            "upsampler": self.upsampler and self.upsampler.to_dict(),
+            "temporal_factor": self.temporal_factor,
+            "spatial_factor": self.spatial_factor,
+            "transition": self.transition and self.transition.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "StageConfig":
+        """Inverse of `to_dict`."""
+        parts = {key: data[key] and block_config(data[key]) for key in ("block", "upsampler", "transition")}
+        return cls(**{**data, **parts})
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A decoder for one kind of latents. Equal configs are the same architecture."""
+
+    latents: LatentSpec
+    """What it decodes."""
+    stem: BlockConfig
+    """First convolution, latents -> width of the first stage."""
+    stages: tuple[StageConfig, ...]
+    """From the latents to the frames."""
+    head: BlockConfig
+    """Features -> RGB; upsamples by what the stages leave of the spatial compression."""
+    temporal_mode: TemporalMode = "causal"
+    """"causal" (streams, nothing looks ahead) or "bidirectional" (as Turbo-VAED was published)."""
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("a decoder needs at least one stage")
+        if self.temporal_mode not in get_args(TemporalMode):
+            raise ValueError(f"temporal_mode must be causal or bidirectional, got '{self.temporal_mode}'")
+        _check_role("stem", self.stem)
+        _check_role("head", self.head)
+        temporal = spatial = 1
+        for stage in self.stages:
+            temporal *= stage.temporal_factor
+            spatial *= stage.spatial_factor
+        if temporal != self.latents.temporal:
+            raise ValueError(f"the stages upsample {temporal}x in time, the latents need {self.latents.temporal}x")
+        if self.latents.spatial % spatial:
+            raise ValueError(f"the stages upsample {spatial}x in space, the latents need {self.latents.spatial}x")
+
+    @property
+    def head_factor(self) -> int:
+        """Spatial upsampling that is left to the head."""
+        factor = self.latents.spatial
+        for stage in self.stages:
+            factor //= stage.spatial_factor
+        return factor
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives that `from_dict` takes back."""
+        return {
+            "latents": self.latents.to_dict(),
+            "stem": self.stem.to_dict(),
+            "stages": [stage.to_dict() for stage in self.stages],
+            "head": self.head.to_dict(),
+            "temporal_mode": self.temporal_mode,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "DecoderConfig":
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: a part is not registered here, or the parts do not fit together.
+        """
+        return cls(
+            latents=LatentSpec.from_dict(data["latents"]),
+            stem=block_config(data["stem"]),
+            stages=tuple(StageConfig.from_dict(stage) for stage in data["stages"]),
+            head=block_config(data["head"]),
+            temporal_mode=data["temporal_mode"],
+        )
+
+    def digest(self) -> str:
+        """Hash of the architecture and of what it decodes (statistics of the latents left out), 12 hex digits."""
+        plain = replace(self, latents=replace(self.latents, mean=(), std=()))
+        text = json.dumps(plain.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def summary(self) -> str:
+        """One line, e.g. `dw3d 128x2 > dps > mem2d 48x2 > ps4`: blocks with width x depth, upsamplers between."""
+        parts = []
+        for stage in self.stages:
+            if stage.upsampler:
+                time = "t" if stage.temporal_factor > 1 else ""
+                parts.append(get_block(stage.upsampler.name).label + time)
+            kind = get_block(stage.block.name).label
+            parts.append(f"{kind} {stage.width}x{stage.depth + (stage.transition is not None)}")
+        head = get_block(self.head.name).label
+        parts.append(f"{head}{self.head_factor}" if self.head_factor > 1 else head)
+        return " > ".join(parts)
+
+
+def _check_role(role: Role, config: BlockConfig | None) -> None:
+    if config is not None and get_block(config.name).role != role:
+        raise ValueError(f"'{config.name}' is a {get_block(config.name).role}, not a {role}")

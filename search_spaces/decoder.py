@@ -1,0 +1,138 @@
+"""Decoder: latents to frames, a flat sequence of parts built from a DecoderConfig."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from blocks import Block, TimeContext, build_block
+from blocks.registry import Layout
+from blocks.time_context import State, to_frames, to_video
+from search_spaces.config import DecoderConfig, StageConfig
+
+
+class Stage(nn.Module):
+    """Transition, upsampler and blocks of one stage, in the order in which they run."""
+
+    def __init__(self, config: StageConfig, in_channels: int) -> None:
+        super().__init__()
+        width = config.width
+        self.parts = nn.ModuleList()
+        channels = in_channels
+        if config.transition is not None:
+            self.parts.append(build_block(config.transition, channels, out_channels=width))
+            channels = width
+        if config.upsampler is not None:
+            factors = {"temporal_factor": config.temporal_factor, "spatial_factor": config.spatial_factor}
+            self.parts.append(build_block(config.upsampler, channels, out_channels=width, **factors))
+            channels = width
+        for _ in range(config.depth):
+            self.parts.append(build_block(config.block, channels, out_channels=width))
+            channels = width
+        if channels != width:
+            raise ValueError(f"a stage {in_channels} -> {width} channels needs an upsampler, a transition or a block")
+
+
+class Decoder(nn.Module):
+    """A student decoder: the teacher's latents in, as many frames of the same size out.
+
+    Latents are `(b, c, t, h, w)`, raw, as the teacher's `decode` takes them; frames `(b, 3, t', h', w')`, RGB,
+    nominally in [-1, 1] and not clamped. Built from `config` alone.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.stages[0].width
+        self.stem = build_block(config.stem, config.latents.channels, out_channels=width)
+        self.stages = nn.ModuleList()
+        for stage in config.stages:
+            self.stages.append(Stage(stage, width))
+            width = stage.width
+        self.head = build_block(config.head, width, spatial_factor=config.head_factor)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """`(b, c, t, h, w)` -> `(b, 3, t', h', w')`, the whole clip at once."""
+        return self.features(latents, ())[0]
+
+    def features(self, latents: Tensor, stages: Sequence[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """Frames, and the outputs `(b, c, t, h, w)` of the stages with these indices."""
+        return self._run(latents, self._time(latents), frozenset(stages))
+
+    def stream(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """One chunk of a stream: the next latents and the state that the chunk before returned (None to start).
+
+        Every way of cutting latents into chunks gives the same frames. Only causal decoders stream.
+        """
+        if self.config.latents.frame_rule == "leading_if_odd":
+            raise ValueError("latents with the frame rule 'leading_if_odd' cannot stream: it needs their whole number")
+        time = self._time(latents, streaming=True, state=state)
+        frames, _ = self._run(latents, time, frozenset())
+        return frames, time.new_state
+
+    def stage_channels(self, index: int) -> int:
+        """Channels of a stage's output."""
+        return self.config.stages[index].width
+
+    def stage_grid(self, index: int) -> tuple[int, int]:
+        """Time and space factor of a stage's output, relative to the latents."""
+        temporal = spatial = 1
+        for stage in self.config.stages[: index + 1]:
+            temporal *= stage.temporal_factor
+            spatial *= stage.spatial_factor
+        return temporal, spatial
+
+    def stage_modules(self) -> dict[str, nn.Module]:
+        """The groups that costs are reported for: stem, stage0, stage1, ..., head."""
+        stages = {f"stage{index}": stage for index, stage in enumerate(self.stages)}
+        return {"stem": self.stem, **stages, "head": self.head}
+
+    @torch.no_grad()
+    def initialise_from_latent_statistics(self) -> None:
+        """Fold mean and std of the latents into the stem, so that a fresh decoder sees normalised latents."""
+        spec = self.config.latents
+        conv = self.stem.conv
+        assert isinstance(conv, (nn.Conv2d, nn.Conv3d)) and conv.bias is not None
+        weight = conv.weight
+        per_input = (1, -1, *[1] * (weight.ndim - 2))
+        mean = torch.tensor(spec.mean or (0.0,) * spec.channels, dtype=weight.dtype, device=weight.device)
+        std = torch.tensor(spec.std or (1.0,) * spec.channels, dtype=weight.dtype, device=weight.device)
+        weight /= std.view(per_input)
+        conv.bias -= (weight * mean.view(per_input)).flatten(1).sum(dim=1)
+
+    def _time(self, latents: Tensor, *, streaming: bool = False, state: State | None = None) -> TimeContext:
+        spec = self.config.latents
+        if latents.ndim != 5 or latents.shape[1] != spec.channels:
+            raise ValueError(f"expected latents (b, {spec.channels}, t, h, w), got {tuple(latents.shape)}")
+        batch, _, frames = latents.shape[:3]
+        drop = spec.drops_leading(frames)
+        return TimeContext(batch, self.config.temporal_mode, drop_leading=drop, streaming=streaming, state=state)
+
+    def _parts(self) -> Iterator[tuple[int | None, nn.Module]]:
+        """All parts in order; with the last part of a stage, the stage's index."""
+        yield None, self.stem
+        for index, stage in enumerate(self.stages):
+            assert isinstance(stage, Stage)
+            last = len(stage.parts) - 1
+            for position, part in enumerate(stage.parts):
+                yield (index if position == last else None), part
+        yield None, self.head
+
+    def _run(self, x: Tensor, time: TimeContext, taps: frozenset[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        tapped: dict[int, Tensor] = {}
+        layout: Layout = "video"
+        for stage, part in self._parts():
+            assert isinstance(part, Block)
+            x = part(_to_layout(x, layout, part.input_layout, time), time)
+            layout = part.output_layout
+            if stage in taps:
+                assert stage is not None
+                tapped[stage] = _to_layout(x, layout, "video", time)
+        return _to_layout(x, layout, "video", time), tapped
+
+
+def _to_layout(x: Tensor, layout: Layout, wanted: Layout, time: TimeContext) -> Tensor:
+    """Parts say which layout they work in; only where neighbours differ is anything moved."""
+    if layout == wanted:
+        return x
+    return to_frames(x) if wanted == "frames" else to_video(x, time)

@@ -1,0 +1,98 @@
+"""What a teacher's latents are: channels, compression, frame rule and statistics."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+FrameRule = Literal["leading", "multiple", "leading_if_odd"]
+"""How n latent frames become video frames at a temporal compression of T.
+
+leading         T(n-1)+1: the first latent frame is one frame, every other one is T (Wan, HunyuanVideo, LTX-Video).
+multiple        Tn (Video DC-AE).
+leading_if_odd  T(n-1)+1 for odd n, Tn for even n (CogVideoX).
+"""
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """The geometry and statistics of a teacher's latents `(b, c, t, h, w)`, exactly as its `decode` takes them."""
+
+    channels: int
+    """Latent channels c."""
+    spatial: int
+    """Compression in height and width, a power of two."""
+    temporal: int
+    """Compression in time, a power of two."""
+    frame_rule: FrameRule = "leading"
+    """How many frames n latent frames decode to."""
+    mean: tuple[float, ...] = ()
+    """Mean of each latent channel; empty when unknown (zeros)."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of each latent channel; empty when unknown (ones)."""
+    causal: bool = True
+    """Whether the teacher never looks ahead: the first latents then decode to the first frames of the whole."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("channels", self.channels), ("spatial", self.spatial), ("temporal", self.temporal)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, value in (("spatial", self.spatial), ("temporal", self.temporal)):
+            if value & (value - 1):
+                raise ValueError(f"{name} compression must be a power of two, got {value}")
+        if self.frame_rule not in get_args(FrameRule):
+            raise ValueError(f"frame_rule must be one of {', '.join(get_args(FrameRule))}, got '{self.frame_rule}'")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values and len(values) != self.channels:
+                raise ValueError(f"latents {name} needs {self.channels} values, one per channel, got {len(values)}")
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"latents std must be positive, got {min(self.std)}")
+
+    def drops_leading(self, num_latents: int) -> bool:
+        """Whether the first latent frame of `num_latents` becomes one frame instead of `temporal` frames."""
+        return self.frame_rule == "leading" or (self.frame_rule == "leading_if_odd" and num_latents % 2 == 1)
+
+    def num_frames(self, num_latents: int) -> int:
+        """Frames that `num_latents` latent frames decode to."""
+        if num_latents < 1:
+            raise ValueError(f"at least 1 latent frame is needed, got {num_latents}")
+        return self.temporal * num_latents - (self.temporal - 1) * self.drops_leading(num_latents)
+
+    def num_latents(self, num_frames: int) -> int:
+        """Latent frames that decode to exactly `num_frames`; ValueError with the nearest valid counts if none do."""
+        guess = -(-num_frames // self.temporal)
+        for candidate in (guess, guess + 1):
+            if candidate >= 1 and self.num_frames(candidate) == num_frames:
+                return candidate
+        counts = [self.num_frames(n) for n in range(max(1, guess - 2), guess + 3)]
+        near = sorted(sorted(set(counts), key=lambda count: abs(count - num_frames))[:2])
+        raise ValueError(
+            f"{num_frames} frames do not fit latents with {self.temporal}x compression in time "
+            f"(frame rule '{self.frame_rule}'): the nearest valid counts are {' and '.join(map(str, near))}"
+        )
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Shape `(c, t, h, w)` of the latents of a video of this size; ValueError if it is not on the grid."""
+        for name, value in (("height", height), ("width", width)):
+            if value < 1 or value % self.spatial:
+                below = max(self.spatial, value // self.spatial * self.spatial)
+                raise ValueError(
+                    f"{name} must be a multiple of {self.spatial}, got {value}: "
+                    f"the nearest are {below} and {below + self.spatial}"
+                )
+        return self.channels, self.num_latents(num_frames), height // self.spatial, width // self.spatial
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives that `from_dict` takes back."""
+        return {
+            "channels": self.channels,
+            "spatial": self.spatial,
+            "temporal": self.temporal,
+            "frame_rule": self.frame_rule,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "causal": self.causal,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "LatentSpec":
+        """Inverse of `to_dict`."""
+        return cls(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
