@@ -11,7 +11,7 @@ from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, to_video
 
 
-@register_block("staged_pixel_shuffle_head", label="ps2", role="head")
+@register_block("staged_pixel_shuffle_head", label="sps", role="head")
 class StagedPixelShuffleHead(Block):
     """Norm, SiLU, convolution on every frame, shuffle by 2, as often as needed; then norm, SiLU, 3-D convolution."""
 

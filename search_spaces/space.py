@@ -47,20 +47,21 @@ class SearchSpace:
         """Walk through the space: `chooser` decides every choice, infeasible combinations are never offered.
 
         Parameters are named after what they set: `stage1.width`, `stage1.block`, `stage1.dense_conv3d.kernel_size`.
+        Where what is offered depends on an earlier choice, so does the name: in Optuna a name has one set of choices.
         """
         upsampling = _choose_int(chooser, "upsampling_stages", self._upsampling_counts(latents))
-        temporal = str(chooser.suggest_categorical("temporal_stages", _temporal_layouts(upsampling, latents)))
+        temporal = str(chooser.suggest_categorical(_temporal_name(upsampling), _temporal_layouts(upsampling, latents)))
         doubling = {int(index) for index in temporal.split(",") if index}
         head_factor = latents.spatial // 2**upsampling
         stages = []
         for index in range(upsampling + 1):
-            widths = self._widths(index, upsampling, head_factor)
-            stages.append(self._suggest_stage(chooser, index, widths, 2 if index in doubling else 1))
+            unit = _width_unit(index, upsampling, head_factor)
+            stages.append(self._suggest_stage(chooser, index, unit, 2 if index in doubling else 1))
         return DecoderConfig(
             latents=latents,
             stem=_suggest_part(chooser, "stem", self.stems),
             stages=tuple(stages),
-            head=_suggest_part(chooser, "head", self._heads(head_factor)),
+            head=_suggest_part(chooser, _head_name(head_factor), self._heads(head_factor)),
             temporal_mode="causal" if latents.causal else "bidirectional",
         )
 
@@ -82,7 +83,7 @@ class SearchSpace:
         for upsampling in self._upsampling_counts(latents):
             head_factor = latents.spatial // 2**upsampling
             stages = (
-                len(self._widths(index, upsampling, head_factor)) * self._stage_size(index)
+                len(self._widths(index, _width_unit(index, upsampling, head_factor))) * self._stage_size(index)
                 for index in range(upsampling + 1)
             )
             ends = _count_parts(self.stems) * _count_parts(self._heads(head_factor))
@@ -99,19 +100,17 @@ class SearchSpace:
             raise ValueError(f"{latents.temporal}x in time needs more stages than {latents.spatial}x in space gives")
         return list(range(fewest, steps + 1))
 
-    def _widths(self, index: int, upsampling: int, head_factor: int) -> list[int]:
-        """A head that shuffles pixels needs a multiple of the square of its factor."""
-        unit = head_factor**2 if index == upsampling else 1
+    def _widths(self, index: int, unit: int) -> list[int]:
         return [width for width in self._level(index).widths if width % unit == 0]
 
     def _heads(self, head_factor: int) -> list[str]:
         return [name for name in self.heads if (name == "conv3d_head") == (head_factor == 1)]
 
-    def _suggest_stage(self, chooser: Chooser, index: int, widths: list[int], temporal_factor: int) -> StageConfig:
+    def _suggest_stage(self, chooser: Chooser, index: int, unit: int, temporal_factor: int) -> StageConfig:
         level, prefix = self._level(index), f"stage{index}"
         block = _suggest_part(chooser, f"{prefix}.block", level.blocks, prefix)
         stage = StageConfig(
-            width=_choose_int(chooser, f"{prefix}.width", widths),
+            width=_choose_int(chooser, _width_name(index, unit), self._widths(index, unit)),
             depth=_choose_int(chooser, f"{prefix}.depth", level.depths),
             block=block,
         )
@@ -152,16 +151,19 @@ class _Recorder:
 
 def _describe(config: DecoderConfig) -> dict[str, Option]:
     """Every choice that a config embodies, by the names that `suggest` uses."""
+    upsampling = len(config.stages) - 1
     values: dict[str, Option] = {
-        "upsampling_stages": len(config.stages) - 1,
-        "temporal_stages": ",".join(str(i) for i, stage in enumerate(config.stages) if stage.temporal_factor > 1),
+        "upsampling_stages": upsampling,
+        _temporal_name(upsampling): ",".join(
+            str(i) for i, stage in enumerate(config.stages) if stage.temporal_factor > 1
+        ),
         **_describe_part("stem", config.stem),
-        **_describe_part("head", config.head),
+        **_describe_part(_head_name(config.head_factor), config.head),
     }
     for index, stage in enumerate(config.stages):
         prefix = f"stage{index}"
         values |= {
-            f"{prefix}.width": stage.width,
+            _width_name(index, _width_unit(index, upsampling, config.head_factor)): stage.width,
             f"{prefix}.depth": stage.depth,
             f"{prefix}.transition": stage.transition is not None,
             **_describe_part(f"{prefix}.block", stage.block, prefix),
@@ -188,6 +190,23 @@ def _suggest_part(chooser: Chooser, name: str, parts: Sequence[str], prefix: str
 
 def _choose_int(chooser: Chooser, name: str, choices: Sequence[int]) -> int:
     return int(chooser.suggest_categorical(name, list(choices)))
+
+
+def _width_unit(index: int, upsampling: int, head_factor: int) -> int:
+    """What a width must be a multiple of: before a head that shuffles pixels, the square of its factor."""
+    return head_factor**2 if index == upsampling else 1
+
+
+def _width_name(index: int, unit: int) -> str:
+    return f"stage{index}.width" if unit == 1 else f"stage{index}.width.by{unit}"
+
+
+def _head_name(head_factor: int) -> str:
+    return "head" if head_factor > 1 else "plain_head"
+
+
+def _temporal_name(upsampling: int) -> str:
+    return f"temporal_stages.of{upsampling}"
 
 
 def _temporal_layouts(upsampling: int, latents: LatentSpec) -> list[str]:

@@ -1,0 +1,40 @@
+# Everything runs in .venv, which is made when it is missing or when what it was made from has changed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help install search finalize test test-full lint clean
+
+help:
+	@echo "make search     search a decoder for the embedded teacher under 30 ms per frame"
+	@echo "make finalize   turn the best candidates of the newest run into finished models"
+	@echo "make test       quick tests (make test-full: all of them; make lint: linter and types)"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, found $$($(PYTHON) --version 2>&1): set PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "installing into .venv (once, a few minutes)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+search: $(STAMP)
+	$(BIN)/python -m nas.search --teacher wan-tiny --latency-budget 30ms
+
+finalize: $(STAMP)
+	$(BIN)/python -m nas.finalize
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-full: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,56 @@
+"""Teacher, baseline and students side by side."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from nas.console import format_count
+from nas.evaluation import Evaluation
+from nas.latency import LatencyRecord, Workload
+
+
+@dataclass(frozen=True)
+class Row:
+    """One decoder in the comparison."""
+
+    name: str
+    evaluation: Evaluation
+    parameters: int | None = None
+    macs_per_frame: float | None = None
+    measured: LatencyRecord | None = None
+    """On this machine."""
+    predicted: LatencyRecord | None = None
+    """For the device of the budget."""
+
+
+def print_comparison(console: Console, rows: list[Row], workload: Workload) -> None:
+    """A table; every latency says whether it was measured or predicted, and on what."""
+    measured = next((row.measured for row in rows if row.measured), None)
+    predicted = next((row.predicted for row in rows if row.predicted), None)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("decoder")
+    for title in ("params", "GMACs/frame", "ms/frame here", "ms/frame phone*"):
+        table.add_column(title, justify="right")
+    for title in ("dB / SSIM to teacher", "dB / SSIM to video"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(
+            row.name,
+            "" if row.parameters is None else format_count(row.parameters),
+            "" if row.macs_per_frame is None else f"{row.macs_per_frame / 1e9:.1f}",
+            "" if row.measured is None else f"{row.measured.ms_per_frame:.1f}",
+            "" if row.predicted is None else f"{row.predicted.ms_per_frame:.1f}",
+            _quality(row.evaluation.psnr_teacher, row.evaluation.ssim_teacher),
+            _quality(row.evaluation.psnr_truth, row.evaluation.ssim_truth),
+        )
+    console.print()
+    console.print(table)
+    if measured is not None:
+        console.print(f"here: {measured.describe()}", style="dim", soft_wrap=True)
+    if predicted is not None:
+        console.print(f"phone*: {predicted.describe()}", style="dim", soft_wrap=True)
+
+
+def _quality(psnr: float | None, ssim: float | None) -> str:
+    return "" if psnr is None or ssim is None else f"{psnr:.2f} / {ssim:.4f}"

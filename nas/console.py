@@ -1,0 +1,108 @@
+"""What a person sees: a live display on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_LABEL_WIDTH = 10
+_PLAIN_INTERVAL = 10.0
+"""Seconds between two progress lines where nothing can be redrawn."""
+
+Advance = Callable[[int, int], None]
+"""`advance(done, total)`."""
+
+
+def make_console() -> Console:
+    """Standard output; where it is no terminal, lines are not wrapped."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def say(console: Console, label: str, text: str) -> None:
+    """One line of the header or footer: `label     text`."""
+    console.print(f"[bold]{label:<{_LABEL_WIDTH}}[/]{escape(text)}", soft_wrap=True)
+
+
+def warn(console: Console, text: str) -> None:
+    """One line that asks for attention."""
+    console.print(f"[yellow]{'warning':<{_LABEL_WIDTH}}[/]{escape(text)}", soft_wrap=True)
+
+
+@contextmanager
+def progress(console: Console, label: str, detail: str = "") -> Iterator[Advance]:
+    """A progress bar with the time left; off a terminal a line every ten seconds. It vanishes when it is done."""
+    if console.is_terminal:
+        columns = (TextColumn(f"[bold]{label:<{_LABEL_WIDTH}}[/]"), BarColumn(24), TaskProgressColumn())
+        with Progress(*columns, TimeRemainingColumn(), TextColumn(detail), console=console, transient=True) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    yield PlainProgress(console, label, detail)
+
+
+class PlainProgress:
+    """Progress as lines: nothing for what takes less than ten seconds, then one line every ten seconds."""
+
+    def __init__(self, console: Console, label: str, detail: str = "") -> None:
+        self._console = console
+        self._label = label
+        self._detail = detail
+        self._started = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` is done."""
+        now = time.monotonic()
+        if now - self._last < _PLAIN_INTERVAL or done == 0:
+            return
+        self._last = now
+        left = (now - self._started) / done * (total - done)
+        text = f"{100 * done // total:3d}%, {format_seconds(left)} left"
+        say(self._console, self._label, f"{self._detail} {text}" if self._detail else text)
+
+
+class StatusLine:
+    """One line that is redrawn under what is printed, as long as the `with` lasts; off a terminal it prints nothing."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(Text(""), console=console, transient=True, refresh_per_second=4)
+
+    def __enter__(self) -> "StatusLine":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, text: str) -> None:
+        """Replace the line."""
+        if self._console.is_terminal:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis", style="cyan"))
+
+
+def format_seconds(seconds: float) -> str:
+    """`8 s`, `4 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def format_count(count: float) -> str:
+    """`950`, `40.7 M`, `2.1e9`."""
+    for limit, unit in ((1e9, "M"), (1e12, "G")):
+        if 1e5 <= count < limit:
+            return f"{count / (limit / 1e3):.2f} {unit}"
+    return f"{count:.0f}" if count < 1e5 else f"{count:.1e}".replace("e+", "e")
+
+
+def format_bytes(count: int) -> str:
+    """`120 MB`, `3.4 GB` (powers of ten)."""
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

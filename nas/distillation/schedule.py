@@ -1,0 +1,46 @@
+"""What changes over the steps of a distillation, each as a pure function of the step, so that a resumed run agrees."""
+
+import math
+
+import torch
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup_steps: int) -> float:
+    """Learning rate of step 0 <= `step` < `steps`: linear warm-up to `peak`, then half a cosine down to nearly 0.
+
+    The last step still learns, and the first one too.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    done = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def average_decay(step: int, decay: float) -> float:
+    """Decay of the moving average of the weights after step `step`: it grows up to `decay`.
+
+    (1 + step) / (10 + step) averages about the last tenth of what was done so far, so that the average of a short run
+    is not still at its random start.
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+def batch_indices(count: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Indices below `count` of the samples of step `step`: every sample once, shuffled, then all again in a new order."""
+    if count < 1:
+        raise ValueError("there is no sample to train on: the train split of the targets is empty")
+    first = step * batch_size
+    orders: dict[int, list[int]] = {}
+    indices = []
+    for position in range(first, first + batch_size):
+        epoch = position // count
+        if epoch not in orders:
+            orders[epoch] = _order(count, seed, epoch)
+        indices.append(orders[epoch][position % count])
+    return indices
+
+
+def _order(count: int, seed: int, epoch: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order

@@ -1,0 +1,60 @@
+"""Settings of a distillation, and the ones that were found to work."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""float32; bfloat16: convolutions in bfloat16, weights and losses in float32; auto: bfloat16 where it is faster."""
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """How a student is trained."""
+
+    steps: int
+    """Optimizer steps of the whole run; the learning rate ends near 0 at the last one."""
+    batch_size: int = 4
+    """Samples per step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 5
+    """Steps over which the learning rate rises to its peak."""
+    weight_decay: float = 0.0
+    """Weight decay of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of AdamW's averages of the gradient and of its square."""
+    ema_decay: float = 0.999
+    """Largest decay of the moving average of the weights, which is what is scored and returned."""
+    clip_norm: float = 1.0
+    """Gradients with a larger norm than this are scaled down to it."""
+    truth_weight: float = 0.0
+    """Weight of the L1 distance to the video itself; that to the teacher's frames has weight 1."""
+    feature_weight: float = 0.1
+    """Weight of feature alignment."""
+    perceptual_weight: float = 0.0
+    """Weight of LPIPS, which joins only where its weights are on the machine."""
+    seed: int = 0
+    """Of the order of the samples and of the projection heads."""
+    precision: Precision = "auto"
+    """Number format of the convolutions."""
+    report_every: int = 10
+    """Steps between two scores."""
+    checkpoint_every: int = 100
+    """Steps between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        at_least = {"steps": 1, "batch_size": 1, "warmup_steps": 0, "report_every": 1, "checkpoint_every": 1}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("weight_decay", "truth_weight", "feature_weight", "perceptual_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name, value in (("ema_decay", self.ema_decay), ("betas", self.betas[0]), ("betas", self.betas[1])):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got '{self.precision}'")

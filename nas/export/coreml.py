@@ -1,0 +1,95 @@
+"""A module as a Core ML program: torch.export, then coremltools."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+if TYPE_CHECKING:
+    from coremltools.models import MLModel
+
+Precision = Literal["float16", "float32"]
+
+_EXPECTED_MESSAGES = ("Torch version ", "Failed to load _ML")
+"""What coremltools logs at import: torch is newer than the newest it knows; off a Mac it cannot run what it makes."""
+
+
+def to_core_ml(
+    module: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    input_names: tuple[str, ...] = ("latents",),
+    output_names: tuple[str, ...] = ("frames",),
+    precision: Precision = "float16",
+) -> "MLModel":
+    """`module` as an ML program for iOS 18 / macOS 15 and newer, for inputs of exactly these shapes. Runs anywhere.
+
+    The model is not loaded: save it as `.mlpackage` and open that on a Mac to run it.
+
+    Args:
+        module: takes `example_inputs` and returns one tensor or a tuple of tensors; is put into evaluation mode.
+        example_inputs: floating-point tensors, whose values do not matter.
+        input_names: one per input.
+        output_names: one per output.
+        precision: of weights and results inside of the program; inputs stay float32.
+
+    Raises:
+        Exception: of torch.export where control flow depends on data; of coremltools (ValueError, RuntimeError,
+            NotImplementedError) where an operation is unknown to it or a tensor has more than 5 axes.
+    """
+    ct = _import_coremltools()
+    program = export_program(module, example_inputs)
+    inputs = zip(input_names, example_inputs, strict=True)
+    with _without_deprecation_warnings():
+        return ct.convert(
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target.iOS18,
+            compute_precision=ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32,
+            inputs=[ct.TensorType(name=name, shape=tuple(example.shape)) for name, example in inputs],
+            outputs=[ct.TensorType(name=name) for name in output_names],
+            skip_model_load=True,
+        )
+
+
+def export_program(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """`module` in evaluation mode as a graph of operators without control flow, in the form that coremltools reads."""
+    with _without_deprecation_warnings():
+        program = torch.export.export(module.eval(), example_inputs, strict=True).run_decompositions({})
+    _drop_aliases(program)
+    return program
+
+
+def _drop_aliases(program: ExportedProgram) -> None:
+    """Replace `aten.alias` (left by a permute that changes nothing), which coremltools does not know, by its input."""
+    for node in list(program.graph.nodes):
+        if node.target is torch.ops.aten.alias.default:
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+    program.graph_module.recompile()
+
+
+def _import_coremltools() -> ModuleType:
+    logging.getLogger("coremltools").addFilter(_is_unexpected)
+    import coremltools
+
+    return coremltools
+
+
+def _is_unexpected(record: Any) -> bool:
+    return not str(record.msg).startswith(_EXPECTED_MESSAGES)
+
+
+@contextmanager
+def _without_deprecation_warnings() -> Iterator[None]:
+    """What torch warns about torch.export, and coremltools about itself: nothing that a caller could change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Function _TORCH_OPS_REGISTRY", DeprecationWarning)
+        yield

@@ -1,0 +1,85 @@
+"""Distil the best candidates of a search in full, evaluate them, and write a model folder for each.
+
+python -m nas.finalize
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nas.commands import NothingFeasibleError, Parser, positive_int, run_command
+
+# Everything that imports torch is imported inside functions: --help has to answer at once.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    command = " ".join(["python -m nas.finalize", *(sys.argv[1:] if argv is None else argv)])
+    return run_command(lambda: finalize(arguments), continue_with=command)
+
+
+def finalize(arguments: argparse.Namespace) -> None:
+    """The command, in the order in which things happen."""
+    from nas import console as show
+    from nas.clips import open_clips
+    from nas.comparison import print_comparison
+    from nas.finishing import Finisher, evaluation_settings, full_steps, full_target_settings
+    from nas.latency import Workload, open_device
+    from nas.runs import load_run, newest_run
+    from nas.study import best_outcomes, open_study, read_outcomes
+    from nas.targets import open_targets
+    from nas.teachers import load_teacher
+
+    console = show.make_console()
+    run = load_run(arguments.run) if arguments.run else newest_run()
+    settings = run.settings
+    with run.lock():
+        show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
+        candidates = best_outcomes(read_outcomes(open_study(run.storage_url, settings.seed)))[: arguments.top]
+        if not candidates:
+            raise NothingFeasibleError(f"{run.folder} has no scored candidate within the budget: search longer")
+        weights = Path(settings.teacher_weights) if settings.teacher_weights else None
+        teacher = load_teacher(settings.teacher, weights)
+        show.say(console, "teacher", teacher.describe())
+        folder = arguments.clips or (Path(settings.clips) if settings.clips else None)
+        clips = open_clips(folder, evaluation_settings(teacher).num_frames)
+        show.say(console, "clips", clips.describe())
+        with show.progress(console, "targets", "for training") as advance:
+            training = open_targets(teacher, clips, full_target_settings(teacher), progress=advance)
+        with show.progress(console, "targets", "for evaluation") as advance:
+            unseen = open_targets(teacher, clips, evaluation_settings(teacher), progress=advance)
+        finisher = Finisher(
+            console=console,
+            run=run,
+            teacher=teacher,
+            training=training,
+            unseen=unseen,
+            device=open_device(settings.device),
+            workload=Workload(settings.height, settings.width, settings.frames),
+            steps=arguments.steps or full_steps(),
+            out=arguments.out or run.folder / "models",
+        )
+        rows = [finisher.baseline(), finisher.teacher_row()]
+        for rank, candidate in enumerate(candidates, start=1):
+            show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
+            rows.append(finisher.finish(candidate))
+        print_comparison(console, rows, finisher.workload, unseen)
+
+
+def _parser() -> Parser:
+    parser = Parser("nas.finalize", __doc__ or "")
+    parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
+    parser.add_argument("--top", type=positive_int, default=1, metavar="K", help="candidates to finish (default: 1)")
+    parser.add_argument(
+        "--steps", type=positive_int, metavar="N", help="of the full distillation (default: 1500, with a GPU 30000)"
+    )
+    parser.add_argument(
+        "--clips", type=Path, metavar="DIR", help="folder of your videos (default: those of the search)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where model folders go (default: RUN/models)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

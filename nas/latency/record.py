@@ -1,0 +1,92 @@
+"""A latency with its provenance: how it was found, on what, for which decode."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Kind = Literal["measured", "predicted"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The decode that is timed: one clip, batch 1."""
+
+    height: int
+    """Of the decoded frames, pixels."""
+    width: int
+    """Of the decoded frames, pixels."""
+    num_frames: int
+    """Decoded frames."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field.name} must be a whole number of at least 1, got {value!r}")
+
+    def describe(self) -> str:
+        """ "512x512 x 17 frames" (height first)."""
+        return f"{self.height}x{self.width} x {self.num_frames} frames"
+
+
+@dataclass(frozen=True)
+class LatencyRecord:
+    """Milliseconds per decoded frame, and where they come from."""
+
+    ms_per_frame: float
+    """Time of the whole decode divided by its frames."""
+    kind: Kind
+    """Whether a clock or a model gave the number."""
+    device: str
+    """What it holds for: a profile's name, or the machine that measured."""
+    method: str
+    """How, in one phrase."""
+    height: int
+    """Of the decoded frames."""
+    width: int
+    """Of the decoded frames."""
+    num_frames: int
+    """Decoded frames."""
+    dtype: str
+    """Precision that the number holds for."""
+    error: float
+    """Relative: typical error of the prediction on decoders that it was not fitted to, or spread of the rounds."""
+    by_stage: dict[str, float]
+    """Milliseconds per frame of each stage, in order of execution; they add up to `ms_per_frame`."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got '{self.kind}'")
+        if not self.ms_per_frame > 0:
+            raise ValueError(f"a latency must be positive, got {self.ms_per_frame} ms per frame")
+
+    @property
+    def workload(self) -> Workload:
+        """The decode that it is the latency of."""
+        return Workload(self.height, self.width, self.num_frames)
+
+    def describe(self) -> str:
+        """ "21.7 ms per frame at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
+        return f"{self.ms_per_frame:.1f} ms per frame {provenance(self.workload, self.kind, self.device, self.error)}"
+
+    def dominant_stage(self) -> str:
+        """Name of the stage that takes longest."""
+        return max(self.by_stage, key=self.by_stage.__getitem__)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives that `from_dict` takes back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "LatencyRecord":
+        """Inverse of `to_dict`."""
+        return cls(**{**data, "by_stage": dict(data["by_stage"])})
+
+
+def provenance(workload: Workload, kind: Kind, device: str, error: float | None) -> str:
+    """ "at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
+    if kind == "predicted":
+        suffix = "" if error is None else f" (typical error {error:.0%})"
+        return f"at {workload.describe()}, predicted for {device}{suffix}"
+    suffix = "" if error is None else f" (spread {error:.0%})"
+    return f"at {workload.describe()}, measured on {device}{suffix}"

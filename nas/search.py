@@ -1,0 +1,223 @@
+"""Search small decoders for a video VAE's latents under a latency budget.
+
+python -m nas.search --teacher wan-tiny --latency-budget 30ms
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.commands import NothingFeasibleError, Parser, positive_int, run_command
+from nas.errors import UserError, unknown_name
+from nas.latency.budget import parse_budget
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nas.latency import Workload
+    from nas.latency.devices import LatencyDevice
+    from nas.runs import Run, RunSettings
+    from nas.study import BudgetUnreachableError, StudyLimits
+    from nas.targets import Targets
+    from nas.teachers import Teacher
+    from search_spaces import SearchSpace
+
+# Everything that imports torch is imported inside functions: --help has to answer at once.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    command = " ".join(["python -m nas.search", *(sys.argv[1:] if argv is None else argv)])
+    return run_command(lambda: search(arguments), continue_with=command)
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """The search, in the order in which things happen."""
+    from nas import console as show
+    from nas.candidates import search_target_settings
+    from nas.clips import open_clips
+    from nas.latency import open_device
+    from nas.runs import open_run
+    from nas.targets import open_targets
+    from nas.teachers import load_teacher
+    from search_spaces import SEARCH_SPACES
+
+    console = show.make_console()
+    settings = _settings(arguments)
+    if settings.space not in SEARCH_SPACES:
+        raise unknown_name("search space", settings.space, SEARCH_SPACES)
+    device = open_device(settings.device)
+    teacher = load_teacher(settings.teacher, arguments.teacher_weights)
+    workload = _workload(settings, teacher)
+    target_settings = search_target_settings(teacher)
+    clips = open_clips(arguments.clips, target_settings.num_frames)
+    run, existed = open_run(settings, arguments.run)
+    with run.lock():
+        space = SEARCH_SPACES[settings.space]
+        show.say(console, "teacher", teacher.describe())
+        show.say(console, "clips", clips.describe())
+        for name, reason in clips.skipped:
+            show.warn(console, f"skipped {name}: {reason}")
+        show.say(console, "budget", f"{settings.budget_ms:.1f} ms per frame {device.describe(workload)}")
+        show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
+        show.say(console, "run", f"{run.folder} ({'continued' if existed else 'new'})")
+        with show.progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
+            targets = open_targets(teacher, clips, target_settings, progress=advance)
+        run_trials(console, run, targets, space, device, workload, _limits(arguments))
+
+
+def run_trials(
+    console: "Console",
+    run: "Run",
+    targets: "Targets",
+    space: "SearchSpace",
+    device: "LatencyDevice",
+    workload: "Workload",
+    limits: "StudyLimits",
+) -> None:
+    """Open the study, run its trials under a live table, print what was found."""
+    from nas import console as show
+    from nas.candidates import ShortDistillation
+    from nas.study import BudgetUnreachableError, best_outcomes, open_study, read_outcomes, run_study, trained_count
+    from nas.trial_table import TrialTable, front_line
+
+    settings = run.settings
+    study = open_study(run.storage_url, settings.seed, warmup_steps=settings.steps // 3)
+    with show.StatusLine(console) as status:
+        table = TrialTable(console, limits, status, trained_count(study))
+        table.header()
+        for outcome in read_outcomes(study):
+            table.replay(outcome)
+        evaluator = ShortDistillation(run, targets, device, workload, table.progress)
+        try:
+            run_study(study, space, targets.spec, settings.budget_ms, limits, evaluator, table.add)
+        except BudgetUnreachableError as error:
+            raise NothingFeasibleError(_nothing_feasible(settings, error)) from error
+    found = read_outcomes(study)
+    if not best_outcomes(found):
+        raise NothingFeasibleError("no candidate was scored: give the search more --trials or time (--time-limit)")
+    if device.kind == "predicted":
+        console.print(f"* predicted for {device.name}, not measured", style="dim")
+    show.say(console, "front", front_line(found))
+    show.say(console, "saved", str(run.folder))
+    show.say(console, "next", f"python -m nas.finalize {run.folder}")
+
+
+def _parser() -> Parser:
+    parser = Parser("nas.search", __doc__ or "")
+    teacher = parser.add_argument_group("what is distilled")
+    teacher.add_argument("--teacher", default="wan-tiny", help="name of the teacher (default: wan-tiny, embedded)")
+    teacher.add_argument(
+        "--teacher-weights",
+        type=Path,
+        metavar="PATH",
+        help="diffusers folder or safetensors file (default: as published)",
+    )
+    teacher.add_argument("--clips", type=Path, metavar="DIR", help="folder of your videos (default: embedded clips)")
+    budget = parser.add_argument_group("what it may cost")
+    budget.add_argument(
+        "--latency-budget",
+        required=True,
+        metavar="TIME",
+        help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps",
+    )
+    budget.add_argument(
+        "--device", default="iphone-16-pro", help="device of the budget, or host (default: %(default)s)"
+    )
+    budget.add_argument(
+        "--resolution", default="512x512", metavar="HxW", help="of the timed decode (default: %(default)s)"
+    )
+    budget.add_argument(
+        "--frames", type=positive_int, default=17, metavar="N", help="of the timed decode (default: %(default)s)"
+    )
+    study = parser.add_argument_group("how it is searched")
+    study.add_argument("--space", default="hybrid", help="search space (default: %(default)s)")
+    study.add_argument("--trials", type=positive_int, default=30, metavar="N", help="candidates to train (default: 30)")
+    study.add_argument(
+        "--steps", type=positive_int, metavar="N", help="of each short distillation (default: 60, with a GPU 600)"
+    )
+    study.add_argument(
+        "--time-limit",
+        metavar="TIME",
+        help="start no candidate after this long, e.g. 2h (default: 7m, with a GPU none)",
+    )
+    study.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    study.add_argument(
+        "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
+    )
+    return parser
+
+
+def _settings(arguments: argparse.Namespace) -> "RunSettings":
+    from nas.candidates import training_device
+    from nas.runs import RunSettings
+
+    budget_ms = parse_budget(arguments.latency_budget)
+    height, width = _parse_resolution(arguments.resolution)
+    weights, clips = arguments.teacher_weights, arguments.clips
+    return RunSettings(
+        teacher=arguments.teacher,
+        teacher_weights=str(weights.resolve()) if weights else None,
+        clips=str(clips.resolve()) if clips else None,
+        budget_ms=budget_ms,
+        budget=arguments.latency_budget.replace(" ", ""),
+        device=arguments.device,
+        height=height,
+        width=width,
+        frames=arguments.frames,
+        space=arguments.space,
+        steps=arguments.steps or (600 if training_device().type == "cuda" else 60),
+        seed=arguments.seed,
+    )
+
+
+def _parse_resolution(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
+    if not found:
+        raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{text}'")
+    return int(found[1]), int(found[2])
+
+
+def _parse_time_limit(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip().lower())
+    if not found or float(found[1]) == 0:
+        raise UserError(f"expected a time limit such as 90s, 30m or 2h, got '{text}'")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _workload(settings: "RunSettings", teacher: "Teacher") -> "Workload":
+    """The timed decode; UserError if it is not on the grid of the teacher's latents."""
+    from nas.latency import Workload
+
+    try:
+        teacher.spec.latent_shape(settings.frames, settings.height, settings.width)
+    except ValueError as error:
+        raise UserError(f"--frames or --resolution does not fit {teacher.name}: {error}") from error
+    return Workload(settings.height, settings.width, settings.frames)
+
+
+def _limits(arguments: argparse.Namespace) -> "StudyLimits":
+    from nas.candidates import training_device
+    from nas.study import StudyLimits
+
+    seconds = None if training_device().type == "cuda" else 420.0
+    if arguments.time_limit:
+        seconds = _parse_time_limit(arguments.time_limit)
+    return StudyLimits(trials=arguments.trials, seconds=seconds)
+
+
+def _nothing_feasible(settings: "RunSettings", error: "BudgetUnreachableError") -> str:
+    fastest = error.fastest
+    stage = fastest.latency.dominant_stage()
+    return (
+        f"no decoder of the space '{settings.space}' that was proposed meets {settings.budget_ms:g} ms per frame; "
+        f"the fastest is {fastest.config.summary()}: {fastest.latency.describe()}, "
+        f"{100 * fastest.latency.by_stage[stage] / sum(fastest.latency.by_stage.values()):.0f}% of it in {stage}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""The Optuna study: what is proposed, what a proposal costs and scores, what is kept.
+
+A proposal goes through: latency -> over budget: never trained; else short distillation, pruned on the way if it
+falls behind -> score. Latency is a constraint of the study, so the sampler learns where the budget ends.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.distillation import DivergedError
+from nas.latency import LatencyRecord
+from search_spaces import PRESETS, DecoderConfig, LatentSpec, SearchSpace, adapt
+
+STUDY_NAME = "search"
+_MAX_ATTEMPTS = 3
+"""How often a proposal is tried that was cut off (by a kill, not by an error)."""
+
+
+Kind = Literal["scored", "pruned", "failed", "over budget", "same"]
+"""How a proposal ended. The first three were trained; "same" has the architecture of an earlier one."""
+TRAINED: tuple[Kind, ...] = ("scored", "pruned", "failed")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one proposal."""
+
+    number: int
+    config: DecoderConfig
+    latency: LatencyRecord
+    parameters: int
+    kind: Kind
+    """How it ended."""
+    score: float | None = None
+    """PSNR against the teacher in dB; for a pruned one the last that was reported."""
+    detail: str = ""
+    """Why it failed; which one it equals."""
+    preset: str = ""
+    """Name of the published design that it is, if it is one."""
+
+
+class Evaluator(Protocol):
+    """What the study asks about a proposal."""
+
+    def latency(self, config: DecoderConfig) -> LatencyRecord:
+        """Latency of the decoder on the device that the budget is for."""
+
+    def parameters(self, config: DecoderConfig) -> int:
+        """Number of parameters."""
+
+    def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
+        """PSNR in dB after a short distillation; `report(step, dB)` on the way may raise `optuna.TrialPruned`."""
+
+
+@dataclass(frozen=True)
+class StudyLimits:
+    """When a study ends."""
+
+    trials: int
+    """Candidates to train, over the whole life of the study; proposals over budget do not count."""
+    seconds: float | None = None
+    """No new candidate is started after this long in this process."""
+    hopeless: int = 100
+    """Give up when so many proposals were over budget and none was within it."""
+
+
+class BudgetUnreachableError(Exception):
+    """Nothing that was proposed met the budget."""
+
+    def __init__(self, fastest: Outcome) -> None:
+        super().__init__(f"the fastest of all proposals takes {fastest.latency.describe()}")
+        self.fastest = fastest
+        """The fastest proposal."""
+
+
+def open_study(storage_url: str, seed: int, *, warmup_steps: int) -> optuna.Study:
+    """The study in this database, made if it is not there; proposals that were cut off are queued again.
+
+    Args:
+        storage_url: of the database.
+        seed: of the sampler.
+        warmup_steps: distillation steps before which no candidate is pruned.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        study_name=STUDY_NAME,
+        storage=optuna.storages.RDBStorage(storage_url),
+        direction="maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warmup_steps),
+        load_if_exists=True,
+    )
+    with _without_experimental_warnings():
+        # Another stream of random numbers after every resume, or the same proposals would come again.
+        seed += len(study.get_trials(deepcopy=False))
+        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+    _requeue_interrupted(study)
+    return study
+
+
+def run_study(
+    study: optuna.Study,
+    space: SearchSpace,
+    latents: LatentSpec,
+    budget_ms: float,
+    limits: StudyLimits,
+    evaluator: Evaluator,
+    on_outcome: Callable[[Outcome], None],
+) -> None:
+    """Propose, measure and score until a limit is reached; every outcome is in the database before the next proposal.
+
+    Raises:
+        BudgetUnreachableError: nothing within the budget was found.
+    """
+    deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
+    if not study.user_attrs.get("seeded"):
+        _enqueue_presets(study, space, latents, budget_ms, evaluator)
+        study.set_user_attr("seeded", True)
+    while trained_count(study) < limits.trials and (deadline is None or time.monotonic() < deadline):
+        with _without_experimental_warnings():
+            trial = study.ask()
+            config = space.suggest(trial, latents)
+        on_outcome(_run_trial(study, trial, config, budget_ms, evaluator))
+        _give_up_if_hopeless(study, limits)
+
+
+def read_outcomes(study: optuna.Study) -> list[Outcome]:
+    """What became of every finished proposal of a study, in order."""
+    return [
+        Outcome(
+            number=trial.number,
+            config=DecoderConfig.from_dict(trial.user_attrs["config"]),
+            latency=LatencyRecord.from_dict(trial.user_attrs["latency"]),
+            parameters=trial.user_attrs["parameters"],
+            kind=_kind(trial),
+            score=trial.user_attrs["score"],
+            detail=trial.user_attrs["detail"],
+            preset=trial.user_attrs.get("preset", ""),
+        )
+        for trial in _finished(study)
+    ]
+
+
+def trained_count(study: optuna.Study) -> int:
+    """Candidates that were trained, pruned ones included."""
+    return sum(_kind(trial) in TRAINED for trial in _finished(study))
+
+
+def best_outcomes(found: list[Outcome]) -> list[Outcome]:
+    """Scored candidates, best first, each architecture once."""
+    scored = [outcome for outcome in found if outcome.kind == "scored"]
+    return sorted(scored, key=lambda outcome: (-(outcome.score or 0.0), outcome.latency.ms_per_frame))
+
+
+def pareto_front(found: list[Outcome]) -> list[Outcome]:
+    """Scored candidates that no other beats in both latency and score, fastest first."""
+    front: list[Outcome] = []
+    for outcome in sorted(best_outcomes(found), key=lambda each: (each.latency.ms_per_frame, -(each.score or 0.0))):
+        if not front or (outcome.score or 0.0) > (front[-1].score or 0.0):
+            front.append(outcome)
+    return front
+
+
+def _run_trial(
+    study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, budget_ms: float, evaluator: Evaluator
+) -> Outcome:
+    latency, parameters = _known_latency(study, config, evaluator), evaluator.parameters(config)
+    known = {"config": config.to_dict(), "digest": config.digest(), "latency": latency.to_dict()}
+    for key, value in {**known, "parameters": parameters}.items():
+        trial.set_user_attr(key, value)
+    trial.set_constraint("latency", (latency.ms_per_frame - budget_ms) / budget_ms)
+    twin = _finished_twin(study, config)
+    detail, score = "", None
+    if latency.ms_per_frame > budget_ms:
+        kind, state = cast(Kind, "over budget"), TrialState.PRUNED
+    elif twin is not None:
+        kind, state, score, detail = "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}"
+    else:
+        kind, state, score, detail = _train(trial, config, evaluator)
+    for key, value in {"kind": kind, "score": score, "detail": detail}.items():
+        trial.set_user_attr(key, value)
+    study.tell(trial, score if state == TrialState.COMPLETE else None, state)
+    preset = str(trial.user_attrs.get("preset", ""))
+    return Outcome(trial.number, config, latency, parameters, kind, score, detail, preset)
+
+
+def _train(
+    trial: optuna.Trial, config: DecoderConfig, evaluator: Evaluator
+) -> tuple[Kind, TrialState, float | None, str]:
+    """How it ended, its state for Optuna, its score in dB, and why it failed."""
+    last: list[float] = []
+
+    def report(step: int, score: float) -> None:
+        last.append(score)
+        trial.report(score, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    try:
+        score = evaluator.score(trial.number, config, report)
+    except optuna.TrialPruned:
+        return "pruned", TrialState.PRUNED, last[-1], ""
+    except DivergedError as error:
+        return "failed", TrialState.FAIL, None, str(error)
+    return "scored", TrialState.COMPLETE, score, ""
+
+
+def _known_latency(study: optuna.Study, config: DecoderConfig, evaluator: Evaluator) -> LatencyRecord:
+    """A decoder is measured once; an equal one takes that number."""
+    digest = config.digest()
+    for trial in study.get_trials(deepcopy=False):
+        if trial.user_attrs.get("digest") == digest and "latency" in trial.user_attrs:
+            return LatencyRecord.from_dict(trial.user_attrs["latency"])
+    return evaluator.latency(config)
+
+
+def _finished_twin(study: optuna.Study, config: DecoderConfig) -> FrozenTrial | None:
+    digest = config.digest()
+    twins = (trial for trial in _finished(study) if trial.user_attrs["digest"] == digest)
+    return next((trial for trial in twins if _kind(trial) in ("scored", "pruned")), None)
+
+
+def _enqueue_presets(
+    study: optuna.Study, space: SearchSpace, latents: LatentSpec, budget_ms: float, evaluator: Evaluator
+) -> None:
+    """Queue the published designs, scaled to these latents, each in full and at the first width within the budget."""
+    seen = set()
+    for name, preset in PRESETS.items():
+        for divisor in (1, 2, 4):
+            try:
+                config = adapt(preset, latents, divisor)
+                params = space.params(config)
+            except ValueError:
+                # A design that these latents or this space have no room for is no seed.
+                break
+            if config.digest() in seen:
+                break
+            seen.add(config.digest())
+            title = name if divisor == 1 else f"{name} x 1/{divisor}"
+            study.enqueue_trial(params, user_attrs={"preset": title}, skip_if_exists=True)
+            if evaluator.latency(config).ms_per_frame <= budget_ms:
+                break
+
+
+def _requeue_interrupted(study: optuna.Study) -> None:
+    """A trial that is still running when nobody works on the study was cut off: fail it and queue its choices again."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        attempt = int(trial.user_attrs.get("attempt", 1))
+        study.tell(trial.number, state=TrialState.FAIL)
+        if attempt < _MAX_ATTEMPTS:
+            attrs = {"retry_of": trial.number, "attempt": attempt + 1}
+            if "preset" in trial.user_attrs:
+                attrs["preset"] = trial.user_attrs["preset"]
+            study.enqueue_trial(trial.params, user_attrs=attrs)
+
+
+def _give_up_if_hopeless(study: optuna.Study, limits: StudyLimits) -> None:
+    finished = _finished(study)
+    if len(finished) < limits.hopeless or any(_kind(trial) != "over budget" for trial in finished):
+        return
+    raise BudgetUnreachableError(min(read_outcomes(study), key=lambda outcome: outcome.latency.ms_per_frame))
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    return [
+        trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and "kind" in trial.user_attrs
+    ]
+
+
+def _kind(trial: FrozenTrial) -> Kind:
+    return cast(Kind, trial.user_attrs["kind"])
+
+
+@contextmanager
+def _without_experimental_warnings() -> Iterator[None]:
+    """Optuna calls the grouped search space experimental; there is nothing that a user could do about it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

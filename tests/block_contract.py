@@ -1,0 +1,364 @@
+"""The contract that every registered part keeps, whatever its options. One check per promise:
+
+    for check in CHECKS.values():
+        check(get_block("my_block").Config())
+
+A check raises AssertionError that names the part, its options and geometry, and what is wrong.
+"""
+
+import dataclasses
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from itertools import combinations, pairwise
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+
+from blocks import Block, BlockConfig, TimeContext, block_config, build_block, get_block, list_blocks
+from blocks.time_context import State, TemporalMode, to_frames, to_video
+from nas.export.coreml import export_program, to_core_ml
+from nas.latency.operations import list_operations
+
+Check = Callable[[BlockConfig], None]
+
+CHECKS: dict[str, Check] = {}
+"""Every check by its name."""
+
+_COUNTED = ("conv", "linear", "matmul", "addmm", "bmm", "baddbmm", "einsum")
+"""What multiplies with accumulation, by fvcore's names; it counts interpolation too."""
+
+_FREE = frozenset(
+    """abs add cat clamp div exp flip gelu hardsigmoid hardswish hardtanh leaky_relu maximum mean minimum mish mul neg pad
+    pixel_shuffle pow relu relu6 repeat_interleave rsqrt sigmoid silu softmax sqrt square stack sub sum tanh""".split()
+)
+"""Operations without multiply-accumulates: one result per element, or elements that move."""
+
+_HALF_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "all zeros": torch.zeros_like,
+    "values below 1": lambda x: x,
+    "values of 1e-4": lambda x: 1e-4 * x,
+    "all 300": lambda x: torch.full_like(x, 300.0),
+    "values up to 300": lambda x: 300 * x,
+}
+"""Squares of the last two overflow float16, squares of the third vanish in it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """A block built for one geometry, and how its role makes frames out of frames."""
+
+    block: Block
+    config: BlockConfig
+    in_channels: int
+    out_channels: int
+    temporal_factor: int = 1
+    spatial_factor: int = 1
+
+    def __str__(self) -> str:
+        scale = f", x{self.temporal_factor} in time, x{self.spatial_factor} in space"
+        options = ", ".join(f"{key}={value!r}" for key, value in dataclasses.asdict(self.config).items())
+        return f"{self.config.name}({options}), {self.in_channels} -> {self.out_channels} channels{scale}"
+
+    def input(self, frames: int = 3, height: int = 4, width: int = 6, *, batch: int = 1, seed: int = 0) -> Tensor:
+        """Random `(b, c, t, h, w)` in [-1, 1]."""
+        generator = torch.Generator().manual_seed(seed)
+        return 2 * torch.rand(batch, self.in_channels, frames, height, width, generator=generator) - 1
+
+    def run(self, x: Tensor, mode: TemporalMode = "causal", *, drop_leading: bool = False) -> Tensor:
+        """`(b, c, t, h, w)` through the block in one shot, to `(b, c', t', h', w')`."""
+        return self._run(x, TimeContext(x.shape[0], mode, drop_leading=drop_leading))
+
+    def stream(self, x: Tensor, state: State | None, *, drop_leading: bool) -> tuple[Tensor, State]:
+        """The same for one chunk of a stream."""
+        time = TimeContext(x.shape[0], "causal", drop_leading=drop_leading, streaming=True, state=state)
+        return self._run(x, time), time.new_state
+
+    def num_frames(self, frames: int, *, drop_leading: bool) -> int:
+        """Frames that come out of `frames` frames."""
+        return self.temporal_factor * frames - (self.temporal_factor - 1) * drop_leading
+
+    def expect(self, kept: bool, broken: str) -> None:
+        """AssertionError if the promise is not kept."""
+        if not kept:
+            raise AssertionError(f"{self}: {broken}")
+
+    def expect_equal(self, got: Tensor, wanted: Tensor, broken: str) -> None:
+        """The same up to rounding in float32."""
+        self.expect(got.shape == wanted.shape, f"{broken} (shape {tuple(got.shape)}, not {tuple(wanted.shape)})")
+        error = (got - wanted).abs().max().item() if got.numel() else 0.0
+        bound = 1e-5 * (1 + wanted.abs().max().item()) if got.numel() else 0.0
+        self.expect(error <= bound, f"{broken} (differs by {error:.2g})")
+
+    def _run(self, x: Tensor, time: TimeContext) -> Tensor:
+        out = self.block(x if self.block.input_layout == "video" else to_frames(x), time)
+        rank = 5 if self.block.output_layout == "video" else 4
+        self.expect(out.ndim == rank, f"gives a tensor of rank {out.ndim}, its output layout has {rank}")
+        return out if rank == 5 else to_video(out, time)
+
+
+class InTime(nn.Module):
+    """A block with its time context made inside, as torch.export and the counters need it; in the block's layout."""
+
+    def __init__(self, block: Block, mode: TemporalMode = "causal") -> None:
+        super().__init__()
+        self.block = block
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One clip in one shot, the first frame special as with most teachers."""
+        out: Tensor = self.block(x, TimeContext(1, self.mode, drop_leading=True))
+        return out
+
+
+def parts(config: BlockConfig) -> Iterator[Part]:
+    """The part that `config` describes in every geometry that its role has to offer, the most general one last.
+
+    A head may refuse a spatial factor with a ValueError, but not all of them.
+    """
+    role = get_block(config.name).role
+    if role == "head":
+        geometries = [{"in_channels": 16, "spatial_factor": factor} for factor in (1, 4, 2)]
+    else:
+        geometries = [{"in_channels": 8, "out_channels": width} for width in (8, 16)]
+    if role == "upsampler":
+        factors = ((1, 2), (2, 1), (4, 1), (2, 2))
+        scales = [{"temporal_factor": time, "spatial_factor": space} for time, space in factors]
+        geometries = [geometries[index % 2] | scale for index, scale in enumerate(scales)]
+    refused: list[ValueError] = []
+    for geometry in geometries:
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                block = build_block(config, **geometry)
+        except ValueError as error:
+            refused.append(error)
+            continue
+        yield Part(block, config, **{"out_channels": 3, **geometry})
+    if refused and (role != "head" or len(refused) == len(geometries)):
+        raise AssertionError(f"{config}: cannot be built: {refused[0]}") from refused[0]
+
+
+def _check(check: Callable[[Part], None]) -> Check:
+    """Register a check of a part; the result runs it in every geometry, and on a block in training mode."""
+
+    @functools.wraps(check)
+    def checked(config: BlockConfig) -> None:
+        for part in parts(config):
+            _run_check(check, part)
+
+    CHECKS[check.__name__.removeprefix("check_")] = checked
+    return checked
+
+
+def _check_once(check: Callable[[Part], None]) -> Check:
+    """The same in the most general geometry only."""
+
+    @functools.wraps(check)
+    def checked(config: BlockConfig) -> None:
+        *_, part = parts(config)
+        _run_check(check, part)
+
+    CHECKS[check.__name__.removeprefix("check_")] = checked
+    return checked
+
+
+def _run_check(check: Callable[[Part], None], part: Part) -> None:
+    try:
+        check(part)
+    except AssertionError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:400]
+        raise AssertionError(f"{part}: {check.__name__}: {type(error).__name__}: {text}") from error
+
+
+@_check_once
+def check_registration(part: Part) -> None:
+    """The name is the file's; no other part prints the same label; a stem exposes its convolution."""
+    block = type(part.block)
+    file = Path(inspect.getfile(block)).stem
+    part.expect(file == block.name, f"is in {file}.py, but a part is in the file of its name")
+    twins = [name for name in list_blocks() if get_block(name).label == block.label and name != block.name]
+    part.expect(not twins, f"has the label '{block.label}' of {twins}")
+    if block.role == "stem":
+        conv = getattr(part.block, "conv", None)
+        folds = isinstance(conv, (nn.Conv2d, nn.Conv3d)) and conv.bias is not None
+        part.expect(folds, "has no convolution `conv` with bias, into which the latents' statistics can be folded")
+
+
+@_check_once
+def check_json(part: Part) -> None:
+    """The config goes through JSON and comes back equal, hash included."""
+    data = json.loads(json.dumps(part.config.to_dict()))
+    back = block_config(data)
+    part.expect(back == part.config and hash(back) == hash(part.config), f"came back from JSON as {back}")
+    part.expect(data == part.config.to_dict(), "its JSON came back changed")
+
+
+@_check
+def check_shape(part: Part) -> None:
+    """A clip, one frame, odd sizes, a batch; both modes; with and without the drop of leading frames."""
+    sizes = ((1, 3, 4, 6), (1, 1, 4, 4), (1, 3, 5, 7), (2, 3, 5, 7), (2, 1, 1, 1))
+    for batch, frames, height, width in sizes:
+        x = part.input(frames, height, width, batch=batch)
+        for drop in (False, True):
+            scale = part.spatial_factor
+            out_frames = part.num_frames(frames, drop_leading=drop)
+            wanted = (batch, part.out_channels, out_frames, height * scale, width * scale)
+            for mode in ("causal", "bidirectional"):
+                got = tuple(part.run(x, mode, drop_leading=drop).shape)
+                part.expect(got == wanted, f"{mode}, input {tuple(x.shape)}: output is {got}, not {wanted}")
+
+
+@_check
+def check_meta_device(part: Part) -> None:
+    """Runs on the meta device, where latency is predicted."""
+    x = part.input().to("meta")
+    moved = dataclasses.replace(part, block=part.block.to("meta"))
+    part.expect(moved.run(x).is_meta, "computes on another device than its input's")
+
+
+@_check
+def check_gradient(part: Part) -> None:
+    """Every parameter learns, and nothing is infinite in the gradient even for an input of zeros."""
+    for x in (part.input(), torch.zeros_like(part.input())):
+        part.block.zero_grad()
+        out = part.run(x)
+        (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+        for name, parameter in part.block.named_parameters():
+            part.expect(parameter.grad is not None, f"parameter {name} is not used: it gets no gradient")
+            assert parameter.grad is not None
+            part.expect(isfinite(parameter.grad.abs().sum().item()), f"the gradient of {name} is not finite")
+            learns = bool(parameter.grad.any()) or not x.any()
+            part.expect(learns, f"the gradient of {name} is zero everywhere")
+
+
+@_check
+@torch.no_grad()
+def check_causality(part: Part) -> None:
+    """In causal mode no output frame depends on a later input frame."""
+    if not part.block.causal:
+        return
+    x, other = part.input(5), part.input(5, seed=1)
+    for drop in (False, True):
+        whole = part.run(x, drop_leading=drop)
+        for seen in range(1, 5):
+            changed = torch.cat([x[:, :, :seen], 9 * other[:, :, seen:]], dim=2)
+            frames = part.num_frames(seen, drop_leading=drop)
+            got = part.run(changed, drop_leading=drop)[:, :, :frames]
+            part.expect_equal(got, whole[:, :, :frames], f"not causal: output before frame {frames} sees input {seen}")
+
+
+@_check
+@torch.no_grad()
+def check_batch_independence(part: Part) -> None:
+    """A clip's output does not depend on what else is in the batch, in training and in evaluation."""
+    x = torch.cat([part.input(), 5 * part.input(seed=1) + 1])
+    for training in (True, False):
+        part.block.train(training)
+        for mode in ("causal", "bidirectional"):
+            together = part.run(x, mode, drop_leading=True)
+            for index in (0, 1):
+                alone = part.run(x[index : index + 1], mode, drop_leading=True)
+                part.expect_equal(together[index : index + 1], alone, "a clip depends on the others in its batch")
+
+
+@_check
+@torch.no_grad()
+def check_determinism(part: Part) -> None:
+    """The same input gives the same output, in training and in evaluation, and is left as it was."""
+    x = part.input()
+    kept = x.clone()
+    first = part.run(x, drop_leading=True)
+    part.expect(torch.equal(x, kept), "changes its input")
+    part.run(part.input(seed=1))
+    part.expect_equal(part.run(x, drop_leading=True), first, "another output for the same input")
+    part.block.eval()
+    part.expect_equal(part.run(x, drop_leading=True), first, "another output in evaluation than in training")
+
+
+@_check
+@torch.no_grad()
+def check_streaming(part: Part) -> None:
+    """Every way of cutting 5 frames into chunks gives what one shot gives, for two streams that share the block."""
+    if not part.block.causal:
+        return
+    clips = (part.input(5, 2, 3), part.input(5, 2, 3, batch=2, seed=1))
+    plans = [(0, *cuts, 5) for count in range(5) for cuts in combinations(range(1, 5), count)]
+    for drop in (False, True):
+        wanted = [part.run(clip, drop_leading=drop) for clip in clips]
+        shapes = set()
+        for plan in plans:
+            streams: list[list[Tensor]] = [[] for _ in clips]
+            states: list[State | None] = [None for _ in clips]
+            for start, end in pairwise(plan):
+                for index, clip in enumerate(clips):
+                    chunk = clip[:, :, start:end]
+                    frames, states[index] = part.stream(chunk, states[index], drop_leading=drop)
+                    streams[index].append(frames)
+                shapes.add(tuple(tensor.shape for state in states for tensor in state or ()))
+            for stream, whole in zip(streams, wanted, strict=True):
+                part.expect_equal(torch.cat(stream, dim=2), whole, f"chunks {plan} do not give what one shot gives")
+        part.expect(len(shapes) == 1, f"the state's size depends on the chunks: {sorted(shapes)}")
+
+
+@_check
+@torch.no_grad()
+def check_half_precision(part: Part) -> None:
+    """Finite in bfloat16 and float16, for zeros and for values whose squares overflow; the dtype is kept."""
+    for dtype in (torch.bfloat16, torch.float16):
+        half = dataclasses.replace(part, block=part.block.to(dtype))
+        for what, make in _HALF_INPUTS.items():
+            out = half.run(make(part.input()).to(dtype))
+            part.expect(out.dtype == dtype, f"gives {out.dtype} for {dtype}")
+            part.expect(bool(out.isfinite().all()), f"not finite in {dtype} for {what}")
+
+
+@_check
+@torch.no_grad()
+def check_macs(part: Part) -> None:
+    """fvcore and our own list count the same multiply-accumulates, and every weight takes part."""
+    layout = part.block.input_layout
+    block = InTime(part.block).eval()
+    for x in (part.input(), part.input(1, 1, 1)):
+        x = x if layout == "video" else to_frames(x)
+        counter = FlopCountAnalysis(block, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        counted = sum(int(count) for name, count in counter.by_operator().items() if name in _COUNTED)
+        unknown = {name for name in counter.unsupported_ops() if _plain_name(name) not in _FREE}
+        part.expect(not unknown, f"the cost of {sorted(unknown)} is not counted")
+        listed = sum(operation.macs for operation in list_operations(block, x.shape))
+        part.expect(listed == counted, f"list_operations counts {listed} MACs, fvcore {counted}")
+    # At one position every weight is used once or more; a vector may be a bias or a scale.
+    weights = sum(p.numel() for p in part.block.parameters() if sum(size > 1 for size in p.shape) > 1)
+    part.expect(counted >= weights, f"{counted} MACs at one position are counted, but it has {weights} weights")
+
+
+@_check_once
+@torch.no_grad()
+def check_export(part: Part) -> None:
+    """torch.export takes it (no control flow that depends on data), and the program gives what the block gives."""
+    x = part.input() if part.block.input_layout == "video" else to_frames(part.input())
+    for mode in ("causal", "bidirectional"):
+        module = InTime(part.block, mode).eval()
+        program: Any = export_program(module, (x,)).module()
+        part.expect_equal(program(x), module(x), f"the exported {mode} program gives something else")
+
+
+@_check_once
+def check_core_ml(part: Part) -> None:
+    """coremltools converts it, to a program without a tensor of more than 5 axes."""
+    x = part.input() if part.block.input_layout == "video" else to_frames(part.input())
+    model = to_core_ml(InTime(part.block), (x,))
+    operations = model._mil_program.functions["main"].operations
+    high = {operation.op_type for operation in operations if any(var.rank > 5 for var in operation.outputs)}
+    part.expect(not high, f"its Core ML program has tensors of rank above 5 in {sorted(high)}")
+
+
+def _plain_name(operation: str) -> str:
+    return operation.removeprefix("aten::").removesuffix("_")
