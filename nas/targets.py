@@ -1,0 +1,276 @@
+"""What students are trained and scored on: the teacher's latents, frames and features, computed once and kept on disk.
+
+    <cache>/targets/<key>/index.json            what is there; written last
+    <cache>/targets/<key>/<split>-<n>.safetensors   one clip: latents, frames, truth, feature.<tap>
+
+The key covers everything that the tensors depend on, so a changed clip, teacher or setting is another folder.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from nas.clips import SPLITS, Clip, ClipSet, Split, read_frames, to_video
+from nas.errors import UserError
+from nas.files import disk_errors, read_json, write_bytes, write_json
+from nas.teachers import Tap, Teacher
+from search_spaces import LatentSpec
+
+_FORMAT = 1
+_IN_MEMORY = 2 * 1024**3
+"""Sets up to this many bytes are kept in memory after the first use."""
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """What is cut out of the clips."""
+
+    crop: int
+    """Height and width in pixels; a multiple of the teacher's compression."""
+    num_frames: int
+    """Frames of each crop; on the teacher's grid."""
+    train_crops: int
+    """Random crops of each training clip."""
+    score_crops: int
+    """Crops of each clip that candidates are scored on; the first one central, from the first frame on."""
+    test_crops: int
+    """Crops of each clip that finished models are tested on; the first one central, from the first frame on."""
+    taps: tuple[str, ...]
+    """Places in the teacher's decoder whose features are kept."""
+    seed: int = 0
+    """Of the crops."""
+
+    def crops(self, split: Split) -> int:
+        """Crops per clip of a split."""
+        return {"train": self.train_crops, "score": self.score_crops, "test": self.test_crops}[split]
+
+
+@dataclass(frozen=True)
+class TargetBatch:
+    """Some samples; float32."""
+
+    latents: Tensor
+    """`(b, c, t, h, w)`, raw."""
+    frames: Tensor
+    """The teacher's frames, `(b, 3, t', h', w')` in [-1, 1]."""
+    features: dict[str, Tensor]
+    """The teacher's features `(b, c, t, h, w)` by tap."""
+    truth: Tensor
+    """The video itself, like `frames`."""
+
+
+@dataclass(frozen=True)
+class TargetSplit:
+    """The samples of one split."""
+
+    shards: tuple[Path, ...]
+    samples: tuple[tuple[int, int], ...]
+    """Shard and position of each sample."""
+    clip_names: tuple[str, ...]
+    """Clip that each sample is from."""
+    memory: dict[int, dict[str, Tensor]] | None
+    """Shards that were read; None if the set is too large to keep."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> TargetBatch:
+        """The samples with these indices."""
+        rows = [self._row(*self.samples[index]) for index in indices]
+        stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
+        features = {name.removeprefix("feature."): each for name, each in stacked.items() if "feature." in name}
+        return TargetBatch(stacked["latents"], stacked["frames"], features, stacked["truth"] / 127.5 - 1)
+
+    def _row(self, shard: int, position: int) -> dict[str, Tensor]:
+        if self.memory is None:
+            with safe_open(self.shards[shard], framework="pt") as file:
+                return {name: file.get_slice(name)[position] for name in file.keys()}  # noqa: SIM118
+        if shard not in self.memory:
+            with safe_open(self.shards[shard], framework="pt") as file:
+                self.memory[shard] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {name: tensor[position] for name, tensor in self.memory[shard].items()}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A complete set of targets on disk."""
+
+    folder: Path
+    key: str
+    spec: LatentSpec
+    taps: dict[str, Tap]
+    splits: dict[Split, TargetSplit]
+
+    def split(self, name: Split) -> TargetSplit:
+        """The samples to train on, to score on, or to test on."""
+        return self.splits[name]
+
+
+def default_cache_dir() -> Path:
+    """`$NAS_CACHE`, else `~/.cache/turbo-vaed-nas`."""
+    return Path(os.environ.get("NAS_CACHE") or Path.home() / ".cache" / "turbo-vaed-nas")
+
+
+def open_targets(
+    teacher: Teacher,
+    clips: ClipSet,
+    settings: TargetSettings,
+    progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[str], None] | None = None,
+    cache: Path | None = None,
+) -> Targets:
+    """The targets for a teacher and clips: from disk, or computed now and kept.
+
+    A computation that was cut off goes on at the first missing clip; a broken file is computed again.
+
+    Args:
+        teacher: only its spec and the hash of its weights are read if everything is there.
+        clips: what is encoded.
+        settings: what is cut out.
+        progress: called with the number of crops done and of all.
+        announce: called with one line about what will be computed, where, and how large it is.
+        cache: folder for all targets; default `default_cache_dir()`.
+
+    Raises:
+        UserError: a crop that is not on the teacher's grid, too little room on the disk, a disk that cannot be written.
+    """
+    spec = teacher.spec
+    try:
+        spec.latent_shape(settings.num_frames, settings.crop, settings.crop)
+    except ValueError as error:
+        raise UserError(f"targets do not fit {teacher.name}: {error}") from error
+    plan = [(split, clip, settings.crops(split)) for split in SPLITS for clip in clips.split(split)]
+    plan = [(split, clip, crops) for split, clip, crops in plan if crops]
+    key = _content_key(teacher, plan, settings)
+    folder = (cache or default_cache_dir()) / "targets" / key
+    names = _shard_names(split for split, _, _ in plan)
+    missing = [number for number, name in enumerate(names) if not _is_whole(folder / name)]
+    if missing or not (folder / "index.json").exists():
+        with disk_errors(f"cannot write the targets to {folder}"):
+            _announce(folder, _bytes_per_crop(teacher, settings) * sum(plan[i][2] for i in missing), announce)
+            _compute(teacher, plan, settings, folder, names, missing, progress)
+    return _open(folder, key, teacher, settings, plan, names)
+
+
+def _content_key(teacher: Teacher, plan: list[tuple[Split, Clip, int]], settings: TargetSettings) -> str:
+    content = {
+        "format": _FORMAT,
+        "teacher": teacher.weights_hash,
+        "clips": [(split, clip.digest(), crops) for split, clip, crops in plan],
+        "settings": asdict(settings),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _shard_names(splits: Iterable[Split]) -> list[str]:
+    return [f"{split}-{number:03d}.safetensors" for number, split in enumerate(splits)]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a shard is there and complete (a safetensors file says in its header how long it is)."""
+    if not path.exists():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "truth" in file.keys()  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return False
+
+
+def _bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
+    channels, frames, height, width = teacher.spec.latent_shape(settings.num_frames, settings.crop, settings.crop)
+    total = 4 * channels * frames * height * width + (2 + 1) * 3 * settings.num_frames * settings.crop**2
+    for name in settings.taps:
+        tap = teacher.taps[name]
+        total += 2 * tap.channels * tap.temporal * frames * tap.spatial**2 * height * width
+    return total
+
+
+def _announce(folder: Path, size: int, announce: Callable[[str], None] | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"targets need {size / 1e9:.1f} GB in {folder.parent}, but only {free / 1e9:.1f} GB are free: "
+            f"free space, give fewer clips, or set NAS_CACHE to a folder on another disk"
+        )
+    if announce is not None:
+        announce(f"computing {size / 1e6:.0f} MB once, kept in {folder}")
+
+
+def _compute(
+    teacher: Teacher,
+    plan: list[tuple[Split, Clip, int]],
+    settings: TargetSettings,
+    folder: Path,
+    names: list[str],
+    missing: list[int],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    total, done = sum(plan[number][2] for number in missing), 0
+    for number in missing:
+        split, clip, crops = plan[number]
+        rows = []
+        for video in _cut(clip, crops, settings, random=split == "train"):
+            rows.append(_targets_of(teacher, video, settings.taps))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        tensors = {name: torch.cat([row[name] for row in rows]).contiguous() for name in rows[0]}
+        write_bytes(folder / names[number], save(tensors))
+    write_json(folder / "index.json", {"settings": asdict(settings), "teacher": teacher.name, "shards": names})
+
+
+def _cut(clip: Clip, crops: int, settings: TargetSettings, *, random: bool) -> Iterable[Tensor]:
+    """Crops `(1, 3, t, h, w)` of a clip; if not `random` the first is central and begins with the clip."""
+    frames = read_frames(clip, 0, clip.num_frames)
+    seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {clip.digest()}".encode()).digest()[:8])
+    generator = np.random.default_rng(seed)
+    for index in range(crops):
+        room = clip.num_frames - settings.num_frames
+        first = int(generator.integers(room + 1)) if random or index else 0
+        video = to_video(frames[first : first + settings.num_frames], settings.crop)
+        space = (video.shape[3] - settings.crop, video.shape[4] - settings.crop)
+        central = not random and index == 0
+        y, x = (each // 2 if central else int(generator.integers(each + 1)) for each in space)
+        yield video[:, :, :, y : y + settings.crop, x : x + settings.crop]
+
+
+def _targets_of(teacher: Teacher, video: Tensor, taps: tuple[str, ...]) -> dict[str, Tensor]:
+    latents = teacher.encode(video)
+    frames, features = teacher.decode_with_features(latents, taps)
+    tensors = {"latents": latents.float(), "frames": frames.half(), "truth": ((video + 1) * 127.5).round().byte()}
+    tensors |= {f"feature.{name}": feature.half() for name, feature in features.items()}
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def _open(
+    folder: Path,
+    key: str,
+    teacher: Teacher,
+    settings: TargetSettings,
+    plan: list[tuple[Split, Clip, int]],
+    names: list[str],
+) -> Targets:
+    read_json(folder / "index.json")
+    size = sum((folder / name).stat().st_size for name in names)
+    splits: dict[Split, TargetSplit] = {}
+    for split in SPLITS:
+        members = [(name, clip, crops) for name, (of, clip, crops) in zip(names, plan, strict=True) if of == split]
+        splits[split] = TargetSplit(
+            shards=tuple(folder / name for name, _, _ in members),
+            samples=tuple((shard, at) for shard, (_, _, crops) in enumerate(members) for at in range(crops)),
+            clip_names=tuple(clip.name for _, clip, crops in members for _ in range(crops)),
+            memory={} if size <= _IN_MEMORY else None,
+        )
+    return Targets(folder, key, teacher.spec, {name: teacher.taps[name] for name in settings.taps}, splits)

@@ -1,0 +1,131 @@
+"""Where a teacher's weights are: a folder or file of the user's, the package, or the hub at a pinned revision."""
+
+import hashlib
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from nas.errors import UserError
+from nas.files import read_json
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """A safetensors file and the configuration that belongs to it."""
+
+    file: Path
+    config: dict[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file and of the configuration."""
+        with self.file.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        digest.update(repr(sorted(self.config.items())).encode())
+        return digest.hexdigest()
+
+    def load_into(self, model: nn.Module) -> None:
+        """Give a model on the meta device these weights, in float32.
+
+        Raises:
+            UserError: the file is no complete safetensors file, or its tensors are not those of the model.
+        """
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        try:
+            with safe_open(self.file, framework="pt") as file:
+                found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+                if wrong:
+                    name = wrong[0]
+                    shapes = f"found {found.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
+                    raise UserError(
+                        f"{self.file} does not fit {type(model).__name__}: {len(wrong)} of {len(wanted)} tensors "
+                        f"differ, first {name}: {shapes}"
+                    )
+                state = {name: file.get_tensor(name).to(torch.float32) for name in found}
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{self.file} is no complete safetensors file ({error}): download it again") from error
+        model.load_state_dict(state, assign=True)
+
+
+def local_weights(path: Path, class_name: str) -> WeightFiles:
+    """Weights of the user's.
+
+    Args:
+        path: a folder in diffusers' layout, one with such a folder named `vae` in it, or a safetensors file (with a
+            config.json beside it, or of the class's default configuration).
+        class_name: diffusers class that they have to be for.
+
+    Raises:
+        UserError: nothing there, or a configuration of another class.
+    """
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise UserError(f"{path} is no .safetensors file: pickled checkpoints are not loaded, convert it first")
+        config = path.with_name("config.json")
+        return WeightFiles(path, _read_config(config, class_name) if config.exists() else {})
+    for folder in (path, path / "vae"):
+        if (folder / _WEIGHTS).is_file() and (folder / "config.json").is_file():
+            return WeightFiles(folder / _WEIGHTS, _read_config(folder / "config.json", class_name))
+    if not path.exists():
+        raise UserError(f"--teacher-weights {path} does not exist: expected a diffusers folder or a .safetensors file")
+    raise UserError(
+        f"no config.json with {_WEIGHTS} in {path} or {path / 'vae'}: expected a folder in diffusers' layout"
+    )
+
+
+def hub_weights(repository: str, revision: str, subfolder: str, class_name: str, teacher: str) -> WeightFiles:
+    """Published weights, from the local cache or the hub, at a pinned revision.
+
+    Raises:
+        UserError: they are not cached and the hub cannot be reached.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    def fetch(name: str, *, cached: bool) -> Path:
+        return Path(hf_hub_download(repository, f"{subfolder}/{name}", revision=revision, local_files_only=cached))
+
+    try:
+        config, file = fetch("config.json", cached=True), fetch(_WEIGHTS, cached=True)
+    except LocalEntryNotFoundError:
+        instead = "give a local copy with --teacher-weights PATH, or use --teacher wan-tiny"
+        where = f"the weights of '{teacher}' ({repository})"
+        if not _reachable(constants.ENDPOINT):
+            raise UserError(f"{where} are not cached and {constants.ENDPOINT} cannot be reached: {instead}") from None
+        try:
+            config, file = fetch("config.json", cached=False), fetch(_WEIGHTS, cached=False)
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(f"{where} could not be downloaded ({reason}): {instead}") from error
+    return WeightFiles(file, _read_config(config, class_name))
+
+
+def _reachable(address: str) -> bool:
+    """Whether anything answers there within five seconds (the hub's client would retry for half a minute)."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True  # an answer, if not the one hoped for
+    except OSError:
+        return False
+
+
+def _read_config(path: Path, class_name: str) -> dict[str, Any]:
+    config = read_json(path)
+    found = config.get("_class_name") if isinstance(config, dict) else None
+    if found != class_name:
+        raise UserError(
+            f"{path} is for {found or 'no known class'}, expected {class_name}: use another --teacher or weights"
+        )
+    return {key: value for key, value in config.items() if not key.startswith("_")}
