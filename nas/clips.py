@@ -19,8 +19,11 @@ from nas.errors import UserError
 Split = Literal["train", "score", "test"]
 SPLITS: tuple[Split, ...] = ("train", "score", "test")
 EXTENSIONS = (".mp4", ".mov", ".mkv", ".avi", ".webm")
+_SHORT = "is too short"
 _MAX_FRAMES = 121
 """Frames that are used of a video, from its beginning."""
+_MAX_SHORT_SIDE = 720
+"""Larger videos are reduced to this: small crops of 4K hold little detail, and 121 frames of it take 3 GB."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ class ClipSet:
 def open_clips(folder: Path | None, num_frames: int, progress: Callable[[int, int], None] | None = None) -> ClipSet:
     """Find videos, look into each, split them.
 
-    A folder with subfolders `train`, `score` and `test` is split that way. Else every fifth file is for scores, every
-    fifth for tests; of fewer than three videos the first part of each is for training, the rest for the others.
+    A folder with subfolders `train`, `score` and `test` is split that way, and what is outside them is left out. Else
+    every fifth file is for scores, every fifth for tests; of fewer than three videos the first part of each is for
+    training, the rest for the others.
 
     Args:
         folder: searched with its subfolders; None for the embedded clips.
@@ -93,7 +97,7 @@ def open_clips(folder: Path | None, num_frames: int, progress: Callable[[int, in
 
 
 def read_frames(clip: Clip, first: int, count: int) -> np.ndarray:
-    """`count` frames of a clip from its frame `first` on: uint8 RGB `(t, h, w, 3)`.
+    """`count` frames of a clip from its frame `first` on: uint8 RGB `(t, h, w, 3)`, short side at most 720.
 
     Raises:
         UserError: the video ends or breaks before.
@@ -103,7 +107,7 @@ def read_frames(clip: Clip, first: int, count: int) -> np.ndarray:
     try:
         for index, frame in enumerate(_decode(clip.path)):
             if index >= start:
-                frames.append(frame.to_ndarray(format="rgb24"))
+                frames.append(_to_rgb(frame))
             if len(frames) == count:
                 return np.stack(frames)
     except av.FFmpegError as error:
@@ -135,14 +139,18 @@ def _read_folder(folder: Path, num_frames: int, progress: Callable[[int, int], N
         if length >= num_frames:
             clips.append(Clip(path, 0, length))
         else:
-            skipped.append((path.name, reason or f"has {length} frames, {num_frames} are needed"))
+            skipped.append((path.name, reason or f"{_SHORT}: {length} frames, {num_frames} are needed"))
     if not clips:
-        short = [name for name, reason in skipped if "are needed" in reason]
-        names = ", ".join((short or [name for name, _ in skipped])[:5])
-        more = f" and {max(len(short), len(skipped)) - 5} more" if max(len(short), len(skipped)) > 5 else ""
-        problem = f"only videos shorter than {num_frames} frames" if short else "no readable video"
-        raise UserError(f"{problem} in {folder} ({names}{more}): give longer or other videos with --clips")
-    return _split(folder, clips, tuple(skipped), num_frames)
+        raise _nothing_usable(folder, skipped, num_frames)
+    return _split(folder, clips, skipped, num_frames)
+
+
+def _nothing_usable(folder: Path, skipped: list[tuple[str, str]], num_frames: int) -> UserError:
+    short = [name for name, reason in skipped if reason.startswith(_SHORT)]
+    names = short or [name for name, _ in skipped]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    problem = f"only videos shorter than {num_frames} frames" if short else "no readable video"
+    return UserError(f"{problem} in {folder} ({', '.join(names[:5])}{more}): give longer or other videos with --clips")
 
 
 def _measure(path: Path) -> tuple[int, str]:
@@ -160,24 +168,59 @@ def _measure(path: Path) -> tuple[int, str]:
 
 
 def _decode(path: Path) -> Iterator[av.VideoFrame]:
-    with av.open(str(path)) as container:
-        if container.streams.video:
-            container.streams.video[0].thread_type = "AUTO"
-            yield from container.decode(video=0)
+    """Frames in the order of display, up to the first of another size."""
+    # Titles in another encoding are no reason to refuse a video.
+    with av.open(str(path), metadata_errors="replace") as container:
+        if not container.streams.video:
+            return
+        container.streams.video[0].thread_type = "AUTO"
+        size = None
+        for frame in container.decode(video=0):
+            size = size or (frame.width, frame.height)
+            if size != (frame.width, frame.height):
+                return
+            yield frame
 
 
-def _split(folder: Path, clips: list[Clip], skipped: tuple[tuple[str, str], ...], num_frames: int) -> ClipSet:
-    named = {split: tuple(clip for clip in clips if clip.path.is_relative_to(folder / split)) for split in SPLITS}
-    if all(named.values()) and sum(map(len, named.values())) == len(clips):
-        return ClipSet(**named, origin=str(folder), skipped=skipped)
+def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 `(h, w, 3)`, upright, its short side at most `_MAX_SHORT_SIDE`."""
+    scale = _MAX_SHORT_SIDE / min(frame.width, frame.height)
+    if scale < 1:
+        size = round(frame.width * scale), round(frame.height * scale)
+        frame = frame.reformat(*size, format="rgb24", interpolation="AREA")
+    # Phones store upright videos lying down, with the angle beside them.
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+
+
+def _split(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
+    present = [split for split in SPLITS if (folder / split).is_dir()]
+    if len(present) == len(SPLITS):
+        return _split_as_named(folder, clips, skipped)
+    if len(present) > 1:
+        missing = next(split for split in SPLITS if split not in present)
+        raise UserError(
+            f"{folder} has subfolders {' and '.join(present)} but no {missing}: add it, or rename them all to have "
+            f"the videos split for you"
+        )
     if len(clips) < len(SPLITS):
         return _split_in_time(folder, clips, skipped, num_frames)
     score, test = clips[2::5], clips[1::5]
     train = [clip for clip in clips if clip not in score and clip not in test]
-    return ClipSet(tuple(train), tuple(score), tuple(test), str(folder), skipped)
+    return ClipSet(tuple(train), tuple(score), tuple(test), str(folder), tuple(skipped))
 
 
-def _split_in_time(folder: Path, clips: list[Clip], skipped: tuple[tuple[str, str], ...], num_frames: int) -> ClipSet:
+def _split_as_named(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]]) -> ClipSet:
+    named = {split: tuple(clip for clip in clips if clip.path.is_relative_to(folder / split)) for split in SPLITS}
+    empty = [split for split in SPLITS if not named[split]]
+    if empty:
+        raise UserError(f"no usable video in {folder / empty[0]}: each of {', '.join(SPLITS)} needs one")
+    outside = [clip for clip in clips if not any(clip in members for members in named.values())]
+    reason = f"lies outside the subfolders {', '.join(SPLITS)}"
+    left_out = (*skipped, *((clip.path.name, reason) for clip in outside))
+    return ClipSet(**named, origin=str(folder), skipped=left_out)
+
+
+def _split_in_time(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
     """Of each video the end is for tests, what comes before it for scores, and all the rest for training."""
     parts: dict[Split, list[Clip]] = {split: [] for split in SPLITS}
     for clip in clips:
@@ -191,4 +234,5 @@ def _split_in_time(folder: Path, clips: list[Clip], skipped: tuple[tuple[str, st
         parts["train"].append(replace(clip, num_frames=rest))
         parts["score"].append(Clip(clip.path, rest, num_frames))
         parts["test"].append(Clip(clip.path, rest + num_frames, num_frames))
-    return ClipSet(*(tuple(parts[split]) for split in SPLITS), str(folder), skipped)
+    train, score, test = (tuple(parts[split]) for split in SPLITS)
+    return ClipSet(train, score, test, str(folder), tuple(skipped))

@@ -16,19 +16,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from nas.clips import SPLITS, Clip, ClipSet, Split, read_frames, to_video
 from nas.errors import UserError
-from nas.files import disk_errors, read_json, write_bytes, write_json
+from nas.files import disk_errors, write_bytes
+from nas.shards import is_whole, read_row, read_shard, write_shard
 from nas.teachers import Tap, Teacher
 from search_spaces import LatentSpec
 
-_FORMAT = 1
+_FORMAT = 2
 _IN_MEMORY = 2 * 1024**3
-"""Sets up to this many bytes are kept in memory after the first use."""
+"""Sets up to this many bytes are kept in memory after the first use, and checked bit by bit when opened."""
+_MAX_BYTES = 20 * 1024**3
+"""Largest set that is computed."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,9 @@ class TargetSplit:
 
     def _row(self, shard: int, position: int) -> dict[str, Tensor]:
         if self.memory is None:
-            with safe_open(self.shards[shard], framework="pt") as file:
-                return {name: file.get_slice(name)[position] for name in file.keys()}  # noqa: SIM118
+            return read_row(self.shards[shard], position)
         if shard not in self.memory:
-            with safe_open(self.shards[shard], framework="pt") as file:
-                self.memory[shard] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            self.memory[shard] = read_shard(self.shards[shard])
         return {name: tensor[position] for name, tensor in self.memory[shard].items()}
 
 
@@ -128,6 +127,7 @@ def open_targets(
     progress: Callable[[int, int], None] | None = None,
     announce: Callable[[str], None] | None = None,
     cache: Path | None = None,
+    max_bytes: int = _MAX_BYTES,
 ) -> Targets:
     """The targets for a teacher and clips: from disk, or computed now and kept.
 
@@ -140,9 +140,11 @@ def open_targets(
         progress: called with the number of crops done and of all.
         announce: called with one line about what will be computed, where, and how large it is.
         cache: folder for all targets; default `default_cache_dir()`.
+        max_bytes: a larger set is refused.
 
     Raises:
-        UserError: a crop that is not on the teacher's grid, too little room on the disk, a disk that cannot be written.
+        UserError: a crop that is not on the teacher's grid, a set that is too large, too little room on the disk, a
+            disk that cannot be written.
     """
     spec = teacher.spec
     try:
@@ -154,12 +156,18 @@ def open_targets(
     key = _content_key(teacher, plan, settings)
     folder = (cache or default_cache_dir()) / "targets" / key
     names = _shard_names(split for split, _, _ in plan)
-    missing = [number for number, name in enumerate(names) if not _is_whole(folder / name)]
-    if missing or not (folder / "index.json").exists():
-        with disk_errors(f"cannot write the targets to {folder}"):
-            _announce(folder, _bytes_per_crop(teacher, settings) * sum(plan[i][2] for i in missing), announce)
+    crop_bytes = _bytes_per_crop(teacher, settings)
+    size = crop_bytes * sum(crops for _, _, crops in plan)
+    _refuse_too_large(size, max_bytes)
+    missing = [i for i, name in enumerate(names) if not is_whole(folder / name, check_data=size <= _IN_MEMORY)]
+    index = _index(teacher, plan, settings, names)
+    with disk_errors(f"cannot write the targets to {folder}"):
+        if missing:
+            _announce(folder, crop_bytes * sum(plan[i][2] for i in missing), announce)
             _compute(teacher, plan, settings, folder, names, missing, progress)
-    return _open(folder, key, teacher, settings, plan, names)
+        if missing or not _holds(folder / "index.json", index):
+            write_bytes(folder / "index.json", index)
+    return _open(folder, key, teacher, settings, plan, names, in_memory=size <= _IN_MEMORY)
 
 
 def _content_key(teacher: Teacher, plan: list[tuple[Split, Clip, int]], settings: TargetSettings) -> str:
@@ -176,15 +184,15 @@ def _shard_names(splits: Iterable[Split]) -> list[str]:
     return [f"{split}-{number:03d}.safetensors" for number, split in enumerate(splits)]
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a shard is there and complete (a safetensors file says in its header how long it is)."""
-    if not path.exists():
-        return False
-    try:
-        with safe_open(path, framework="pt") as file:
-            return "truth" in file.keys()  # noqa: SIM118
-    except (SafetensorError, OSError):
-        return False
+def _index(teacher: Teacher, plan: list[tuple[Split, Clip, int]], settings: TargetSettings, names: list[str]) -> bytes:
+    """What the folder holds, for people; depends on nothing but what the key covers."""
+    shards = {name: {"split": split, "crops": crops} for name, (split, _, crops) in zip(names, plan, strict=True)}
+    index = {"teacher_sha256": teacher.weights_hash, "settings": asdict(settings), "shards": shards}
+    return (json.dumps(index, indent=2) + "\n").encode()
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def _bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
@@ -194,6 +202,14 @@ def _bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
         tap = teacher.taps[name]
         total += 2 * tap.channels * tap.temporal * frames * tap.spatial**2 * height * width
     return total
+
+
+def _refuse_too_large(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise UserError(
+            f"targets would take {size / 1e9:.1f} GB, more than the {max_bytes / 1e9:.1f} GB allowed: "
+            f"give fewer clips with --clips"
+        )
 
 
 def _announce(folder: Path, size: int, announce: Callable[[str], None] | None) -> None:
@@ -227,8 +243,7 @@ def _compute(
             if progress is not None:
                 progress(done, total)
         tensors = {name: torch.cat([row[name] for row in rows]).contiguous() for name in rows[0]}
-        write_bytes(folder / names[number], save(tensors))
-    write_json(folder / "index.json", {"settings": asdict(settings), "teacher": teacher.name, "shards": names})
+        write_shard(folder / names[number], tensors)
 
 
 def _cut(clip: Clip, crops: int, settings: TargetSettings, *, random: bool) -> Iterable[Tensor]:
@@ -261,9 +276,9 @@ def _open(
     settings: TargetSettings,
     plan: list[tuple[Split, Clip, int]],
     names: list[str],
+    *,
+    in_memory: bool,
 ) -> Targets:
-    read_json(folder / "index.json")
-    size = sum((folder / name).stat().st_size for name in names)
     splits: dict[Split, TargetSplit] = {}
     for split in SPLITS:
         members = [(name, clip, crops) for name, (of, clip, crops) in zip(names, plan, strict=True) if of == split]
@@ -271,6 +286,6 @@ def _open(
             shards=tuple(folder / name for name, _, _ in members),
             samples=tuple((shard, at) for shard, (_, _, crops) in enumerate(members) for at in range(crops)),
             clip_names=tuple(clip.name for _, clip, crops in members for _ in range(crops)),
-            memory={} if size <= _IN_MEMORY else None,
+            memory={} if in_memory else None,
         )
     return Targets(folder, key, teacher.spec, {name: teacher.taps[name] for name in settings.taps}, splits)

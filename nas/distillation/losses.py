@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.targets import Tap
+from nas.teachers import Tap
 from search_spaces import Decoder
 
 
@@ -48,8 +48,8 @@ class FeatureAlignment(nn.Module):
     """Projection heads from stages of the student to taps of the teacher; used in training only.
 
     A head is two 1x1x1 convolutions, student width -> teacher width -> teacher width, no activation between
-    (Turbo-VAED, arXiv 2508.09136). The teacher's features are brought to mean 0 and standard deviation 1 per channel, by
-    statistics of `samples`, so that no tap outweighs another and the weight of the loss means the same for all teachers.
+    (Turbo-VAED, arXiv 2508.09136). The teacher's features are brought to mean 0 and standard deviation 1 per channel,
+    by statistics of `samples`, so that no tap outweighs another and a weight means the same for all teachers.
 
     Args:
         decoder: the student.
@@ -88,7 +88,7 @@ class FeatureAlignment(nn.Module):
         """
         losses = []
         widths = [teacher[tap].shape[1] for tap in self.stages]
-        statistics = zip(self.stages, self.mean.split(widths), self.std.split(widths), strict=True)
+        statistics = zip(self.stages, torch.split(self.mean, widths), torch.split(self.std, widths), strict=True)
         for tap, mean, std in statistics:
             mine, wanted = projected[tap].float(), teacher[tap].float()
             if mine.shape != wanted.shape:

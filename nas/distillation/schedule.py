@@ -26,7 +26,7 @@ def average_decay(step: int, decay: float) -> float:
 
 
 def batch_indices(count: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Indices below `count` of the samples of step `step`: every sample once, shuffled, then all again in a new order."""
+    """Indices below `count` for step `step`: every sample once, shuffled, then all again in a new order."""
     if count < 1:
         raise ValueError("there is no sample to train on: the train split of the targets is empty")
     first = step * batch_size

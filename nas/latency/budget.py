@@ -16,11 +16,11 @@ def parse_budget(text: str) -> float:
     """
     match = _BUDGET.fullmatch(text.strip())
     if match is None:
-        raise UserError(f"expected a duration such as 30ms or 0.03s, or a rate such as 33fps, got '{text}'")
+        raise UserError(f"expected a duration such as 30ms or 0.03s, or a rate such as 33fps, got {text!r}")
     value, unit = float(match[1]), match[2].lower()
     if not 0 < value < math.inf:
-        raise UserError(f"a latency budget must be positive and finite, such as 30ms, got '{text}'")
+        raise UserError(f"a latency budget must be positive and finite, such as 30ms, got {text!r}")
     budget = {"ms": value, "s": 1000 * value, "fps": 1000 / value}[unit]
     if not 0 < budget < math.inf:
-        raise UserError(f"a latency budget must be positive and finite, such as 30ms, got '{text}'")
+        raise UserError(f"a latency budget must be positive and finite, such as 30ms, got {text!r}")
     return budget

@@ -72,7 +72,9 @@ NOTES = (
     "Only LTX-Video's decoder has high-rank copies, so their cost rests on one point, and that point left out is "
     "predicted about twice too fast. The cost of depthwise convolutions is not identifiable: factors from 1 to 64 "
     "change the leave-one-out error by less than two points; 16 is assumed. Thresholds of on-chip memory from 16 to "
-    "48 MB do equally well. Element-wise operations on tensors that fit on the chip count as free (fused)."
+    "48 MB do equally well; 32 lanes instead of 64 cost three points. Element-wise operations on tensors that fit on "
+    "the chip count as free (fused). The assumed numbers were picked from many tried on these six points, more than "
+    "the models listed here, so expect a larger error than stated on decoders unlike the published ones."
 )
 
 

@@ -8,59 +8,17 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nas.latency.operation_kinds import FREE, HIGHEST_DEVICE_RANK, KIND_OF, Kind
 from nas.latency.stages import stage_modules, watch_stages
-
-Kind = Literal[
-    "conv", "depthwise_conv", "matmul", "elementwise", "reduction", "movement", "high_rank_movement", "resize"
-]
-"""A high-rank movement is a copy of a tensor that has more than five axes longer than 1: Core ML has no such tensors,
-so one copy here becomes many reshapes and transposes there."""
-
-HIGHEST_DEVICE_RANK = 5
-"""Of Core ML."""
 
 BYTES_PER_ELEMENT = 2
 """float16."""
-
-_FREE = frozenset(
-    # Views, and constants that a converter folds.
-    """alias as_strided detach diagonal expand lift_fresh movedim narrow permute select slice split split_with_sizes
-    squeeze t transpose unbind unfold unsafe_split unsqueeze view _reshape_alias _unsafe_view
-    arange empty empty_like full full_like new_empty new_full new_ones new_zeros ones ones_like scalar_tensor zeros
-    zeros_like""".split()
-)
-
-_KINDS: dict[Kind, frozenset[str]] = {
-    "matmul": frozenset("addmm baddbmm bmm mm".split()),
-    "elementwise": frozenset(
-        """abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or ceil clamp clamp_max clamp_min cos div elu eq erf
-        exp fill floor ge gelu gt hardsigmoid hardswish hardtanh leaky_relu le lerp log logical_and logical_not
-        logical_or lt masked_fill maximum minimum mish mul ne neg pow _prelu_kernel reciprocal relu relu6 remainder
-        round rsqrt rsub sgn sigmoid sign silu sin softplus sqrt square sub tanh tril triu where zero""".split()
-    ),
-    "reduction": frozenset(
-        """_log_softmax _safe_softmax _softmax amax amin cumsum linalg_vector_norm max mean min native_batch_norm
-        _native_batch_norm_legit_no_training native_group_norm native_layer_norm _fused_rms_norm sum std std_mean var
-        var_mean _adaptive_avg_pool2d _adaptive_avg_pool3d avg_pool2d avg_pool3d max_pool2d_with_indices""".split()
-    ),
-    "movement": frozenset(
-        """cat channel_shuffle clone constant_pad_nd copy flip gather index index_select pixel_shuffle pixel_unshuffle
-        reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d
-        replication_pad2d replication_pad3d roll stack""".split()
-    ),
-    "resize": frozenset(
-        """upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d upsample_trilinear3d
-        upsample_bicubic2d upsample_linear1d _upsample_nearest_exact1d _upsample_nearest_exact2d
-        _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa""".split()
-    ),
-}
-_KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 
 
 class UnknownOperationError(ValueError):
@@ -104,10 +62,9 @@ def list_operations(module: nn.Module, input_shape: Sequence[int]) -> list[Opera
     """
     module, groups = _copy_to_meta(module, stage_modules(module))
     recorder = _Recorder(next(iter(groups)))
-    latents = torch.empty(tuple(input_shape), device="meta")
     # Inference mode would keep composite operations (reshape, pad, linear) whole and hide what they copy.
     with torch.inference_mode(False), torch.no_grad(), watch_stages(groups, recorder.enter), recorder:
-        module(latents.clone() if latents.is_inference() else latents)
+        module(torch.empty(tuple(input_shape), device="meta"))
     return recorder.operations
 
 
@@ -119,7 +76,7 @@ def _copy_to_meta(module: nn.Module, groups: dict[str, nn.Module]) -> tuple[nn.M
             memo[id(parameter)] = nn.Parameter(_meta_like(parameter), requires_grad=False)
         for buffer in module.buffers():
             memo[id(buffer)] = _meta_like(buffer)
-    copied, copied_groups = cast(tuple[nn.Module, dict[str, nn.Module]], copy.deepcopy((module, groups), memo))
+    copied, copied_groups = copy.deepcopy((module, groups), memo)
     return copied.eval(), copied_groups
 
 
@@ -128,11 +85,11 @@ def _meta_like(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=dtype, device="meta")
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation that PyTorch dispatches while it is active."""
 
     def __init__(self, stage: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self._stage = stage
 
@@ -143,15 +100,21 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kind, name = _classify(func, self._stage)
         out = func(*args, **(kwargs or {}))
-        if kind is not None and not (name == "_to_copy" and out.dtype != args[0].dtype):
-            inputs = list(_tensors((args[1:] if name == "copy" else args, kwargs)))
-            outputs = list(_tensors(out))
-            macs = _MACS[name](args, out) if name in _MACS else 0
-            channels_in = _channels_in(args) if name == "convolution" else 0
-            kind = _refine(kind, args, outputs)
-            self.operations.append(
-                Operation(name, kind, self._stage, macs, _bytes(inputs), _bytes(outputs), channels_in)
+        if kind is None or _only_changes_dtype(name, args, out):
+            return out
+        inputs = list(_tensors((args[1:] if name == "copy" else args, kwargs)))
+        outputs = list(_tensors(out))
+        self.operations.append(
+            Operation(
+                name=name,
+                kind=_refine(kind, args, outputs),
+                stage=self._stage,
+                macs=_MACS[name](args, out) if name in _MACS else 0,
+                bytes_read=_bytes(inputs),
+                bytes_written=_bytes(outputs),
+                channels_in=_channels_in(args) if name == "convolution" else 0,
             )
+        )
         return out
 
 
@@ -161,18 +124,19 @@ def _classify(func: Any, stage: str) -> tuple[Kind | None, str]:
     if not name.startswith("__") and name.endswith("_"):
         name = name.removesuffix("_")
     if func.namespace == "aten":
-        if name in _FREE:
+        if name in FREE:
             return None, name
-        if name == "convolution":
-            return "conv", name
-        if name == "_to_copy":  # a change of dtype is dropped by the caller: on the device all is float16
-            return "movement", name
-        if name in _KIND_OF:
-            return _KIND_OF[name], name
+        if name in KIND_OF:
+            return KIND_OF[name], name
     raise UnknownOperationError(
         f"no cost is known for the operation {func} (in '{stage}'): build the decoder from other operations, "
-        f"or give this one a kind in nas/latency/operations.py"
+        f"or give this one a kind in nas/latency/operation_kinds.py"
     )
+
+
+def _only_changes_dtype(name: str, args: Any, out: Any) -> bool:
+    """Such a copy is none on the device, where everything is float16."""
+    return name == "_to_copy" and out.dtype != args[0].dtype
 
 
 def _tensors(values: Any) -> Iterable[Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.errors import unknown_name
+from nas.errors import UserError, unknown_name
 from nas.teachers.weights import WeightFiles
 from search_spaces import LatentSpec
 
@@ -73,11 +73,7 @@ class Teacher(ABC):
 
     @cached_property
     def model(self) -> nn.Module:
-        """The model with its weights, float32, frozen.
-
-        Raises:
-            UserError: the weights do not fit the class.
-        """
+        """The model with its weights, float32, frozen."""
         with torch.device("meta"):
             model = self.build()
         self.weights.load_into(model)
@@ -85,9 +81,19 @@ class Teacher(ABC):
 
     @cached_property
     def skeleton(self) -> nn.Module:
-        """The model without weights, on the meta device: for shapes, parameters and operations."""
-        with torch.device("meta"):
-            return self.build().eval().requires_grad_(False)
+        """The model without weights, on the meta device: for shapes, parameters and operations.
+
+        Raises:
+            UserError: the configuration is not one of the class.
+        """
+        try:
+            with torch.device("meta"):
+                return self.build().eval().requires_grad_(False)
+        except (TypeError, ValueError, IndexError) as error:
+            raise UserError(
+                f"the config.json of {self.weights.file} does not fit {self.name} ({error}): use the one that "
+                f"was published with the weights"
+            ) from error
 
     @property
     def decoder_module(self) -> nn.Module:
@@ -122,18 +128,18 @@ class Teacher(ABC):
         millions = self.decoder_parameters / 1e6
         return f"{self.name}: {kind}, {self.spec.channels} channels, {size}, decoder {millions:.2f} M parameters"
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """Video in [-1, 1] -> latents (the mode). ValueError if the size is not on the teacher's grid."""
         self.spec.latent_shape(*video.shape[2:])
         return self.run_encoder(self.model, video.to(self.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> frames in [-1, 1]."""
         return self.run_decoder(self.model, latents.to(self.device)).clamp(-1, 1)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode_with_features(self, latents: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Frames in [-1, 1] and the features `(b, c, t, h, w)` at these taps, in one pass."""
         frames, features = self._tapped(self.model, latents.to(self.device), taps)
@@ -199,7 +205,10 @@ def load_teacher(name: str, weights: Path | None = None, device: str | torch.dev
     """
     if name not in _LOADERS:
         raise unknown_name("teacher", name, _LOADERS)
-    return _LOADERS[name](weights, device)
+    teacher = _LOADERS[name](weights, device)
+    # Only the header of the file is read, so that wrong weights are refused before anything is begun.
+    teacher.weights.check(teacher.skeleton)
+    return teacher
 
 
 def list_teachers() -> list[str]:

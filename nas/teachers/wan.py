@@ -2,6 +2,7 @@
 
 import importlib.resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class WanTeacher(Teacher):
     @property
     def spec(self) -> LatentSpec:
         """16 channels, 4x8x8 for Wan 2.1; the first latent frame is one frame."""
-        config = self.skeleton.config
+        config: Any = self.skeleton.config
         return LatentSpec(
             channels=config.z_dim,
             spatial=config.scale_factor_spatial,
@@ -36,7 +37,8 @@ class WanTeacher(Teacher):
     @property
     def tap_names(self) -> tuple[str, ...]:
         """The middle and every up block."""
-        return ("mid_block", *(f"up_blocks.{index}" for index in range(len(self.skeleton.config.dim_mult))))
+        config: Any = self.skeleton.config
+        return ("mid_block", *(f"up_blocks.{index}" for index in range(len(config.dim_mult))))
 
     def build(self) -> nn.Module:
         """An AutoencoderKLWan."""
@@ -46,12 +48,12 @@ class WanTeacher(Teacher):
         model: nn.Module = AutoencoderKLWan(**self.weights.config)
         return model
 
-    def run_encoder(self, model: nn.Module, video: Tensor) -> Tensor:
+    def run_encoder(self, model: Any, video: Tensor) -> Tensor:
         """The mode of the posterior."""
         latents: Tensor = model.encode(video).latent_dist.mode()
         return latents
 
-    def run_decoder(self, model: nn.Module, latents: Tensor) -> Tensor:
+    def run_decoder(self, model: Any, latents: Tensor) -> Tensor:
         """The class clamps to [-1, 1] itself."""
         frames: Tensor = model.decode(latents, return_dict=False)[0]
         return frames

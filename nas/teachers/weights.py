@@ -1,8 +1,11 @@
 """Where a teacher's weights are: a folder or file of the user's, the package, or the hub at a pinned revision."""
 
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,28 +36,38 @@ class WeightFiles:
         digest.update(repr(sorted(self.config.items())).encode())
         return digest.hexdigest()
 
-    def load_into(self, model: nn.Module) -> None:
-        """Give a model on the meta device these weights, in float32.
+    def check(self, model: nn.Module) -> None:
+        """See from the header of the file, without reading the weights, that they are those of the model.
 
         Raises:
             UserError: the file is no complete safetensors file, or its tensors are not those of the model.
         """
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        with self._opened() as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        if wrong:
+            name = wrong[0]
+            shapes = f"found {found.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
+            raise UserError(
+                f"{self.file} does not fit {type(model).__name__}: {len(wrong)} of {len(wanted)} tensors "
+                f"differ, first {name}: {shapes}: give weights of this class, with their config.json beside them"
+            )
+
+    def load_into(self, model: nn.Module) -> None:
+        """Give a model on the meta device these weights, in float32; UserError as `check`."""
+        self.check(model)
+        with self._opened() as file:
+            state = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
+        model.load_state_dict(state, assign=True)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
         try:
             with safe_open(self.file, framework="pt") as file:
-                found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-                wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-                if wrong:
-                    name = wrong[0]
-                    shapes = f"found {found.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
-                    raise UserError(
-                        f"{self.file} does not fit {type(model).__name__}: {len(wrong)} of {len(wanted)} tensors "
-                        f"differ, first {name}: {shapes}"
-                    )
-                state = {name: file.get_tensor(name).to(torch.float32) for name in found}
+                yield file
         except (SafetensorError, OSError) as error:
             raise UserError(f"{self.file} is no complete safetensors file ({error}): download it again") from error
-        model.load_state_dict(state, assign=True)
 
 
 def local_weights(path: Path, class_name: str) -> WeightFiles:
@@ -92,6 +105,9 @@ def hub_weights(repository: str, revision: str, subfolder: str, class_name: str,
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    # The HTTP library below the hub's client changed over its releases; its errors are the bases of the client's.
+    client_errors: tuple[Any, ...] = HfHubHTTPError.__bases__
+
     def fetch(name: str, *, cached: bool) -> Path:
         return Path(hf_hub_download(repository, f"{subfolder}/{name}", revision=revision, local_files_only=cached))
 
@@ -104,8 +120,8 @@ def hub_weights(repository: str, revision: str, subfolder: str, class_name: str,
             raise UserError(f"{where} are not cached and {constants.ENDPOINT} cannot be reached: {instead}") from None
         try:
             config, file = fetch("config.json", cached=False), fetch(_WEIGHTS, cached=False)
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
+        except (*client_errors, OSError) as error:
+            reason = str(error.__cause__ or error).strip().split("\n")[0]
             raise UserError(f"{where} could not be downloaded ({reason}): {instead}") from error
     return WeightFiles(file, _read_config(config, class_name))
 
@@ -117,7 +133,7 @@ def _reachable(address: str) -> bool:
             return True
     except urllib.error.HTTPError:
         return True  # an answer, if not the one hoped for
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 

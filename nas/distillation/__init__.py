@@ -1,0 +1,14 @@
+"""Distillation: one training loop for students, its settings, and the error of a student that cannot be trained."""
+
+from nas.distillation.distill import DistillResult, DivergedError, Progress, distill, score_student
+from nas.distillation.settings import DistillSettings, settings_for
+
+__all__ = [
+    "DistillResult",
+    "DistillSettings",
+    "DivergedError",
+    "Progress",
+    "distill",
+    "score_student",
+    "settings_for",
+]

@@ -1,0 +1,142 @@
+"""Latency measured on this machine: PyTorch as it is, on the GPU in float16 if there is one, else on the CPU."""
+
+import copy
+import platform
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nas.latency.record import LatencyRecord, Workload
+from nas.latency.stages import stage_modules, watch_stages
+from search_spaces import LatentSpec
+
+MIN_ROUNDS, ENOUGH_ROUNDS, MAX_ROUNDS = 2, 3, 20
+
+
+def measure(
+    decoder: nn.Module,
+    spec: LatentSpec,
+    workload: Workload,
+    *,
+    time_limit_s: float = 10.0,
+    on_round: Callable[[int], None] | None = None,
+) -> LatencyRecord:
+    """Time one decode of random latents after another, and take the median.
+
+    One decode warms up. Then rounds are timed until there are 3 and the time limit is reached, or 20; a decode that
+    takes longer than the limit is timed twice. The decoder is copied, not moved.
+
+    Args:
+        decoder: latents `(1, c, t, h, w)` -> frames `(1, 3, t', h', w')`, with real weights.
+        spec: of its latents.
+        workload: the decode.
+        time_limit_s: seconds for the timed rounds.
+        on_round: called with the number of rounds done (0: warmed up).
+
+    Raises:
+        ValueError: the workload is not on the grid of the latents, or the decoder gives frames of another size.
+    """
+    if any(parameter.is_meta for parameter in decoder.parameters()):
+        raise ValueError("a decoder on the meta device has no weights to run: build it on the CPU to measure it")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    decoder = copy.deepcopy(decoder).to(device, dtype).eval()
+    shape = (1, *spec.latent_shape(workload.num_frames, workload.height, workload.width))
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    with torch.inference_mode():
+        _check_frames(decoder(latents), workload)
+        rounds = _time_rounds(decoder, latents, time_limit_s, on_round or (lambda count: None))
+    totals = np.array([sum(round_.values()) for round_ in rounds])
+    median = float(np.median(totals))
+    low, high = np.percentile(totals, [10, 90])
+    return LatencyRecord(
+        ms_per_frame=median / workload.num_frames,
+        kind="measured",
+        device=describe_host(),
+        method=f"median of {len(rounds)} decodes in PyTorch {torch.__version__}",
+        height=workload.height,
+        width=workload.width,
+        num_frames=workload.num_frames,
+        dtype=str(dtype).removeprefix("torch."),
+        error=float(high - low) / median,
+        by_stage=_median_shares(rounds, median / workload.num_frames),
+    )
+
+
+def describe_host() -> str:
+    """What measures: the GPU, or the kind of processor and the threads that PyTorch uses."""
+    if torch.cuda.is_available():
+        return f"this machine ({torch.cuda.get_device_name()})"
+    threads = torch.get_num_threads()
+    return f"this machine ({platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''})"
+
+
+def _check_frames(frames: Tensor, workload: Workload) -> None:
+    expected = (1, 3, workload.num_frames, workload.height, workload.width)
+    if tuple(frames.shape) != expected:
+        raise ValueError(f"the decoder must give frames of shape {expected} for its latents, got {tuple(frames.shape)}")
+
+
+def _time_rounds(
+    decoder: nn.Module, latents: Tensor, time_limit_s: float, on_round: Callable[[int], None]
+) -> list[dict[str, float]]:
+    """Milliseconds by stage of each round; the warm-up is not among them."""
+    on_round(0)
+    rounds: list[dict[str, float]] = []
+    started = time.perf_counter()
+    while len(rounds) < MAX_ROUNDS:
+        rounds.append(_time_stages(decoder, latents))
+        on_round(len(rounds))
+        elapsed = time.perf_counter() - started
+        # A third round would take a very slow decoder far over the limit and say little more.
+        enough = MIN_ROUNDS if elapsed > 2 * time_limit_s else ENOUGH_ROUNDS
+        if elapsed >= time_limit_s and len(rounds) >= enough:
+            break
+    return rounds
+
+
+def _time_stages(decoder: nn.Module, latents: Tensor) -> dict[str, float]:
+    """Milliseconds by stage of one decode, in the order in which the stages first ran."""
+    groups = stage_modules(decoder)
+    stages, marks = [next(iter(groups))], [_mark(latents.device)]
+
+    def on_stage(name: str) -> None:
+        if name != stages[-1]:
+            stages.append(name)
+            marks.append(_mark(latents.device))
+
+    with watch_stages(groups, on_stage):
+        decoder(latents)
+    marks.append(_mark(latents.device))
+    if latents.device.type == "cuda":
+        torch.cuda.synchronize()
+    by_stage: dict[str, float] = {}
+    for stage, start, end in zip(stages, marks, marks[1:], strict=False):
+        by_stage[stage] = by_stage.get(stage, 0.0) + _milliseconds(start, end)
+    return by_stage
+
+
+def _mark(device: torch.device) -> "float | torch.cuda.Event":
+    """A moment. On a GPU an event in its queue, so that marking stages does not make the GPU wait for the CPU."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def _milliseconds(start: "float | torch.cuda.Event", end: "float | torch.cuda.Event") -> float:
+    if isinstance(start, float) and isinstance(end, float):
+        return 1000 * (end - start)
+    assert not isinstance(start, float) and not isinstance(end, float)
+    return float(start.elapsed_time(end))
+
+
+def _median_shares(rounds: list[dict[str, float]], total: float) -> dict[str, float]:
+    """The median of each stage, scaled so that they add up to `total`."""
+    medians = {stage: float(np.median([round_[stage] for round_ in rounds])) for stage in rounds[0]}
+    scale = total / sum(medians.values())
+    return {stage: scale * median for stage, median in medians.items()}

@@ -1,0 +1,72 @@
+"""The shipped profile: what it was fitted to, how well, and that it can be fitted again."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from nas.latency import open_device
+from nas.latency.fit import fit_non_negative, fit_profile, leave_one_out
+from nas.latency.operations import Operation
+from nas.latency.predict import cost_terms
+from nas.latency.profile import Machine, Profile, load_profile
+
+
+def test_cost_terms() -> None:
+    machine = Machine(channel_lanes=64, depthwise_factor=16, on_chip_mb=24)
+
+    def terms(kind: str, **values: int) -> tuple[float, ...]:
+        zeros = {"macs": 0, "bytes_read": 0, "bytes_written": 0}
+        operation = Operation(name="x", kind=kind, stage="s", **{**zeros, **values})  # type: ignore[arg-type]
+        return tuple(cost_terms(operation, machine).values())
+
+    assert terms("conv", macs=10**9, channels_in=64) == (1, 0, 0)
+    assert terms("conv", macs=10**9, channels_in=16) == (4, 0, 0)
+    assert terms("conv", macs=10**9, channels_in=96) == pytest.approx((4 / 3, 0, 0))
+    assert terms("depthwise_conv", macs=10**9, channels_in=1) == (16, 0, 0)
+    assert terms("matmul", macs=10**9) == (1, 0, 0)
+    assert terms("movement", bytes_read=10**7, bytes_written=25 * 10**6) == (0, 1, 0)
+    assert terms("high_rank_movement", bytes_read=10**6, bytes_written=10**6) == (0, 0, 2)
+
+
+@pytest.fixture(scope="module")
+def refit() -> Profile:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fit_profile()
+
+
+def test_shipped_profile_equals_a_refit(refit: Profile) -> None:
+    shipped = load_profile("iphone-16-pro")
+    assert shipped.coefficients == pytest.approx(refit.coefficients, rel=1e-6)
+    assert shipped.typical_error == pytest.approx(refit.typical_error, rel=1e-6)
+    assert shipped.tried == pytest.approx(refit.tried, rel=1e-6)
+    unchanged = {"coefficients": {}, "typical_error": 0.0, "tried": {}, "points": ()}
+    unchanged |= {"fitted_on": "", "tool_version": ""}
+    blank = [{**profile.to_dict(), **unchanged} for profile in (shipped, refit)]
+    assert blank[0] == blank[1]
+    for ours, again in zip(shipped.points, refit.points, strict=True):
+        assert (ours.decoder, ours.height, ours.published_fps) == (again.decoder, again.height, again.published_fps)
+        assert ours.held_out_ms == pytest.approx(again.held_out_ms, rel=1e-6)
+
+
+def test_shipped_profile_states_its_errors() -> None:
+    profile = load_profile("iphone-16-pro")
+    left_out = [abs(point.held_out_error) for point in profile.points]
+    assert sum(left_out) / len(left_out) == pytest.approx(profile.tried[profile.model])
+    assert profile.tried[profile.model] == min(profile.tried.values())
+    assert profile.tried[profile.model] <= profile.typical_error < 0.3
+    assert open_device("iphone-16-pro").error == profile.typical_error
+    assert all(point.fitted_ms == pytest.approx(point.published_ms, rel=0.2) for point in profile.points)
+    assert all(point.held_out_ms == pytest.approx(point.published_ms, rel=0.55) for point in profile.points)
+    assert Profile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
+
+
+def test_fit_is_non_negative_and_exact_where_it_can_be() -> None:
+    design = np.array([[1.0, 5.0], [2.0, 1.0], [4.0, 3.0], [1.0, 1.0]])
+    exact = design @ np.array([2.0, 0.5])
+    assert fit_non_negative(design, exact) == pytest.approx([2.0, 0.5])
+    assert leave_one_out(design, exact) == pytest.approx(exact)
+    pulled_down = fit_non_negative(design, design[:, 0] * 2 - 0.1 * design[:, 1])
+    assert (pulled_down >= 0).all() and pulled_down[1] == 0
