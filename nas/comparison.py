@@ -7,7 +7,7 @@ from rich.table import Table
 
 from nas.console import format_count
 from nas.evaluation import Evaluation
-from nas.latency import LatencyRecord, Workload
+from nas.latency import LatencyRecord
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Row:
     """For the device of the budget."""
 
 
-def print_comparison(console: Console, rows: list[Row], workload: Workload) -> None:
+def print_comparison(console: Console, rows: list[Row]) -> None:
     """A table; every latency says whether it was measured or predicted, and on what."""
     measured = next((row.measured for row in rows if row.measured), None)
     predicted = next((row.predicted for row in rows if row.predicted), None)

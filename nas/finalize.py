@@ -27,7 +27,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.finishing import Finisher, evaluation_settings, full_steps, full_target_settings
     from nas.latency import Workload, open_device
     from nas.runs import load_run, newest_run
-    from nas.study import best_outcomes, open_study, read_outcomes
+    from nas.study import best_outcomes, load_study, read_outcomes
     from nas.targets import open_targets
     from nas.teachers import load_teacher
 
@@ -36,7 +36,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     settings = run.settings
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
-        candidates = best_outcomes(read_outcomes(open_study(run.storage_url, settings.seed)))[: arguments.top]
+        candidates = best_outcomes(read_outcomes(load_study(run.storage_url)))[: arguments.top]
         if not candidates:
             raise NothingFeasibleError(f"{run.folder} has no scored candidate within the budget: search longer")
         weights = Path(settings.teacher_weights) if settings.teacher_weights else None
@@ -64,7 +64,7 @@ def finalize(arguments: argparse.Namespace) -> None:
         for rank, candidate in enumerate(candidates, start=1):
             show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
             rows.append(finisher.finish(candidate))
-        print_comparison(console, rows, finisher.workload, unseen)
+        print_comparison(console, rows)
 
 
 def _parser() -> Parser:
@@ -72,7 +72,7 @@ def _parser() -> Parser:
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
     parser.add_argument("--top", type=positive_int, default=1, metavar="K", help="candidates to finish (default: 1)")
     parser.add_argument(
-        "--steps", type=positive_int, metavar="N", help="of the full distillation (default: 1500, with a GPU 30000)"
+        "--steps", type=positive_int, metavar="N", help="of the full distillation (default: 600, with a GPU 30000)"
     )
     parser.add_argument(
         "--clips", type=Path, metavar="DIR", help="folder of your videos (default: those of the search)"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from nas.files import disk_errors, read_json, write_bytes, write_json
-from nas.latency import LatencyRecord
 from nas.model import TurboVAED
 
 _CARD = """---
@@ -29,22 +28,22 @@ Same latents in, same number and size of frames out.
 
 | | |
 |---|---|
-| architecture | {summary} |
+| architecture | `{summary}` |
 | parameters | {parameters:,} |
 | multiply-accumulates per frame | {gmacs:.1f} G |
 | latency budget | {budget} per frame on {device} |
-| latency, {predicted_kind} | {predicted} |
-| latency, {measured_kind} | {measured} |
-| distilled for | {steps} steps on clips of `{clips}` |
-| time | {temporal_mode} |
+| latency, predicted | {predicted} |
+| latency, measured | {measured} |
+| distilled for | {steps} steps on {clips} |
+| temporal mode | {temporal_mode} |
 
-Evaluated on {samples} crops of clips that the training never saw ({unseen}):
+Evaluated on {crops} crops of clips that neither training nor selection saw ({unseen}):
 
-| | PSNR | SSIM |
-|---|---|---|
-| against the teacher's frames | {psnr_teacher:.2f} dB | {ssim_teacher:.4f} |
-| against the video | {psnr_truth:.2f} dB | {ssim_truth:.4f} |
-| the teacher against the video | {teacher_psnr:.2f} dB | {teacher_ssim:.4f} |
+| | PSNR | first frame | SSIM |
+|---|---|---|---|
+| against the teacher's frames | {to_teacher.psnr:.2f} dB | {to_teacher.psnr_first:.2f} dB | {to_teacher.ssim:.4f} |
+| against the video | {to_truth.psnr:.2f} dB | {to_truth.psnr_first:.2f} dB | {to_truth.ssim:.4f} |
+| the teacher against the video | {of_teacher.psnr:.2f} dB | {of_teacher.psnr_first:.2f} dB | {of_teacher.ssim:.4f} |
 
 The latents, and so what this decoder is good for, are the teacher's. Licence of the teacher: {licence}.
 """
@@ -78,8 +77,3 @@ def read_numbers(folder: Path) -> dict[str, Any] | None:
     """What evaluation.json holds; None if the folder is not there."""
     path = folder / "evaluation.json"
     return dict(read_json(path)) if path.exists() else None
-
-
-def latency_words(record: LatencyRecord) -> tuple[str, str]:
-    """Kind ("measured", "predicted") and description of a latency, for the card."""
-    return record.kind, record.describe()

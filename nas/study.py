@@ -104,6 +104,12 @@ def open_study(storage_url: str, seed: int, *, warmup_steps: int) -> optuna.Stud
     return study
 
 
+def load_study(storage_url: str) -> optuna.Study:
+    """The study in this database, to read."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.load_study(study_name=STUDY_NAME, storage=optuna.storages.RDBStorage(storage_url))
+
+
 def run_study(
     study: optuna.Study,
     space: SearchSpace,
@@ -178,7 +184,7 @@ def _run_trial(
     twin = _finished_twin(study, config)
     detail, score = "", None
     if latency.ms_per_frame > budget_ms:
-        kind, state = cast(Kind, "over budget"), TrialState.PRUNED
+        kind, state = "over budget", TrialState.PRUNED
     elif twin is not None:
         kind, state, score, detail = "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}"
     else:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb, prod
-from typing import Protocol
+from typing import Any, Protocol
 
 from blocks import BlockConfig, get_block
 from blocks.registry import Option
@@ -15,8 +15,8 @@ from search_spaces.latent_spec import LatentSpec
 class Chooser(Protocol):
     """What decides: an `optuna.Trial`, or anything else with this method."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[Option], /) -> Option:
-        """One of `choices`."""
+    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
+        """One of `choices`, which are options (`blocks.registry.Option`)."""
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,11 @@ CHECKS: dict[str, Check] = {}
 _COUNTED = ("conv", "linear", "matmul", "addmm", "bmm", "baddbmm", "einsum")
 """What multiplies with accumulation, by fvcore's names; it counts interpolation too."""
 
-_FREE = frozenset(
-    """abs add cat clamp div exp flip gelu hardsigmoid hardswish hardtanh leaky_relu maximum mean minimum mish mul neg pad
-    pixel_shuffle pow relu relu6 repeat_interleave rsqrt sigmoid silu softmax sqrt square stack sub sum tanh""".split()
-)
+_FREE_NAMES = """
+    abs add cat clamp div exp flip gelu hardsigmoid hardswish hardtanh leaky_relu maximum mean minimum mish mul neg pad
+    pixel_shuffle pow relu relu6 repeat_interleave rsqrt sigmoid silu softmax sqrt square stack sub sum tanh
+"""
+_FREE = frozenset(_FREE_NAMES.split())
 """Operations without multiply-accumulates: one result per element, or elements that move."""
 
 _HALF_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -230,7 +231,8 @@ def check_gradient(part: Part) -> None:
     for x in (part.input(), torch.zeros_like(part.input())):
         part.block.zero_grad()
         out = part.run(x)
-        (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        (out * weights).sum().backward()  # type: ignore[no-untyped-call]
         for name, parameter in part.block.named_parameters():
             part.expect(parameter.grad is not None, f"parameter {name} is not used: it gets no gradient")
             assert parameter.grad is not None

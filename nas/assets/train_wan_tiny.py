@@ -188,7 +188,7 @@ def train_jointly(
 def update(vae: AutoencoderKLWan, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step of the optimizer."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
     optimizer.step()
 

@@ -243,7 +243,10 @@ def _update(state: TrainingState, loss: Tensor, settings: DistillSettings) -> No
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
     # With a loss scale an infinite gradient is expected now and then: the scaler leaves that step out.
-    for name, value in {"loss": loss.detach(), **({} if scaler.is_enabled() else {"norm of the gradient": norm})}.items():
+    for name, value in {
+        "loss": loss.detach(),
+        **({} if scaler.is_enabled() else {"norm of the gradient": norm}),
+    }.items():
         if not math.isfinite(float(value)):
             raise DivergedError(f"the {name} is {float(value)} at step {state.step}: lower the learning rate")
     scaler.step(optimizer)

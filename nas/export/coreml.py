@@ -61,7 +61,8 @@ def to_core_ml(
 def export_program(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """`module` in evaluation mode as a graph of operators without control flow, in the form that coremltools reads."""
     with _without_deprecation_warnings():
-        program = torch.export.export(module.eval(), example_inputs, strict=True).run_decompositions({})
+        exported = torch.export.export(module.eval(), example_inputs, strict=True)
+        program: ExportedProgram = exported.run_decompositions({})
     _drop_aliases(program)
     return program
 
@@ -79,7 +80,8 @@ def _import_coremltools() -> ModuleType:
     logging.getLogger("coremltools").addFilter(_is_unexpected)
     import coremltools
 
-    return coremltools
+    package: ModuleType = coremltools
+    return package
 
 
 def _is_unexpected(record: Any) -> bool:

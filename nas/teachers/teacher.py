@@ -95,10 +95,13 @@ class Teacher(ABC):
                 f"was published with the weights"
             ) from error
 
-    @property
-    def decoder_module(self) -> nn.Module:
-        """A module `forward(latents) -> frames` on the meta device: for counting parameters, operations and latency."""
-        return _DecoderOnly(self, self.skeleton)
+    def decoding(self) -> nn.Module:
+        """A module `forward(latents) -> frames` with the weights: for latency."""
+        return _Decoding(self, self.model)
+
+    def skeleton_decoding(self) -> nn.Module:
+        """A module `forward(latents) -> frames` on the meta device: for operations and predicted latency."""
+        return _Decoding(self, self.skeleton)
 
     @cached_property
     def decoder_parameters(self) -> int:
@@ -168,17 +171,17 @@ class Teacher(ABC):
         return frames, {name: torch.cat(found, dim=2) for name, found in pieces.items()}
 
 
-class _DecoderOnly(nn.Module):
-    """A teacher's decoding as a module."""
+class _Decoding(nn.Module):
+    """A teacher's decoding as a module that can be copied and moved."""
 
     def __init__(self, teacher: Teacher, model: nn.Module) -> None:
         super().__init__()
-        self.decoder = model.get_submodule("decoder")
-        # Not a submodule: the encoder does not count.
-        self._run = lambda latents: teacher.run_decoder(model, latents)
+        self.model = model
+        self._run = teacher.run_decoder
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self._run(latents)
+        """Latents -> frames."""
+        return self._run(self.model, latents)
 
 
 Loader = Callable[[Path | None, str | torch.device], Teacher]

@@ -1,0 +1,196 @@
+"""From a candidate to a finished model: full distillation, evaluation, latency, model folder."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from nas.candidates import build, count_parameters, training_device
+from nas.comparison import Row
+from nas.console import format_seconds, progress, say
+from nas.distillation import DistillResult, DistillSettings, Progress, distill, settings_for
+from nas.evaluation import Evaluation, evaluate, evaluate_teacher, nearest_linear_rgb
+from nas.latency import LatencyRecord, Workload, list_operations, measure
+from nas.latency.devices import LatencyDevice
+from nas.model import TurboVAED
+from nas.model_folder import read_numbers, write_model_folder
+from nas.runs import Run, versions
+from nas.study import Outcome
+from nas.targets import Targets, TargetSettings
+from nas.teachers import Teacher
+
+
+def full_steps() -> int:
+    """Default length of the full distillation."""
+    return 30_000 if training_device().type == "cuda" else 600
+
+
+def full_target_settings(teacher: Teacher) -> TargetSettings:
+    """What finished models are trained on: one latent frame more than in the search, and more crops."""
+    gpu = training_device().type == "cuda"
+    return TargetSettings(
+        crop=256 if gpu else 64,
+        num_frames=teacher.spec.num_frames(5),
+        train_crops=48 if gpu else 16,
+        score_crops=8 if gpu else 3,
+        test_crops=0,
+        taps=teacher.tap_names[:2],
+    )
+
+
+def evaluation_settings(teacher: Teacher) -> TargetSettings:
+    """What finished models are judged on: clips that neither training nor selection saw, larger crops."""
+    gpu = training_device().type == "cuda"
+    return TargetSettings(
+        crop=256 if gpu else 128,
+        num_frames=teacher.spec.num_frames(5),
+        train_crops=0,
+        score_crops=0,
+        test_crops=4 if gpu else 2,
+        taps=(),
+    )
+
+
+@dataclass(frozen=True)
+class Finisher:
+    """Makes models of candidates of one run."""
+
+    console: Console
+    run: Run
+    teacher: Teacher
+    training: Targets
+    unseen: Targets
+    device: LatencyDevice
+    """Device of the budget."""
+    workload: Workload
+    steps: int
+    """Of the full distillation."""
+    out: Path
+    """Where model folders go."""
+
+    def baseline(self) -> Row:
+        """Nearest-neighbour upsampling of the best linear RGB projection of the latents."""
+        return Row("nearest linear RGB", evaluate(nearest_linear_rgb(self.training), self.unseen))
+
+    def teacher_row(self) -> Row:
+        """The teacher itself."""
+        with progress(self.console, "latency", "of the teacher, here"):
+            self.teacher.model  # noqa: B018  loaded under the display, it may take a while
+            measured = measure(self.teacher.decoding(), self.teacher.spec, self.workload, time_limit_s=2.0)
+        skeleton = self.teacher.skeleton_decoding()
+        return Row(
+            f"teacher {self.teacher.name}",
+            evaluate_teacher(self.unseen),
+            parameters=self.teacher.decoder_parameters,
+            macs_per_frame=self._macs_per_frame(skeleton),
+            measured=measured,
+            predicted=self._predicted(skeleton),
+        )
+
+    def finish(self, candidate: Outcome) -> Row:
+        """Distil, evaluate, measure, write; a model that is already there with these settings is only read."""
+        settings = settings_for(self.steps, self.run.settings.seed)
+        folder = self.out / f"{self.teacher.name}-{candidate.config.digest()}"
+        identity = {"distillation": asdict(settings) | {"betas": list(settings.betas)}, "targets": self.training.key}
+        numbers = read_numbers(folder)
+        if numbers is None or any(numbers[key] != value for key, value in identity.items()):
+            result = self._distill(candidate, settings)
+            numbers = identity | self._numbers(candidate, result)
+            model = TurboVAED(decoder=candidate.config.to_dict(), teacher=self.teacher.name)
+            model.decoder.load_state_dict(result.decoder.state_dict())
+            write_model_folder(folder, model, numbers, self._card(candidate, numbers))
+        say(self.console, "saved", str(folder))
+        return _row(candidate, numbers)
+
+    def _distill(self, candidate: Outcome, settings: DistillSettings) -> DistillResult:
+        checkpoint = self.run.folder / "finalize" / f"{candidate.config.digest()}-{settings.steps}.pt"
+        with progress(self.console, "distilling") as advance:
+
+            def report(state: Progress) -> None:
+                advance(state.step, state.steps)
+
+            result = distill(
+                build(candidate.config, settings.seed),
+                self.training,
+                settings,
+                device=training_device(),
+                checkpoint=checkpoint,
+                report=report,
+            )
+        say(self.console, "distilled", f"{settings.steps} steps in {format_seconds(result.seconds)}")
+        return result
+
+    def _numbers(self, candidate: Outcome, result: DistillResult) -> dict[str, Any]:
+        decoder = result.decoder.cpu().eval()
+        with progress(self.console, "latency", "of the student, here"):
+            measured = measure(decoder, self.teacher.spec, self.workload, time_limit_s=2.0)
+        predicted = self._predicted(decoder)
+        with torch.inference_mode():
+            evaluation = evaluate(decoder, self.unseen)
+        return {
+            "teacher": {"name": self.teacher.name, "source": self.teacher.source, "sha256": self.teacher.weights_hash},
+            "architecture": candidate.config.digest(),
+            "parameters": count_parameters(decoder),
+            "macs_per_frame": self._macs_per_frame(decoder),
+            "latency_measured": measured.to_dict(),
+            "latency_predicted": predicted and predicted.to_dict(),
+            "search_score_db": candidate.score,
+            "curve": result.curve,
+            "evaluation": evaluation.to_dict(),
+            "teacher_evaluation": evaluate_teacher(self.unseen).to_dict(),
+            "versions": versions(),
+        }
+
+    def _predicted(self, decoder: torch.nn.Module) -> LatencyRecord | None:
+        """For the device of the budget; None if that device measures."""
+        if self.device.kind != "predicted":
+            return None
+        return self.device.latency(decoder, self.teacher.spec, self.workload)
+
+    def _macs_per_frame(self, decoder: torch.nn.Module) -> float:
+        load = self.workload
+        shape = (1, *self.teacher.spec.latent_shape(load.num_frames, load.height, load.width))
+        return sum(operation.macs for operation in list_operations(decoder, shape)) / load.num_frames
+
+    def _card(self, candidate: Outcome, numbers: dict[str, Any]) -> dict[str, Any]:
+        settings = self.run.settings
+        unseen = Evaluation.from_dict(numbers["evaluation"])
+        assert unseen.to_teacher is not None
+        predicted = numbers["latency_predicted"]
+        of_teacher = Evaluation.from_dict(numbers["teacher_evaluation"])
+        return {
+            "title": f"Turbo-VAED decoder for {self.teacher.name}",
+            "teacher": self.teacher.name,
+            "source": self.teacher.source,
+            "licence": self.teacher.licence,
+            "channels": self.teacher.spec.channels,
+            "summary": candidate.config.summary(),
+            "temporal_mode": candidate.config.temporal_mode,
+            "parameters": numbers["parameters"],
+            "gmacs": numbers["macs_per_frame"] / 1e9,
+            "budget": settings.budget,
+            "device": settings.device,
+            "predicted": LatencyRecord.from_dict(predicted).describe() if predicted else "none",
+            "measured": LatencyRecord.from_dict(numbers["latency_measured"]).describe(),
+            "steps": self.steps,
+            "clips": settings.clips or "the embedded set",
+            "crops": sum(clip.crops for clip in unseen.clips),
+            "unseen": ", ".join(clip.name for clip in unseen.clips),
+            "to_teacher": unseen.to_teacher,
+            "to_truth": unseen.to_truth,
+            "of_teacher": of_teacher.to_truth,
+        }
+
+
+def _row(candidate: Outcome, numbers: dict[str, Any]) -> Row:
+    predicted = numbers["latency_predicted"]
+    return Row(
+        f"#{candidate.number} {candidate.config.summary()}",
+        Evaluation.from_dict(numbers["evaluation"]),
+        parameters=numbers["parameters"],
+        macs_per_frame=numbers["macs_per_frame"],
+        measured=LatencyRecord.from_dict(numbers["latency_measured"]),
+        predicted=predicted and LatencyRecord.from_dict(predicted),
+    )
