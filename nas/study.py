@@ -182,6 +182,7 @@ def _run_trial(
         trial.set_user_attr(key, value)
     trial.set_constraint("latency", (latency.ms_per_frame - budget_ms) / budget_ms)
     twin = _finished_twin(study, config)
+    kind: Kind
     detail, score = "", None
     if latency.ms_per_frame > budget_ms:
         kind, state = "over budget", TrialState.PRUNED
