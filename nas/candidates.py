@@ -6,19 +6,14 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from nas.distillation import Progress, distill, settings_for
+from nas.distillation import Progress, distill
 from nas.files import disk_errors, write_json
 from nas.latency import LatencyRecord, Workload
 from nas.latency.devices import LatencyDevice
+from nas.recipes import distill_settings, training_device
 from nas.runs import Run
-from nas.targets import Targets, TargetSettings
-from nas.teachers import Teacher
+from nas.targets import Targets
 from search_spaces import Decoder, DecoderConfig
-
-
-def training_device() -> torch.device:
-    """A GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def build(config: DecoderConfig, seed: int) -> Decoder:
@@ -30,23 +25,6 @@ def build(config: DecoderConfig, seed: int) -> Decoder:
 def count_parameters(module: torch.nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def search_target_settings(teacher: Teacher) -> TargetSettings:
-    """What candidates are trained and scored on: small crops of four latent frames without a GPU, larger ones with one.
-
-    Three latent frames are the least at which a causal decoder is in its steady state. The features are those that the
-    paper aligns: the middle and the first up block.
-    """
-    gpu = training_device().type == "cuda"
-    return TargetSettings(
-        crop=128 if gpu else 64,
-        num_frames=teacher.spec.num_frames(5 if gpu else 4),
-        train_crops=48 if gpu else 8,
-        score_crops=8 if gpu else 3,
-        test_crops=0,
-        taps=teacher.tap_names[:2],
-    )
 
 
 @dataclass(frozen=True)
@@ -73,7 +51,7 @@ class ShortDistillation:
 
     def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
         """PSNR in dB against the teacher after a short distillation."""
-        settings = settings_for(self.run.settings.steps, self.run.settings.seed)
+        settings = distill_settings(self.run.settings.steps, self.run.settings.seed)
         folder = self.run.trial_folder(number)
         with disk_errors("cannot write the trial"):
             write_json(folder / "config.json", config.to_dict())

@@ -5,6 +5,7 @@ python -m nas.finalize
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from nas.commands import NothingFeasibleError, Parser, positive_int, run_command
@@ -24,8 +25,9 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas import console as show
     from nas.clips import open_clips
     from nas.comparison import print_comparison
-    from nas.finishing import Finisher, evaluation_settings, full_steps, full_target_settings
+    from nas.finishing import Finisher
     from nas.latency import Workload, open_device
+    from nas.recipes import evaluation_targets, frames_per_clip, full_steps, full_targets
     from nas.runs import load_run, newest_run
     from nas.study import best_outcomes, load_study, read_outcomes
     from nas.targets import open_targets
@@ -43,12 +45,16 @@ def finalize(arguments: argparse.Namespace) -> None:
         teacher = load_teacher(settings.teacher, weights)
         show.say(console, "teacher", teacher.describe())
         folder = arguments.clips or (Path(settings.clips) if settings.clips else None)
-        clips = open_clips(folder, evaluation_settings(teacher).num_frames)
+        with show.progress(console, "clips", "looking into videos") as advance:
+            clips = open_clips(folder, frames_per_clip(teacher), advance)
         show.say(console, "clips", clips.describe())
+        for name, reason in clips.skipped:
+            show.warn(console, f"skipped {name}: {reason}")
+        announce = partial(show.say, console, "targets")
         with show.progress(console, "targets", "for training") as advance:
-            training = open_targets(teacher, clips, full_target_settings(teacher), progress=advance)
+            training = open_targets(teacher, clips, full_targets(teacher), progress=advance, announce=announce)
         with show.progress(console, "targets", "for evaluation") as advance:
-            unseen = open_targets(teacher, clips, evaluation_settings(teacher), progress=advance)
+            unseen = open_targets(teacher, clips, evaluation_targets(teacher), progress=advance, announce=announce)
         finisher = Finisher(
             console=console,
             run=run,

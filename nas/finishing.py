@@ -7,50 +7,20 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from nas.candidates import build, count_parameters, training_device
+from nas.candidates import build, count_parameters
 from nas.comparison import Row
 from nas.console import format_seconds, progress, say
-from nas.distillation import DistillResult, DistillSettings, Progress, distill, settings_for
+from nas.distillation import DistillResult, DistillSettings, Progress, distill
 from nas.evaluation import Evaluation, evaluate, evaluate_teacher, nearest_linear_rgb
 from nas.latency import LatencyRecord, Workload, list_operations, measure
 from nas.latency.devices import LatencyDevice
 from nas.model import TurboVAED
 from nas.model_folder import read_numbers, write_model_folder
+from nas.recipes import distill_settings, training_device
 from nas.runs import Run, versions
 from nas.study import Outcome
-from nas.targets import Targets, TargetSettings
+from nas.targets import Targets
 from nas.teachers import Teacher
-
-
-def full_steps() -> int:
-    """Default length of the full distillation."""
-    return 30_000 if training_device().type == "cuda" else 600
-
-
-def full_target_settings(teacher: Teacher) -> TargetSettings:
-    """What finished models are trained on: one latent frame more than in the search, and more crops."""
-    gpu = training_device().type == "cuda"
-    return TargetSettings(
-        crop=256 if gpu else 64,
-        num_frames=teacher.spec.num_frames(5),
-        train_crops=48 if gpu else 16,
-        score_crops=8 if gpu else 3,
-        test_crops=0,
-        taps=teacher.tap_names[:2],
-    )
-
-
-def evaluation_settings(teacher: Teacher) -> TargetSettings:
-    """What finished models are judged on: clips that neither training nor selection saw, larger crops."""
-    gpu = training_device().type == "cuda"
-    return TargetSettings(
-        crop=256 if gpu else 128,
-        num_frames=teacher.spec.num_frames(5),
-        train_crops=0,
-        score_crops=0,
-        test_crops=4 if gpu else 2,
-        taps=(),
-    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +61,7 @@ class Finisher:
 
     def finish(self, candidate: Outcome) -> Row:
         """Distil, evaluate, measure, write; a model that is already there with these settings is only read."""
-        settings = settings_for(self.steps, self.run.settings.seed)
+        settings = distill_settings(self.steps, self.run.settings.seed)
         folder = self.out / f"{self.teacher.name}-{candidate.config.digest()}"
         identity = {"distillation": asdict(settings) | {"betas": list(settings.betas)}, "targets": self.training.key}
         numbers = read_numbers(folder)

@@ -6,6 +6,7 @@ python -m nas.search --teacher wan-tiny --latency-budget 30ms
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,9 @@ def main(argv: list[str] | None = None) -> int:
 def search(arguments: argparse.Namespace) -> None:
     """The search, in the order in which things happen."""
     from nas import console as show
-    from nas.candidates import search_target_settings
     from nas.clips import open_clips
     from nas.latency import open_device
+    from nas.recipes import frames_per_clip, short_targets
     from nas.runs import open_run
     from nas.targets import open_targets
     from nas.teachers import load_teacher
@@ -52,8 +53,8 @@ def search(arguments: argparse.Namespace) -> None:
     device = open_device(settings.device)
     teacher = load_teacher(settings.teacher, arguments.teacher_weights)
     workload = _workload(settings, teacher)
-    target_settings = search_target_settings(teacher)
-    clips = open_clips(arguments.clips, target_settings.num_frames)
+    with show.progress(console, "clips", "looking into videos") as advance:
+        clips = open_clips(arguments.clips, frames_per_clip(teacher), advance)
     run, existed = open_run(settings, arguments.run)
     with run.lock():
         space = SEARCH_SPACES[settings.space]
@@ -65,7 +66,8 @@ def search(arguments: argparse.Namespace) -> None:
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
         show.say(console, "run", f"{run.folder} ({'continued' if existed else 'new'})")
         with show.progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
-            targets = open_targets(teacher, clips, target_settings, progress=advance)
+            announce = partial(show.say, console, "targets")
+            targets = open_targets(teacher, clips, short_targets(teacher), progress=advance, announce=announce)
         run_trials(console, run, targets, space, device, workload, _limits(arguments))
 
 
@@ -142,7 +144,7 @@ def _parser() -> Parser:
     study.add_argument(
         "--time-limit",
         metavar="TIME",
-        help="start no candidate after this long, e.g. 2h (default: 7m, with a GPU none)",
+        help="start no candidate after this long, e.g. 2h (default: 6m, with a GPU none)",
     )
     study.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     study.add_argument(
@@ -152,7 +154,7 @@ def _parser() -> Parser:
 
 
 def _settings(arguments: argparse.Namespace) -> "RunSettings":
-    from nas.candidates import training_device
+    from nas.recipes import short_steps
     from nas.runs import RunSettings
 
     budget_ms = parse_budget(arguments.latency_budget)
@@ -169,7 +171,7 @@ def _settings(arguments: argparse.Namespace) -> "RunSettings":
         width=width,
         frames=arguments.frames,
         space=arguments.space,
-        steps=arguments.steps or (600 if training_device().type == "cuda" else 60),
+        steps=arguments.steps or short_steps(),
         seed=arguments.seed,
     )
 
@@ -200,12 +202,10 @@ def _workload(settings: "RunSettings", teacher: "Teacher") -> "Workload":
 
 
 def _limits(arguments: argparse.Namespace) -> "StudyLimits":
-    from nas.candidates import training_device
+    from nas.recipes import search_seconds
     from nas.study import StudyLimits
 
-    seconds = None if training_device().type == "cuda" else 420.0
-    if arguments.time_limit:
-        seconds = _parse_time_limit(arguments.time_limit)
+    seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else search_seconds()
     return StudyLimits(trials=arguments.trials, seconds=seconds)
 
 

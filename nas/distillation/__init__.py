@@ -1,7 +1,7 @@
 """Distillation: one training loop for students, its settings, and the error of a student that cannot be trained."""
 
 from nas.distillation.distill import DistillResult, DivergedError, Progress, distill, score_student
-from nas.distillation.settings import DistillSettings, settings_for
+from nas.distillation.settings import DistillSettings
 
 __all__ = [
     "DistillResult",
@@ -10,5 +10,4 @@ __all__ = [
     "Progress",
     "distill",
     "score_student",
-    "settings_for",
 ]

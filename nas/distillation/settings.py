@@ -58,7 +58,3 @@ class DistillSettings:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got '{self.precision}'")
-
-
-def settings_for(steps: int, seed: int) -> DistillSettings:
-    return DistillSettings(steps=steps, seed=seed, report_every=max(1, steps // 6))
