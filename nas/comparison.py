@@ -21,7 +21,7 @@ class Row:
     measured: LatencyRecord | None = None
     """On this machine."""
     predicted: LatencyRecord | None = None
-    """For the device of the budget."""
+    """For a phone."""
 
 
 def print_comparison(console: Console, rows: list[Row]) -> None:
@@ -30,7 +30,8 @@ def print_comparison(console: Console, rows: list[Row]) -> None:
     predicted = next((row.predicted for row in rows if row.predicted), None)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("decoder")
-    for title in ("params", "GMACs/frame", "ms/frame here", "ms/frame phone*"):
+    phone = f"ms/frame {predicted.device}*" if predicted else "ms/frame predicted*"
+    for title in ("params", "GMACs/frame", "ms/frame here", phone):
         table.add_column(title, justify="right")
     for title in ("dB / SSIM to teacher", "dB / SSIM to video"):
         table.add_column(title, justify="right")
@@ -49,7 +50,7 @@ def print_comparison(console: Console, rows: list[Row]) -> None:
     if measured is not None:
         console.print(f"here: {measured.describe()}", style="dim", soft_wrap=True)
     if predicted is not None:
-        console.print(f"phone*: {predicted.describe()}", style="dim", soft_wrap=True)
+        console.print(f"*: {predicted.describe()}", style="dim", soft_wrap=True)
 
 
 def _quality(psnr: float | None, ssim: float | None) -> str:

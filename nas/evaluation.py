@@ -98,14 +98,31 @@ class Evaluation:
 
 
 def evaluate(
-    decode: Decode, targets: Targets, split: Split = "test", device: torch.device | str = "cpu", batch_size: int = 4
+    decode: Decode,
+    targets: Targets,
+    split: Split = "test",
+    device: torch.device | str = "cpu",
+    batch_size: int = 4,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Judge a decoder on all samples of a split.
+
+    Args:
+        decode: the decoder.
+        targets: latents, the teacher's frames for them, and the video.
+        split: which samples.
+        device: where it computes.
+        batch_size: samples at once.
+        progress: called with the number of samples done and of all.
 
     Raises:
         ValueError: the split is empty, or the frames are not finite or not of the teacher's shape.
     """
-    return _evaluate(lambda batch: decode(batch.latents), targets, split, device, batch_size, against_teacher=True)
+
+    def frames_of(batch: TargetBatch) -> Tensor:
+        return decode(batch.latents)
+
+    return _evaluate(frames_of, targets, split, device, batch_size, against_teacher=True, progress=progress)
 
 
 def evaluate_teacher(
@@ -160,6 +177,7 @@ def _evaluate(
     batch_size: int,
     *,
     against_teacher: bool,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     samples = targets.split(split)
     if len(samples) == 0:
@@ -172,6 +190,8 @@ def _evaluate(
         to_truth += _compare(frames, batch.truth)
         if against_teacher:
             to_teacher += _compare(frames, batch.frames)
+        if progress is not None:
+            progress(len(to_truth), len(samples))
     clips = []
     for name in dict.fromkeys(samples.clip_names):
         of_clip = [index for index, owner in enumerate(samples.clip_names) if owner == name]

@@ -26,7 +26,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.clips import open_clips
     from nas.comparison import print_comparison
     from nas.finishing import Finisher
-    from nas.latency import Workload, open_device
+    from nas.latency import DEFAULT_DEVICE, Workload, open_device
     from nas.recipes import evaluation_targets, frames_per_clip, full_steps, full_targets
     from nas.runs import load_run, newest_run
     from nas.study import best_outcomes, load_study, read_outcomes
@@ -35,7 +35,7 @@ def finalize(arguments: argparse.Namespace) -> None:
 
     console = show.make_console()
     run = load_run(arguments.run) if arguments.run else newest_run()
-    settings = run.settings
+    settings, device = run.settings, open_device(run.settings.device)
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         candidates = best_outcomes(read_outcomes(load_study(run.storage_url)))[: arguments.top]
@@ -61,7 +61,7 @@ def finalize(arguments: argparse.Namespace) -> None:
             teacher=teacher,
             training=training,
             unseen=unseen,
-            device=open_device(settings.device),
+            phone=device if device.kind == "predicted" else open_device(DEFAULT_DEVICE),
             workload=Workload(settings.height, settings.width, settings.frames),
             steps=arguments.steps or full_steps(),
             out=arguments.out or run.folder / "models",

@@ -14,6 +14,7 @@ from nas.distillation import DistillResult, DistillSettings, Progress, distill
 from nas.evaluation import Evaluation, evaluate, evaluate_teacher, nearest_linear_rgb
 from nas.latency import LatencyRecord, Workload, list_operations, measure
 from nas.latency.devices import LatencyDevice
+from nas.latency.host import MIN_ROUNDS
 from nas.model import TurboVAED
 from nas.model_folder import read_numbers, write_model_folder
 from nas.recipes import distill_settings, training_device
@@ -32,8 +33,8 @@ class Finisher:
     teacher: Teacher
     training: Targets
     unseen: Targets
-    device: LatencyDevice
-    """Device of the budget."""
+    phone: LatencyDevice
+    """What latency is predicted for, beside the one that is measured here."""
     workload: Workload
     steps: int
     """Of the full distillation."""
@@ -46,16 +47,13 @@ class Finisher:
 
     def teacher_row(self) -> Row:
         """The teacher itself."""
-        with progress(self.console, "latency", "of the teacher, here"):
-            self.teacher.model  # noqa: B018  loaded under the display, it may take a while
-            measured = measure(self.teacher.decoding(), self.teacher.spec, self.workload, time_limit_s=2.0)
         skeleton = self.teacher.skeleton_decoding()
         return Row(
             f"teacher {self.teacher.name}",
             evaluate_teacher(self.unseen),
             parameters=self.teacher.decoder_parameters,
             macs_per_frame=self._macs_per_frame(skeleton),
-            measured=measured,
+            measured=self._measured(self.teacher.decoding(), "of the teacher, here"),
             predicted=self._predicted(skeleton),
         )
 
@@ -94,18 +92,16 @@ class Finisher:
 
     def _numbers(self, candidate: Outcome, result: DistillResult) -> dict[str, Any]:
         decoder = result.decoder.cpu().eval()
-        with progress(self.console, "latency", "of the student, here"):
-            measured = measure(decoder, self.teacher.spec, self.workload, time_limit_s=2.0)
-        predicted = self._predicted(decoder)
-        with torch.inference_mode():
-            evaluation = evaluate(decoder, self.unseen)
+        measured = self._measured(decoder, "of the student, here")
+        with progress(self.console, "evaluation") as advance, torch.inference_mode():
+            evaluation = evaluate(decoder, self.unseen, progress=advance)
         return {
             "teacher": {"name": self.teacher.name, "source": self.teacher.source, "sha256": self.teacher.weights_hash},
             "architecture": candidate.config.digest(),
             "parameters": count_parameters(decoder),
             "macs_per_frame": self._macs_per_frame(decoder),
             "latency_measured": measured.to_dict(),
-            "latency_predicted": predicted and predicted.to_dict(),
+            "latency_predicted": self._predicted(decoder).to_dict(),
             "search_score_db": candidate.score,
             "curve": result.curve,
             "evaluation": evaluation.to_dict(),
@@ -113,11 +109,19 @@ class Finisher:
             "versions": versions(),
         }
 
-    def _predicted(self, decoder: torch.nn.Module) -> LatencyRecord | None:
-        """For the device of the budget; None if that device measures."""
-        if self.device.kind != "predicted":
-            return None
-        return self.device.latency(decoder, self.teacher.spec, self.workload)
+    def _measured(self, decoder: torch.nn.Module, what: str) -> LatencyRecord:
+        with progress(self.console, "latency", what) as advance:
+            # At full size on a CPU a decode takes many seconds: two of them then have to do.
+            return measure(
+                decoder,
+                self.teacher.spec,
+                self.workload,
+                time_limit_s=2.0,
+                on_round=lambda count: advance(count, max(count, MIN_ROUNDS)),
+            )
+
+    def _predicted(self, decoder: torch.nn.Module) -> LatencyRecord:
+        return self.phone.latency(decoder, self.teacher.spec, self.workload)
 
     def _macs_per_frame(self, decoder: torch.nn.Module) -> float:
         load = self.workload
@@ -128,7 +132,6 @@ class Finisher:
         settings = self.run.settings
         unseen = Evaluation.from_dict(numbers["evaluation"])
         assert unseen.to_teacher is not None
-        predicted = numbers["latency_predicted"]
         of_teacher = Evaluation.from_dict(numbers["teacher_evaluation"])
         return {
             "title": f"Turbo-VAED decoder for {self.teacher.name}",
@@ -142,7 +145,7 @@ class Finisher:
             "gmacs": numbers["macs_per_frame"] / 1e9,
             "budget": settings.budget,
             "device": settings.device,
-            "predicted": LatencyRecord.from_dict(predicted).describe() if predicted else "none",
+            "predicted": LatencyRecord.from_dict(numbers["latency_predicted"]).describe(),
             "measured": LatencyRecord.from_dict(numbers["latency_measured"]).describe(),
             "steps": self.steps,
             "clips": settings.clips or "the embedded set",
@@ -155,12 +158,11 @@ class Finisher:
 
 
 def _row(candidate: Outcome, numbers: dict[str, Any]) -> Row:
-    predicted = numbers["latency_predicted"]
     return Row(
         f"#{candidate.number} {candidate.config.summary()}",
         Evaluation.from_dict(numbers["evaluation"]),
         parameters=numbers["parameters"],
         macs_per_frame=numbers["macs_per_frame"],
         measured=LatencyRecord.from_dict(numbers["latency_measured"]),
-        predicted=predicted and LatencyRecord.from_dict(predicted),
+        predicted=LatencyRecord.from_dict(numbers["latency_predicted"]),
     )

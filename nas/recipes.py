@@ -28,8 +28,14 @@ def search_seconds() -> float | None:
 
 
 def distill_settings(steps: int, seed: int) -> DistillSettings:
-    """Settings of a distillation of this length, short or full; it is scored six times on the way."""
-    return DistillSettings(steps=steps, seed=seed, batch_size=8 if _gpu() else 2, report_every=max(1, steps // 6))
+    """Settings of a distillation of this length, short or full: scored six times, saved twenty times on the way."""
+    return DistillSettings(
+        steps=steps,
+        seed=seed,
+        batch_size=8 if _gpu() else 2,
+        report_every=max(1, steps // 6),
+        checkpoint_every=max(10, steps // 20),
+    )
 
 
 def short_targets(teacher: Teacher) -> TargetSettings:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nas.commands import NothingFeasibleError, Parser, positive_int, run_command
 from nas.errors import UserError, unknown_name
-from nas.latency.budget import parse_budget
+from nas.latency import DEFAULT_DEVICE, parse_budget
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,9 +126,7 @@ def _parser() -> Parser:
         metavar="TIME",
         help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps",
     )
-    budget.add_argument(
-        "--device", default="iphone-16-pro", help="device of the budget, or host (default: %(default)s)"
-    )
+    budget.add_argument("--device", default=DEFAULT_DEVICE, help="device of the budget, or host (default: %(default)s)")
     budget.add_argument(
         "--resolution", default="512x512", metavar="HxW", help="of the timed decode (default: %(default)s)"
     )

@@ -51,10 +51,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where weights and the checkpoint go")
     parser.add_argument("--init", type=Path, help="folder of weights to start from")
     parser.add_argument("--code-steps", type=int, default=3500, help="steps towards the linear code (without --init)")
-    parser.add_argument("--steps", type=int, default=8000, help="steps of the joint phase")
+    parser.add_argument("--steps", type=int, default=6000, help="steps of the joint phase")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--crop", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--evaluate-every", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -223,7 +223,7 @@ def train_jointly(
             break
         for group in optimizer.param_groups:
             decayed = 0.5 * (1 + np.cos(np.pi * step / arguments.steps))
-            group["lr"] = arguments.learning_rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * decayed)
+            group["lr"] = float(arguments.learning_rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * decayed))
         random = np.random.default_rng((arguments.seed + 2, step))
         long = step % 8 == 7
         video = sample(clips, arguments.batch, 33 if long else 17, 48 if long else arguments.crop, random)

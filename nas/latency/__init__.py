@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from nas.latency.operations import Operation, list_operations
     from nas.latency.predict import predict
 
+DEFAULT_DEVICE = "iphone-16-pro"
+"""What a budget is for unless it is said otherwise."""
+
 __all__ = [
+    "DEFAULT_DEVICE",
     "LatencyDevice",
     "LatencyRecord",
     "Operation",

@@ -35,7 +35,7 @@ def measure(
         spec: of its latents.
         workload: the decode.
         time_limit_s: seconds for the timed rounds.
-        on_round: called with the number of rounds done (0: warmed up).
+        on_round: called with the number of timed rounds that are done.
 
     Raises:
         ValueError: the workload is not on the grid of the latents, or the decoder gives frames of another size.
@@ -86,10 +86,10 @@ def _time_rounds(
     """Milliseconds by stage of each round; a warm-up that is shorter than the limit is not among them."""
     started = time.perf_counter()
     rounds = [_time_stages(decoder, latents, workload)]
-    on_round(0)
     if time.perf_counter() - started < time_limit_s:
         rounds.clear()
         started = time.perf_counter()
+    on_round(len(rounds))
     while len(rounds) < MAX_ROUNDS:
         rounds.append(_time_stages(decoder, latents, workload))
         on_round(len(rounds))
