@@ -8,7 +8,7 @@ from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
 
 
-@register_block("conv2d_stem", label="conv2d", role="stem")
+@register_block("conv2d_stem", label="stem2d", role="stem")
 class Conv2dStem(Block):
     """k x k convolution and ReLU on every latent frame."""
 

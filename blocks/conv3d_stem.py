@@ -9,7 +9,7 @@ from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
 
 
-@register_block("conv3d_stem", label="conv3d", role="stem")
+@register_block("conv3d_stem", label="stem3d", role="stem")
 class Conv3dStem(Block):
     """Dense k x k x k convolution, latents -> features."""
 

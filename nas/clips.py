@@ -132,14 +132,21 @@ def _read_folder(folder: Path, num_frames: int, progress: Callable[[int, int], N
         raise UserError(f"no video in {folder}: expected files ending in {', '.join(EXTENSIONS)}")
     clips: list[Clip] = []
     skipped: list[tuple[str, str]] = []
+    seen: dict[str, str] = {}
     for done, path in enumerate(files, start=1):
         length, reason = _measure(path)
         if progress is not None:
             progress(done, len(files))
-        if length >= num_frames:
-            clips.append(Clip(path, 0, length))
-        else:
+        if length < num_frames:
             skipped.append((path.name, reason or f"{_SHORT}: {length} frames, {num_frames} are needed"))
+            continue
+        clip = Clip(path, 0, length)
+        # The same video twice could end up in two splits.
+        original = seen.setdefault(clip.digest(), path.name)
+        if original is path.name:
+            clips.append(clip)
+        else:
+            skipped.append((path.name, f"is a copy of {original}"))
     if not clips:
         raise _nothing_usable(folder, skipped, num_frames)
     return _split(folder, clips, skipped, num_frames)
@@ -226,7 +233,7 @@ def _split_in_time(folder: Path, clips: list[Clip], skipped: list[tuple[str, str
     for clip in clips:
         if clip.num_frames < 3 * num_frames:
             raise UserError(
-                f"{folder} has {len(clips)} usable videos, and {clip.path.name} with {clip.num_frames} frames is too "
+                f"{folder} has fewer than 3 usable videos, and {clip.path.name} with {clip.num_frames} frames is too "
                 f"short to be cut into parts for training, scores and tests: give at least 3 videos or "
                 f"{3 * num_frames} frames"
             )

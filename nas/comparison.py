@@ -29,12 +29,11 @@ def print_comparison(console: Console, rows: list[Row]) -> None:
     measured = next((row.measured for row in rows if row.measured), None)
     predicted = next((row.predicted for row in rows if row.predicted), None)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("decoder")
-    phone = f"ms/frame {predicted.device}*" if predicted else "ms/frame predicted*"
-    for title in ("params", "GMACs/frame", "ms/frame here", phone):
-        table.add_column(title, justify="right")
-    for title in ("dB / SSIM to teacher", "dB / SSIM to video"):
-        table.add_column(title, justify="right")
+    table.add_column("decoder", overflow="fold")
+    phone = predicted.device if predicted else "predicted"
+    titles = ("params", "GMACs\n/frame", "ms/frame\nhere", f"ms/frame\n{phone}*")
+    for title in (*titles, "dB / SSIM\nto teacher", "dB / SSIM\nto video"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.name,

@@ -14,6 +14,9 @@ _LABEL_WIDTH = 10
 _PLAIN_INTERVAL = 10.0
 """Seconds between two progress lines where nothing can be redrawn."""
 
+_STATUS_INTERVAL = 30.0
+"""Likewise between two lines about a trial in progress."""
+
 Advance = Callable[[int, int], None]
 """`advance(done, total)`."""
 
@@ -21,7 +24,7 @@ Advance = Callable[[int, int], None]
 def make_console() -> Console:
     """Standard output; where it is no terminal, lines are not wrapped."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    return console if console.is_terminal else Console(highlight=False, width=1000)
 
 
 def say(console: Console, label: str, text: str) -> None:
@@ -67,11 +70,12 @@ class PlainProgress:
 
 
 class StatusLine:
-    """One line that is redrawn under what is printed, as long as the `with` lasts; off a terminal it prints nothing."""
+    """One line that is redrawn under what is printed while the `with` lasts; off a terminal a line now and then."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(Text(""), console=console, transient=True, refresh_per_second=4)
+        self._last = time.monotonic()
 
     def __enter__(self) -> "StatusLine":
         if self._console.is_terminal:
@@ -86,6 +90,9 @@ class StatusLine:
         """Replace the line."""
         if self._console.is_terminal:
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis", style="cyan"))
+        elif time.monotonic() - self._last >= _STATUS_INTERVAL:
+            self._last = time.monotonic()
+            self._console.print(escape(text), soft_wrap=True)
 
 
 def format_seconds(seconds: float) -> str:
@@ -96,13 +103,16 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_count(count: float) -> str:
-    """`950`, `40.7 M`, `2.1e9`."""
-    for limit, unit in ((1e9, "M"), (1e12, "G")):
-        if 1e5 <= count < limit:
-            return f"{count / (limit / 1e3):.2f} {unit}"
-    return f"{count:.0f}" if count < 1e5 else f"{count:.1e}".replace("e+", "e")
+    """`950`, `40.70 M`, `2.10 G`, `2.1e19`."""
+    if count < 1e5:
+        return f"{count:.0f}"
+    for scale, unit in ((1e6, "M"), (1e9, "G")):
+        # Compared as it is shown, or 999.999 M would be written 1000.00 M.
+        if round(count / scale, 2) < 1000:
+            return f"{count / scale:.2f} {unit}"
+    return f"{count:.1e}".replace("e+", "e")
 
 
 def format_bytes(count: int) -> str:
     """`120 MB`, `3.4 GB` (powers of ten)."""
-    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if round(count / 1e6) < 1000 else f"{count / 1e9:.1f} GB"

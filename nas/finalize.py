@@ -25,6 +25,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas import console as show
     from nas.clips import open_clips
     from nas.comparison import print_comparison
+    from nas.distillation import DivergedError
     from nas.finishing import Finisher
     from nas.latency import DEFAULT_DEVICE, Workload, open_device
     from nas.recipes import evaluation_targets, frames_per_clip, full_steps, full_targets
@@ -63,13 +64,17 @@ def finalize(arguments: argparse.Namespace) -> None:
             unseen=unseen,
             phone=device if device.kind == "predicted" else open_device(DEFAULT_DEVICE),
             workload=Workload(settings.height, settings.width, settings.frames),
+            clips=f"the {clips.origin} clips" if folder is None else f"clips of {folder.name}/",
             steps=arguments.steps or full_steps(),
             out=arguments.out or run.folder / "models",
         )
         rows = [finisher.baseline(), finisher.teacher_row()]
         for rank, candidate in enumerate(candidates, start=1):
             show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
-            rows.append(finisher.finish(candidate))
+            try:
+                rows.append(finisher.finish(candidate))
+            except DivergedError as error:
+                show.warn(console, f"#{candidate.number} is left out: {error}")
         print_comparison(console, rows)
 
 

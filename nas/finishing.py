@@ -36,6 +36,8 @@ class Finisher:
     phone: LatencyDevice
     """What latency is predicted for, beside the one that is measured here."""
     workload: Workload
+    clips: str
+    """Where the clips are from."""
     steps: int
     """Of the full distillation."""
     out: Path
@@ -62,18 +64,21 @@ class Finisher:
         settings = distill_settings(self.steps, self.run.settings.seed)
         folder = self.out / f"{self.teacher.name}-{candidate.config.digest()}"
         identity = {"distillation": asdict(settings) | {"betas": list(settings.betas)}, "targets": self.training.key}
+        identity["unseen"] = self.unseen.key
         numbers = read_numbers(folder)
-        if numbers is None or any(numbers[key] != value for key, value in identity.items()):
+        if numbers is None or any(numbers.get(key) != value for key, value in identity.items()):
             result = self._distill(candidate, settings)
             numbers = identity | self._numbers(candidate, result)
-            model = TurboVAED(decoder=candidate.config.to_dict(), teacher=self.teacher.name)
+            model = TurboVAED(architecture=candidate.config.to_dict(), teacher=self.teacher.name)
             model.decoder.load_state_dict(result.decoder.state_dict())
             write_model_folder(folder, model, numbers, self._card(candidate, numbers))
         say(self.console, "saved", str(folder))
         return _row(candidate, numbers)
 
     def _distill(self, candidate: Outcome, settings: DistillSettings) -> DistillResult:
-        checkpoint = self.run.folder / "finalize" / f"{candidate.config.digest()}-{settings.steps}.pt"
+        checkpoint = (
+            self.run.folder / "finalize" / f"{candidate.config.digest()}-{self.training.key}-{settings.steps}.pt"
+        )
         with progress(self.console, "distilling") as advance:
 
             def report(state: Progress) -> None:
@@ -148,7 +153,7 @@ class Finisher:
             "predicted": LatencyRecord.from_dict(numbers["latency_predicted"]).describe(),
             "measured": LatencyRecord.from_dict(numbers["latency_measured"]).describe(),
             "steps": self.steps,
-            "clips": settings.clips or "the embedded set",
+            "clips": self.clips,
             "crops": sum(clip.crops for clip in unseen.clips),
             "unseen": ", ".join(clip.name for clip in unseen.clips),
             "to_teacher": unseen.to_teacher,

@@ -23,14 +23,14 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
     in [-1, 1]. There is no encoder: use the teacher's.
 
     Args:
-        decoder: the architecture, `DecoderConfig.to_dict()`.
+        architecture: of the decoder, `DecoderConfig.to_dict()`.
         teacher: name of the teacher that it was distilled from.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, decoder: dict[str, Any], teacher: str) -> None:
+    def __init__(self, architecture: dict[str, Any], teacher: str) -> None:
         super().__init__()
-        self.decoder = Decoder(DecoderConfig.from_dict(decoder))
+        self.decoder = Decoder(DecoderConfig.from_dict(architecture))
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         """Latents `(b, c, t, h, w)` -> frames `(b, 3, t', h', w')` in [-1, 1]."""

@@ -103,6 +103,7 @@ def run_trials(
         raise NothingFeasibleError("no candidate was scored: give the search more --trials or time (--time-limit)")
     if device.kind == "predicted":
         console.print(f"* predicted for {device.name}, not measured", style="dim")
+    show.say(console, "trials", table.counts())
     show.say(console, "front", front_line(found))
     show.say(console, "saved", str(run.folder))
     show.say(console, "next", f"python -m nas.finalize {run.folder}")

@@ -213,15 +213,15 @@ def _refuse_too_large(size: int, max_bytes: int) -> None:
 
 
 def _announce(folder: Path, size: int, announce: Callable[[str], None] | None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
+    existing = next(place for place in folder.parents if place.exists())
+    free = shutil.disk_usage(existing).free
     if size > free:
         raise UserError(
             f"targets need {size / 1e9:.1f} GB in {folder.parent}, but only {free / 1e9:.1f} GB are free: "
             f"free space, give fewer clips, or set NAS_CACHE to a folder on another disk"
         )
     if announce is not None:
-        announce(f"computing {size / 1e6:.0f} MB once, kept in {folder}")
+        announce(f"computing {max(size / 1e6, 1):.0f} MB once, kept in {folder}")
 
 
 def _compute(

@@ -37,8 +37,9 @@ class TrialTable:
 
     def replay(self, outcome: Outcome) -> None:
         """Show a proposal that was finished before."""
-        if outcome.kind == "over budget" and not outcome.preset:
+        if outcome.kind == "over budget":
             self._over_budget += 1
+        if outcome.kind == "over budget" and not outcome.preset:
             return
         best = outcome.kind == "scored" and (self._best is None or _score(outcome) > _score(self._best))
         if best:
@@ -48,15 +49,18 @@ class TrialTable:
         style = "green" if best else "" if outcome.kind == "scored" else "dim"
         self._row(str(outcome.number), name, latency, format_count(outcome.parameters), _verdict(outcome), style)
 
+    def counts(self) -> str:
+        """What became of all proposals: "9 of 30 trained   41 over budget"."""
+        over_budget = f"   {self._over_budget} over budget" if self._over_budget else ""
+        return f"{self.trained} of {self._limits.trials} trained{over_budget}"
+
     def progress(self, number: int | None, step: int, steps: int) -> None:
         """Redraw the status line: the best so far, the trial in progress, the time left."""
         parts = []
         if self._best is not None:
             latency = f"{self._best.latency.ms_per_frame:.1f} ms{mark(self._best)}"
             parts.append(f"best #{self._best.number}  {latency}  {_score(self._best):.2f} dB")
-        parts.append(f"{self.trained} of {self._limits.trials} trained")
-        if self._over_budget:
-            parts.append(f"{self._over_budget} over budget")
+        parts.append(self.counts())
         if number is not None:
             parts.append(f"#{number} step {step}/{steps}")
         left = self._seconds_left(step / steps if steps else 0.0)
@@ -76,6 +80,8 @@ class TrialTable:
         if len(name) > self._name_width:
             name = name[: self._name_width - 2] + ".."
         line = f"{number:>3}  {name:<{self._name_width}} {latency:>9} {parameters:>9}   {verdict}"
+        if self._console.is_terminal and len(line) > self._console.width:
+            line = line[: self._console.width - 2] + ".."
         self._console.print(f"[{style}]{escape(line)}[/]" if style else escape(line), soft_wrap=True)
 
 

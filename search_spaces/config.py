@@ -36,6 +36,8 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 0:
             raise ValueError(f"a stage needs width >= 1 and depth >= 0, got width {self.width}, depth {self.depth}")
+        if min(self.temporal_factor, self.spatial_factor) < 1:
+            raise ValueError(f"a factor must be at least 1, got {self.temporal_factor} and {self.spatial_factor}")
         scales = self.temporal_factor > 1 or self.spatial_factor > 1
         if scales != (self.upsampler is not None):
             raise ValueError(

@@ -29,7 +29,7 @@ class Stage(nn.Module):
         for _ in range(config.depth):
             self.parts.append(build_block(config.block, channels, out_channels=width))
             channels = width
-        if channels != width:
+        if channels != width or not self.parts:
             raise ValueError(f"a stage {in_channels} -> {width} channels needs an upsampler, a transition or a block")
 
 

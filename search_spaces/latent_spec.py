@@ -1,12 +1,13 @@
 """What a teacher's latents are: channels, compression, frame rule and statistics."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, get_args
 
 FrameRule = Literal["leading", "multiple", "leading_if_odd"]
 """How n latent frames become video frames at a temporal compression of T.
 
-leading         T(n-1)+1: the first latent frame is one frame, every other one is T (Wan, HunyuanVideo, LTX-Video).
+leading         T(n-1)+1: the first latent frame is one frame, every other one is T (most teachers).
 multiple        Tn (Video DC-AE).
 leading_if_odd  T(n-1)+1 for odd n, Tn for even n (CogVideoX).
 """
@@ -21,7 +22,7 @@ class LatentSpec:
     spatial: int
     """Compression in height and width, a power of two."""
     temporal: int
-    """Compression in time, a power of two."""
+    """Compression in time, a product of twos and threes (Mochi: 6)."""
     frame_rule: FrameRule = "leading"
     """How many frames n latent frames decode to."""
     mean: tuple[float, ...] = ()
@@ -35,9 +36,10 @@ class LatentSpec:
         for name, value in (("channels", self.channels), ("spatial", self.spatial), ("temporal", self.temporal)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        for name, value in (("spatial", self.spatial), ("temporal", self.temporal)):
-            if value & (value - 1):
-                raise ValueError(f"{name} compression must be a power of two, got {value}")
+        if self.spatial & (self.spatial - 1):
+            raise ValueError(f"spatial compression must be a power of two, got {self.spatial}")
+        if prod(self.temporal_steps) != self.temporal:
+            raise ValueError(f"temporal compression must be a product of twos and threes, got {self.temporal}")
         if self.frame_rule not in get_args(FrameRule):
             raise ValueError(f"frame_rule must be one of {', '.join(get_args(FrameRule))}, got '{self.frame_rule}'")
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -45,6 +47,21 @@ class LatentSpec:
                 raise ValueError(f"latents {name} needs {self.channels} values, one per channel, got {len(values)}")
         if any(value <= 0 for value in self.std):
             raise ValueError(f"latents std must be positive, got {min(self.std)}")
+
+    @property
+    def temporal_steps(self) -> tuple[int, ...]:
+        """The factors in which stages upsample in time, largest first: (2, 2) for 4, (3, 2) for 6."""
+        steps, rest = [], self.temporal
+        for factor in (3, 2):
+            while rest % factor == 0:
+                steps.append(factor)
+                rest //= factor
+        return tuple(steps)
+
+    @property
+    def spatial_doublings(self) -> int:
+        """How often height and width double from latents to frames."""
+        return self.spatial.bit_length() - 1
 
     def drops_leading(self, num_latents: int) -> bool:
         """Whether the first latent frame of `num_latents` becomes one frame instead of `temporal` frames."""
@@ -58,7 +75,7 @@ class LatentSpec:
 
     def num_latents(self, num_frames: int) -> int:
         """Latent frames that decode to exactly `num_frames`; ValueError with the nearest valid counts if none do."""
-        guess = -(-num_frames // self.temporal)
+        guess = max(1, -(-num_frames // self.temporal))
         for candidate in (guess, guess + 1):
             if candidate >= 1 and self.num_frames(candidate) == num_frames:
                 return candidate

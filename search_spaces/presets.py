@@ -79,23 +79,25 @@ _SMALLEST_WIDTH = 16
 def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) -> DecoderConfig:
     """The same design for other latents, and all its widths divided by `width_divisor` (not below 16).
 
-    The head keeps its share of the upsampling as far as the stages can still double the frames often enough: stages
-    are left out from the output's end, or the head upsamples more. The first upsampling stages double the frames.
+    The head keeps its share of the upsampling as far as the stages can still refine time often enough: stages are left
+    out from the output's end, or the head upsamples more. The first upsampling stages refine time, too.
     The result is causal if the teacher is.
     """
-    steps, doublings = latents.spatial.bit_length() - 1, latents.temporal.bit_length() - 1
+    steps, in_time = latents.spatial_doublings, latents.temporal_steps
     published = [stage for stage in config.stages if stage.upsampler is not None]
-    upsampling = max(steps - (config.head_factor.bit_length() - 1), doublings)
+    upsampling = max(steps - (config.head_factor.bit_length() - 1), len(in_time))
     upsampling = min(upsampling, len(published), steps)
-    if upsampling < doublings:
+    if upsampling < len(in_time):
         raise ValueError(
             f"{len(published)} upsampling stages cannot make {latents.temporal}x in time "
             f"and {latents.spatial}x in space"
         )
+    head_factor = latents.spatial // 2**upsampling
     stages = [_narrower(config.stages[0], width_divisor, 1)]
     for index, stage in enumerate(published[:upsampling]):
-        stages.append(_narrower(stage, width_divisor, 2 if index < doublings else 1))
-    head_factor = latents.spatial // 2**upsampling
+        # A head that shuffles pixels needs four channels at least where it ends.
+        least = 4 * head_factor**2 if index == upsampling - 1 and head_factor > 1 else 1
+        stages.append(_narrower(stage, width_divisor, in_time[index] if index < len(in_time) else 1, least))
     return DecoderConfig(
         latents=latents,
         stem=config.stem,
@@ -105,6 +107,6 @@ def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) ->
     )
 
 
-def _narrower(stage: StageConfig, divisor: int, temporal_factor: int) -> StageConfig:
-    width = max(stage.width // divisor, min(stage.width, _SMALLEST_WIDTH))
+def _narrower(stage: StageConfig, divisor: int, temporal_factor: int, least: int = 1) -> StageConfig:
+    width = max(stage.width // divisor, min(stage.width, _SMALLEST_WIDTH), least)
     return replace(stage, width=width, temporal_factor=temporal_factor)

@@ -50,13 +50,13 @@ class SearchSpace:
         Where what is offered depends on an earlier choice, so does the name: in Optuna a name has one set of choices.
         """
         upsampling = _choose_int(chooser, "upsampling_stages", self._upsampling_counts(latents))
-        temporal = str(chooser.suggest_categorical(_temporal_name(upsampling), _temporal_layouts(upsampling, latents)))
-        doubling = {int(index) for index in temporal.split(",") if index}
+        layout = str(chooser.suggest_categorical(_temporal_name(upsampling), _temporal_layouts(upsampling, latents)))
+        in_time = dict(zip((int(index) for index in layout.split(",") if index), latents.temporal_steps, strict=True))
         head_factor = latents.spatial // 2**upsampling
         stages = []
         for index in range(upsampling + 1):
             unit = _width_unit(index, upsampling, head_factor)
-            stages.append(self._suggest_stage(chooser, index, unit, 2 if index in doubling else 1))
+            stages.append(self._suggest_stage(chooser, index, unit, in_time.get(index, 1)))
         return DecoderConfig(
             latents=latents,
             stem=_suggest_part(chooser, "stem", self.stems),
@@ -78,7 +78,6 @@ class SearchSpace:
 
     def size(self, latents: LatentSpec) -> int:
         """Number of walks through the space."""
-        doublings = latents.temporal.bit_length() - 1
         total = 0
         for upsampling in self._upsampling_counts(latents):
             head_factor = latents.spatial // 2**upsampling
@@ -87,21 +86,24 @@ class SearchSpace:
                 for index in range(upsampling + 1)
             )
             ends = _count_parts(self.stems) * _count_parts(self._heads(head_factor))
-            total += comb(upsampling, doublings) * ends * prod(stages)
+            total += comb(upsampling, len(latents.temporal_steps)) * ends * prod(stages)
         return total
 
     def _level(self, index: int) -> Level:
         return self.levels[min(index, len(self.levels) - 1)]
 
     def _upsampling_counts(self, latents: LatentSpec) -> list[int]:
-        steps, doublings = latents.spatial.bit_length() - 1, latents.temporal.bit_length() - 1
-        fewest = max(1, doublings, steps - (self.largest_head_factor.bit_length() - 1))
+        steps = latents.spatial_doublings
+        fewest = max(1, len(latents.temporal_steps), steps - (self.largest_head_factor.bit_length() - 1))
         if fewest > steps:
             raise ValueError(f"{latents.temporal}x in time needs more stages than {latents.spatial}x in space gives")
-        return list(range(fewest, steps + 1))
+        counts = range(fewest, steps + 1)
+        return [n for n in counts if self._widths(n, _width_unit(n, n, latents.spatial // 2**n))]
 
     def _widths(self, index: int, unit: int) -> list[int]:
-        return [width for width in self._level(index).widths if width % unit == 0]
+        # Four channels at least are left where a head's last shuffle ends: fewer cannot make three colours.
+        least = 4 * unit if unit > 1 else 1
+        return [width for width in self._level(index).widths if width % unit == 0 and width >= least]
 
     def _heads(self, head_factor: int) -> list[str]:
         return [name for name in self.heads if (name == "conv3d_head") == (head_factor == 1)]
@@ -210,9 +212,9 @@ def _temporal_name(upsampling: int) -> str:
 
 
 def _temporal_layouts(upsampling: int, latents: LatentSpec) -> list[str]:
-    """Which of the upsampling stages double the frames: "1,2", "1,3", ..."""
-    doublings = latents.temporal.bit_length() - 1
-    return [",".join(map(str, stages)) for stages in combinations(range(1, upsampling + 1), doublings)]
+    """Which of the upsampling stages refine time, the largest step first: "1,2", "1,3", ..."""
+    steps = len(latents.temporal_steps)
+    return [",".join(map(str, stages)) for stages in combinations(range(1, upsampling + 1), steps)]
 
 
 def _count_parts(parts: Sequence[str]) -> int:

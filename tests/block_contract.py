@@ -230,9 +230,10 @@ def check_gradient(part: Part) -> None:
     """Every parameter learns, and nothing is infinite in the gradient even for an input of zeros."""
     for x in (part.input(), torch.zeros_like(part.input())):
         part.block.zero_grad()
-        out = part.run(x)
+        out = part.run(x.requires_grad_())
         weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         (out * weights).sum().backward()  # type: ignore[no-untyped-call]
+        part.expect(x.grad is not None and bool(x.grad.isfinite().all()), "the gradient of its input is not finite")
         for name, parameter in part.block.named_parameters():
             part.expect(parameter.grad is not None, f"parameter {name} is not used: it gets no gradient")
             assert parameter.grad is not None

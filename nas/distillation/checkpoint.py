@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,15 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
     """
     data = _read(path)
     _check_identity(path, data["identity"], identity)
-    for name, module in state.modules.items():
-        module.load_state_dict(data["modules"][name])
-    state.optimizer.load_state_dict(data["optimizer"])
-    state.scaler.load_state_dict(data["scaler"])
+    try:
+        for name, module in state.modules.items():
+            module.load_state_dict(data["modules"][name])
+        state.optimizer.load_state_dict(data["optimizer"])
+        state.scaler.load_state_dict(data["scaler"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint of this student: delete it to start this distillation anew"
+        ) from error
     state.step, state.seconds = data["step"], data["seconds"]
     state.curve = [(int(step), float(score)) for step, score in data["curve"]]
 
@@ -67,11 +73,15 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
 def _read(path: Path) -> dict[str, Any]:
     remedy = "delete it to start this distillation anew"
     try:
+        # torch does not look at the checksums of its own files.
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("a checksum is wrong")
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no readable checkpoint: {remedy}") from error
     expected = {"identity", "modules", *(each.name for each in fields(TrainingState))}
-    if not isinstance(data, dict) or set(data) != expected:
+    if not isinstance(data, dict) or set(data) != expected or not isinstance(data["identity"], dict):
         raise UserError(f"{path} is not a checkpoint of a distillation: {remedy}")
     return data
 

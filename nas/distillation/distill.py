@@ -90,6 +90,9 @@ def distill(
         UserError: the checkpoint is damaged or of another distillation; the disk does not take it.
     """
     device = torch.device(device)
+    for name in ("train", "score"):
+        if len(targets.split(name)) == 0:
+            raise ValueError(f"there is nothing to distil from: the {name} split of the targets is empty")
     run = _start(decoder, targets, settings, device, checkpoint, fresh)
     state, train, held_out = run.state, targets.split("train"), targets.split("score")
     clock = time.monotonic() - state.seconds

@@ -60,6 +60,8 @@ def to_core_ml(
 
 def export_program(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """`module` in evaluation mode as a graph of operators without control flow, in the form that coremltools reads."""
+    # torch.export notes the strides of its examples, and refuses those of a permuted tensor.
+    example_inputs = tuple(example.contiguous() for example in example_inputs)
     with _without_deprecation_warnings():
         exported = torch.export.export(module.eval(), example_inputs, strict=True)
         program: ExportedProgram = exported.run_decompositions({})

@@ -17,6 +17,9 @@ from nas.errors import UserError, unknown_name
 from nas.teachers.weights import WeightFiles
 from search_spaces import LatentSpec
 
+_CONFIG_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, NameError, RuntimeError)
+"""What the classes of diffusers raise for a configuration that makes no sense."""
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -89,11 +92,31 @@ class Teacher(ABC):
         try:
             with torch.device("meta"):
                 return self.build().eval().requires_grad_(False)
-        except (TypeError, ValueError, IndexError) as error:
-            raise UserError(
-                f"the config.json of {self.weights.file} does not fit {self.name} ({error}): use the one that "
-                f"was published with the weights"
-            ) from error
+        except _CONFIG_ERRORS as error:
+            raise self._unfit_config(error) from error
+
+    def check(self) -> None:
+        """See without reading the weights that they, their configuration and this class fit together.
+
+        Raises:
+            UserError: they do not, or the frames have another size than the configuration says.
+        """
+        self.weights.check(self.skeleton)
+        try:
+            spec = self.spec
+            latents = torch.empty(1, spec.channels, 3, 1, 1, device="meta")
+            found = tuple(self.run_decoder(self.skeleton, latents).shape)
+        except _CONFIG_ERRORS as error:
+            raise self._unfit_config(error) from error
+        expected = (1, 3, spec.num_frames(3), spec.spatial, spec.spatial)
+        if found != expected:
+            raise self._unfit_config(f"3 latents of one pixel become frames {found}, it says {expected}")
+
+    def _unfit_config(self, reason: object) -> UserError:
+        return UserError(
+            f"the config.json of {self.weights.file} does not fit {self.name} ({reason}): use the one that "
+            f"was published with the weights"
+        )
 
     def decoding(self) -> nn.Module:
         """A module `forward(latents) -> frames` with the weights: for latency."""
@@ -210,7 +233,7 @@ def load_teacher(name: str, weights: Path | None = None, device: str | torch.dev
         raise unknown_name("teacher", name, _LOADERS)
     teacher = _LOADERS[name](weights, device)
     # Only the header of the file is read, so that wrong weights are refused before anything is begun.
-    teacher.weights.check(teacher.skeleton)
+    teacher.check()
     return teacher
 
 

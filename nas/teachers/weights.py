@@ -133,8 +133,8 @@ def _reachable(address: str) -> bool:
             return True
     except urllib.error.HTTPError:
         return True  # an answer, if not the one hoped for
-    except (OSError, http.client.HTTPException):
-        return False
+    except (OSError, ValueError, http.client.HTTPException):
+        return False  # ValueError: HF_ENDPOINT is no address
 
 
 def _read_config(path: Path, class_name: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Autoencoders that diffusers lacks, one class per file; importing this package imports none of them."""
