@@ -45,7 +45,7 @@ def short_targets(teacher: Teacher) -> TargetSettings:
     paper aligns: the middle and the first up block.
     """
     return TargetSettings(
-        crop=128 if _gpu() else 64,
+        crop=_crop(teacher, 128 if _gpu() else 64),
         num_frames=teacher.spec.num_frames(5 if _gpu() else 4),
         train_crops=48 if _gpu() else 8,
         score_crops=8 if _gpu() else 3,
@@ -57,7 +57,7 @@ def short_targets(teacher: Teacher) -> TargetSettings:
 def full_targets(teacher: Teacher) -> TargetSettings:
     """What finished models are trained on: larger or longer crops than in the search, and more of them."""
     return TargetSettings(
-        crop=256 if _gpu() else 64,
+        crop=_crop(teacher, 256 if _gpu() else 64),
         num_frames=teacher.spec.num_frames(5),
         train_crops=48 if _gpu() else 16,
         score_crops=8 if _gpu() else 3,
@@ -69,7 +69,7 @@ def full_targets(teacher: Teacher) -> TargetSettings:
 def evaluation_targets(teacher: Teacher) -> TargetSettings:
     """What finished models are judged on: clips that neither training nor selection saw, larger crops."""
     return TargetSettings(
-        crop=256 if _gpu() else 128,
+        crop=_crop(teacher, 256 if _gpu() else 128),
         num_frames=teacher.spec.num_frames(5),
         train_crops=0,
         score_crops=0,
@@ -81,6 +81,11 @@ def evaluation_targets(teacher: Teacher) -> TargetSettings:
 def frames_per_clip(teacher: Teacher) -> int:
     """Frames that a clip must have: one number for search and finalize, so that both split the clips alike."""
     return max(settings(teacher).num_frames for settings in (short_targets, full_targets, evaluation_targets))
+
+
+def _crop(teacher: Teacher, usual: int) -> int:
+    """Pixels; at 32x compression more than usual, so that there are four latents in a row at least."""
+    return max(usual, 4 * teacher.spec.spatial)
 
 
 def _gpu() -> bool:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from nas.runs import Run, RunSettings
     from nas.study import BudgetUnreachableError, StudyLimits
     from nas.targets import Targets
-    from nas.teachers import Teacher
-    from search_spaces import SearchSpace
+    from search_spaces import LatentSpec, SearchSpace
+
+_USUAL_FRAMES = 17
+"""Of the timed decode, as in the papers."""
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -43,16 +45,18 @@ def search(arguments: argparse.Namespace) -> None:
     from nas.recipes import frames_per_clip, short_targets
     from nas.runs import open_run
     from nas.targets import open_targets
-    from nas.teachers import load_teacher
+    from nas.teachers import load_teacher, published_latents
     from search_spaces import SEARCH_SPACES
 
     console = show.make_console()
-    settings = _settings(arguments)
-    if settings.space not in SEARCH_SPACES:
-        raise unknown_name("search space", settings.space, SEARCH_SPACES)
-    device = open_device(settings.device)
+    if arguments.space not in SEARCH_SPACES:
+        raise unknown_name("search space", arguments.space, SEARCH_SPACES)
+    device = open_device(arguments.device)
+    # Weights take a while; whether the decode fits the teacher is known from its publication.
+    workload = _workload(arguments, published_latents(arguments.teacher))
+    settings = _settings(arguments, workload)
     teacher = load_teacher(settings.teacher, arguments.teacher_weights)
-    workload = _workload(settings, teacher)
+    _check_fit(workload, teacher.spec, teacher.name)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(arguments.clips, frames_per_clip(teacher), advance)
     run, existed = open_run(settings, arguments.run)
@@ -132,7 +136,7 @@ def _parser() -> Parser:
         "--resolution", default="512x512", metavar="HxW", help="of the timed decode (default: %(default)s)"
     )
     budget.add_argument(
-        "--frames", type=positive_int, default=17, metavar="N", help="of the timed decode (default: %(default)s)"
+        "--frames", type=positive_int, metavar="N", help="of the timed decode (default: 17 or just below)"
     )
     study = parser.add_argument_group("how it is searched")
     study.add_argument("--space", default="hybrid", help="search space (default: %(default)s)")
@@ -152,12 +156,11 @@ def _parser() -> Parser:
     return parser
 
 
-def _settings(arguments: argparse.Namespace) -> "RunSettings":
+def _settings(arguments: argparse.Namespace, workload: "Workload") -> "RunSettings":
     from nas.recipes import short_steps
     from nas.runs import RunSettings
 
     budget_ms = parse_budget(arguments.latency_budget)
-    height, width = _parse_resolution(arguments.resolution)
     weights, clips = arguments.teacher_weights, arguments.clips
     return RunSettings(
         teacher=arguments.teacher,
@@ -166,9 +169,9 @@ def _settings(arguments: argparse.Namespace) -> "RunSettings":
         budget_ms=budget_ms,
         budget=arguments.latency_budget.replace(" ", ""),
         device=arguments.device,
-        height=height,
-        width=width,
-        frames=arguments.frames,
+        height=workload.height,
+        width=workload.width,
+        frames=workload.num_frames,
         space=arguments.space,
         steps=arguments.steps or short_steps(),
         seed=arguments.seed,
@@ -189,15 +192,23 @@ def _parse_time_limit(text: str) -> float:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def _workload(settings: "RunSettings", teacher: "Teacher") -> "Workload":
-    """The timed decode; UserError if it is not on the grid of the teacher's latents."""
+def _workload(arguments: argparse.Namespace, latents: "LatentSpec | None") -> "Workload":
+    """The timed decode; UserError if it is not on the grid of these latents."""
     from nas.latency import Workload
 
+    height, width = _parse_resolution(arguments.resolution)
+    usual = _USUAL_FRAMES if latents is None else latents.largest_clip(_USUAL_FRAMES)
+    workload = Workload(height, width, arguments.frames or usual)
+    if latents is not None:
+        _check_fit(workload, latents, arguments.teacher)
+    return workload
+
+
+def _check_fit(workload: "Workload", latents: "LatentSpec", teacher: str) -> None:
     try:
-        teacher.spec.latent_shape(settings.frames, settings.height, settings.width)
+        latents.latent_shape(workload.num_frames, workload.height, workload.width)
     except ValueError as error:
-        raise UserError(f"--frames or --resolution does not fit {teacher.name}: {error}") from error
-    return Workload(settings.height, settings.width, settings.frames)
+        raise UserError(f"--frames or --resolution does not fit {teacher}: {error}") from error
 
 
 def _limits(arguments: argparse.Namespace) -> "StudyLimits":

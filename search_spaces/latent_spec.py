@@ -86,6 +86,13 @@ class LatentSpec:
             f"(frame rule '{self.frame_rule}'): the nearest valid counts are {' and '.join(map(str, near))}"
         )
 
+    def largest_clip(self, num_frames: int) -> int:
+        """The largest number of frames up to `num_frames` that latents decode to; ValueError if there is none."""
+        fitting = [n for n in range(1, num_frames + 1) if self.num_frames(n) <= num_frames]
+        if not fitting:
+            raise ValueError(f"latents decode to {self.num_frames(1)} frames at least, got {num_frames}")
+        return max(self.num_frames(n) for n in fitting)
+
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Shape `(c, t, h, w)` of the latents of a video of this size; ValueError if it is not on the grid."""
         for name, value in (("height", height), ("width", width)):

@@ -16,9 +16,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from videos import write_video
@@ -232,6 +234,18 @@ def write_teacher(folder: Path) -> None:
         AutoencoderKLWan(base_dim=8, num_res_blocks=1, dim_mult=[1, 2, 4, 4]).save_pretrained(folder)
 
 
+def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """Straight from the database, in the order of their numbers."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    trials = optuna.load_study(study_name=None, storage=storage).get_trials()
+    storage.engine.dispose()
+    return trials
+
+
+def was_trained(trial: optuna.trial.FrozenTrial) -> bool:
+    return trial.user_attrs.get("kind") in ("scored", "pruned", "failed")
+
+
 def list_files(folder: Path) -> dict[str, tuple[int, int]]:
     """Everything below a folder, with the time of its last change and its size."""
     return {
@@ -240,15 +254,15 @@ def list_files(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def wait_for_file(folder: Path, pattern: str, *, seconds: float = TIMEOUT) -> Path:
-    """The first file that matches, as soon as it is there."""
-    deadline = time.monotonic() + seconds
+def wait_for_file(folder: Path, pattern: str, *, known: Container[Path] = ()) -> Path:
+    """The first file that matches and is not known, as soon as it is there."""
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        found = next(iter(folder.glob(pattern)), None)
+        found = next((path for path in folder.glob(pattern) if path not in known), None)
         if found is not None:
             return found
         time.sleep(0.01)
-    raise AssertionError(f"no {pattern} in {folder} after {seconds} s")
+    raise AssertionError(f"no {pattern} in {folder} after {TIMEOUT} s")
 
 
 @functools.cache

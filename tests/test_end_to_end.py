@@ -1,23 +1,16 @@
-"""A search and what follows from it, as a user goes through it: run folder, second look, finished models, terminal."""
+"""A search and what follows from it, as a user goes through it: run folder, second look, finished models."""
 
-import fcntl
 import json
 import math
 import os
 import re
 import shutil
-import struct
-import subprocess
-import sys
-import termios
-import threading
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
-from commands import Inputs, Shell, list_files, make_inputs, make_run
+from commands import Inputs, Shell, list_files, make_inputs, make_run, read_trials, was_trained
 from safetensors.torch import load_file
 from torch import Tensor
 from videos import CODECS, write_video
@@ -44,18 +37,6 @@ def run_folder(shell: Shell, inputs: Inputs) -> Path:
     """A finished search of two trials, in `R`."""
     shutil.copytree(make_run(inputs), shell.folder / "R")
     return shell.folder / "R"
-
-
-def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """Straight from the database, in the order of their numbers."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-    trials = optuna.load_study(study_name=None, storage=storage).get_trials()
-    storage.engine.dispose()
-    return trials
-
-
-def was_trained(trial: optuna.trial.FrozenTrial) -> bool:
-    return trial.user_attrs.get("kind") in ("scored", "pruned", "failed")
 
 
 # Search
@@ -265,62 +246,7 @@ def test_finalize_takes_the_newest_run_and_says_so(shell: Shell, inputs: Inputs,
     assert done.status == 2 and "nowhere" in done.error
 
 
-# Where the output goes
-
-
-def test_reader_that_stops_reading(shell: Shell, inputs: Inputs, run_folder: Path) -> None:
-    command = [sys.executable, "-m", "nas.search", *inputs.arguments("--run", "R")]
-    done = subprocess.run(
-        ["bash", "-c", '"$@" | head -1; echo "status ${PIPESTATUS[0]}"', "_", *command],
-        cwd=shell.folder,
-        env=shell.environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
-    first, status = done.stdout.splitlines()
-    assert first.startswith("teacher   wan-tiny")
-    assert status in ("status 0", "status 1", "status 141")
-
-
-def test_terminal_shows_a_live_table(shell: Shell, inputs: Inputs) -> None:
-    text = run_in_terminal(shell, "nas.search", *inputs.arguments("--run", "R", "--steps", "6"), width=100)
-    assert "Traceback" not in text
-    assert "\x1b[" in text
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    assert re.search(r"of 2 trained", plain) and re.search(r"#\d+ step \d/6", plain), "the line under the table lives"
-    rows = [line for line in plain.splitlines() if re.match(r" +\d+  ", line)]
-    assert len(rows) >= 2 and all(len(row.rstrip()) <= 100 for row in rows if "over budget" not in row)
-    assert re.search(r"#  decoder +ms/frame +params +dB vs teacher", plain)
-    assert "python -m nas.finalize R" in plain
-    assert text.rstrip().endswith("python -m nas.finalize R") or "\x1b[?25h" in text, "the cursor is back"
-
-
-def run_in_terminal(shell: Shell, module: str, *arguments: str, width: int) -> str:
-    """All that a command writes to a terminal of this width."""
-    master, slave = os.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
-    written: list[bytes] = []
-
-    def read() -> None:
-        while chunk := os.read(master, 65536):
-            written.append(chunk)
-            if chunk.endswith(b"\0"):
-                return
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    on_terminal = Shell(shell.folder, shell.cache, {"TERM": "xterm-256color"})
-    done = on_terminal.fork(module, *arguments, terminal=os.ttyname(slave))
-    os.write(slave, b"\0")
-    reader.join()
-    os.close(slave)
-    os.close(master)
-    assert done.status == 0, b"".join(written)
-    return b"".join(written).decode().rstrip("\0")
-
-
-# The very commands of the issue
+# As a new user does it
 
 
 @pytest.mark.slow

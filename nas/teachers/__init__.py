@@ -3,9 +3,30 @@
 import importlib
 import pkgutil
 
-from nas.teachers.teacher import Tap, Teacher, list_teachers, load_teacher, register_teacher
+from nas.teachers.registry import (
+    Release,
+    list_releases,
+    list_teachers,
+    load_teacher,
+    published_latents,
+    register_release,
+    register_teacher,
+)
+from nas.teachers.teacher import Tap, Teacher
 
-__all__ = ["Tap", "Teacher", "list_teachers", "load_teacher", "register_teacher"]
+__all__ = [
+    "Release",
+    "Tap",
+    "Teacher",
+    "list_releases",
+    "list_teachers",
+    "load_teacher",
+    "published_latents",
+    "register_release",
+    "register_teacher",
+]
 
 for _module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
-    importlib.import_module(_module.name)
+    # The command `python -m nas.teachers` is no teacher.
+    if not _module.name.endswith("__main__"):
+        importlib.import_module(_module.name)

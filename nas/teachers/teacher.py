@@ -1,20 +1,18 @@
-"""Teacher: one vocabulary over unmodified video autoencoders, and the registry of them.
-
-A family of teachers is one file in this folder that calls `register_teacher`.
-"""
+"""Teacher: one vocabulary over unmodified video autoencoders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, unknown_name
 from nas.teachers.weights import WeightFiles
+from nas.torchvision_operators import import_torchvision
 from search_spaces import LatentSpec
 
 _CONFIG_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, NameError, RuntimeError)
@@ -38,6 +36,13 @@ class Teacher(ABC):
     Videos are `(b, 3, t, h, w)` in [-1, 1], latents `(b, c, t, h, w)` exactly as the model's `decode` takes them.
     """
 
+    class_name: ClassVar[str]
+    """The model's class in diffusers."""
+    head: ClassVar[tuple[str, ...]] = ("norm_out", "conv_act", "conv_out")
+    """Modules of the decoder that run after the last tap; features need none of them."""
+    cached: ClassVar[frozenset[str]] = frozenset()
+    """Modules of the decoder (a list stands for its members) that return their output and a cache."""
+
     def __init__(self, name: str, source: str, licence: str, weights: WeightFiles, device: str | torch.device) -> None:
         self.name = name
         self.source = source
@@ -53,21 +58,32 @@ class Teacher(ABC):
         """Geometry and statistics of the latents."""
 
     @property
-    @abstractmethod
     def tap_names(self) -> tuple[str, ...]:
         """Names of modules of the decoder, in the order in which they run; the paper aligns the first two."""
+        up_blocks = len(list(self.skeleton.get_submodule("decoder.up_blocks").children()))
+        return ("mid_block", *(f"up_blocks.{index}" for index in range(up_blocks)))
 
-    @abstractmethod
     def build(self) -> nn.Module:
         """A fresh model of the teacher's class and configuration, on the current default device, without weights."""
+        import_torchvision()
+        import diffusers
 
-    @abstractmethod
-    def run_encoder(self, model: nn.Module, video: Tensor) -> Tensor:
+        model: nn.Module = getattr(diffusers, self.class_name)(**self.weights.config)
+        return model
+
+    def run_encoder(self, model: Any, video: Tensor) -> Tensor:
         """Video -> latents (the mode, never a sample)."""
+        latents: Tensor = model.encode(video).latent_dist.mode()
+        return latents
 
-    @abstractmethod
-    def run_decoder(self, model: nn.Module, latents: Tensor) -> Tensor:
+    def run_decoder(self, model: Any, latents: Tensor) -> Tensor:
         """Latents -> frames, the whole clip."""
+        frames: Tensor = model.decode(latents, return_dict=False)[0]
+        return frames
+
+    def on_grid(self, feature: Tensor, num_latents: int) -> Tensor:
+        """A tapped feature `(b, c, t, h, w)` without frames that the model only drops at its end."""
+        return feature
 
     def find_tap(self, model: nn.Module, name: str) -> nn.Module:
         """The module of a tap."""
@@ -77,7 +93,10 @@ class Teacher(ABC):
     @cached_property
     def model(self) -> nn.Module:
         """The model with its weights, float32, frozen."""
-        with torch.device("meta"):
+        from accelerate import init_empty_weights
+
+        # Buffers that no file holds (wavelets, for example) are computed, parameters are not.
+        with init_empty_weights(include_buffers=False):
             model = self.build()
         self.weights.load_into(model)
         return model.to(self.device).eval().requires_grad_(False)
@@ -104,13 +123,13 @@ class Teacher(ABC):
         self.weights.check(self.skeleton)
         try:
             spec = self.spec
-            latents = torch.empty(1, spec.channels, 3, 1, 1, device="meta")
+            latents = torch.empty(1, spec.channels, 3, 2, 2, device="meta")
             found = tuple(self.run_decoder(self.skeleton, latents).shape)
         except _CONFIG_ERRORS as error:
             raise self._unfit_config(error) from error
-        expected = (1, 3, spec.num_frames(3), spec.spatial, spec.spatial)
+        expected = (1, 3, spec.num_frames(3), 2 * spec.spatial, 2 * spec.spatial)
         if found != expected:
-            raise self._unfit_config(f"3 latents of one pixel become frames {found}, it says {expected}")
+            raise self._unfit_config(f"latents {tuple(latents.shape)} become frames {found}, by it {expected}")
 
     def _unfit_config(self, reason: object) -> UserError:
         return UserError(
@@ -171,19 +190,47 @@ class Teacher(ABC):
         frames, features = self._tapped(self.model, latents.to(self.device), taps)
         return frames.clamp(-1, 1), features
 
+    @torch.no_grad()
     def features(self, latents: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """Features `(b, c, t, h, w)` at these taps."""
-        return self.decode_with_features(latents, taps)[1]
+        """Features `(b, c, t, h, w)` at these taps; what the decoder does after the last of them is left out."""
+        with self.stopping_after(self.model, taps):
+            return self._tapped(self.model, latents.to(self.device), taps)[1]
 
-    def _tapped(self, model: nn.Module, latents: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    @contextmanager
+    def stopping_after(self, model: nn.Module, taps: Sequence[str]) -> Iterator[None]:
+        """While it lasts, modules of the decoder after the last of these taps only hand their input on.
+
+        What comes out is no video. The decode itself goes on, which models that decode in pieces need.
+        """
+        order = [*self.tap_names, *self.head]
+        last = max(order.index(tap) for tap in self._known(taps))
+        decoder = model.get_submodule("decoder")
+        originals: list[tuple[nn.Module, str, nn.Module]] = []
+        try:
+            for name in order[last + 1 :]:
+                path, _, leaf = name.rpartition(".")
+                parent = decoder.get_submodule(path)
+                originals.append((parent, leaf, parent.get_submodule(leaf)))
+                setattr(parent, leaf, _HandOn(with_cache=name.split(".")[0] in self.cached))
+            yield
+        finally:
+            for parent, leaf, module in originals:
+                setattr(parent, leaf, module)
+
+    def _known(self, taps: Sequence[str]) -> Sequence[str]:
         unknown = sorted(set(taps) - set(self.tap_names))
         if unknown:
             raise unknown_name(f"tap of {self.name}", unknown[0], self.tap_names)
-        # A model that decodes in pieces passes a tap once per piece; the pieces come in the order of time.
-        pieces: dict[str, list[Tensor]] = {name: [] for name in taps}
+        return taps
 
-        def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-            return lambda module, inputs, output: pieces[name].append(output)
+    def _tapped(self, model: nn.Module, latents: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        # A model that decodes in pieces passes a tap once per piece; the pieces come in the order of time.
+        pieces: dict[str, list[Tensor]] = {name: [] for name in self._known(taps)}
+
+        def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+            return lambda module, inputs, output: pieces[name].append(
+                output[0] if isinstance(output, tuple) else output
+            )
 
         handles = [self.find_tap(model, name).register_forward_hook(keep(name)) for name in taps]
         try:
@@ -191,7 +238,20 @@ class Teacher(ABC):
         finally:
             for handle in handles:
                 handle.remove()
-        return frames, {name: torch.cat(found, dim=2) for name, found in pieces.items()}
+        num_latents = latents.shape[2]
+        return frames, {name: self.on_grid(torch.cat(found, dim=2), num_latents) for name, found in pieces.items()}
+
+
+class _HandOn(nn.Module):
+    """In place of a module whose work nobody wants."""
+
+    def __init__(self, *, with_cache: bool) -> None:
+        super().__init__()
+        self._with_cache = with_cache
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
+        """Its first input, and no cache."""
+        return (x, None) if self._with_cache else x
 
 
 class _Decoding(nn.Module):
@@ -205,38 +265,3 @@ class _Decoding(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Latents -> frames."""
         return self._run(self.model, latents)
-
-
-Loader = Callable[[Path | None, str | torch.device], Teacher]
-_LOADERS: dict[str, Loader] = {}
-
-
-def register_teacher(name: str, load: Loader) -> None:
-    """Make a teacher known: `load(weights, device)` opens it, with the published weights if `weights` is None."""
-    if name in _LOADERS:
-        raise ValueError(f"teacher name '{name}' is taken")
-    _LOADERS[name] = load
-
-
-def load_teacher(name: str, weights: Path | None = None, device: str | torch.device = "cpu") -> Teacher:
-    """Open a teacher.
-
-    Args:
-        name: as in `list_teachers()`.
-        weights: diffusers folder (with or without a `vae` subfolder) or safetensors file; None: the published ones.
-        device: where it computes.
-
-    Raises:
-        UserError: unknown name, weights that are not there or do not fit, hub not reachable and nothing cached.
-    """
-    if name not in _LOADERS:
-        raise unknown_name("teacher", name, _LOADERS)
-    teacher = _LOADERS[name](weights, device)
-    # Only the header of the file is read, so that wrong weights are refused before anything is begun.
-    teacher.check()
-    return teacher
-
-
-def list_teachers() -> list[str]:
-    """Registered names, sorted."""
-    return sorted(_LOADERS)

@@ -1,24 +1,22 @@
-"""Wan 2.1's VAE (arXiv 2503.20314) and the small embedded teacher of the same class and latent geometry."""
+"""Wan's VAEs (arXiv 2503.20314), and the small embedded teacher of the same class and latent geometry as Wan 2.1's."""
 
 import importlib.resources
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from nas.teachers.teacher import Teacher, register_teacher
-from nas.teachers.weights import hub_weights, local_weights
-from nas.torchvision_operators import import_torchvision
+from nas.teachers.registry import Release, register_release
+from nas.teachers.teacher import Teacher
 from search_spaces import LatentSpec
-
-_CLASS = "AutoencoderKLWan"
-_REPOSITORY = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-_REVISION = "0fad780a534b6463e45facd96134c9f345acfa5b"
 
 
 class WanTeacher(Teacher):
-    """diffusers' AutoencoderKLWan: causal, decodes one latent frame at a time with caches of its own."""
+    """diffusers' AutoencoderKLWan: causal, decodes one latent frame at a time with caches of its own.
+
+    It clamps its frames. Wan 2.2's unpatchifies them after its decoder, which counts for the compression.
+    """
+
+    class_name = "AutoencoderKLWan"
+    head = ("norm_out", "conv_out")
 
     @property
     def spec(self) -> LatentSpec:
@@ -28,51 +26,44 @@ class WanTeacher(Teacher):
             channels=config.z_dim,
             spatial=config.scale_factor_spatial,
             temporal=config.scale_factor_temporal,
-            frame_rule="leading",
             mean=tuple(config.latents_mean),
             std=tuple(config.latents_std),
-            causal=True,
         )
 
-    @property
-    def tap_names(self) -> tuple[str, ...]:
-        """The middle and every up block."""
-        config: Any = self.skeleton.config
-        return ("mid_block", *(f"up_blocks.{index}" for index in range(len(config.dim_mult))))
 
-    def build(self) -> nn.Module:
-        """An AutoencoderKLWan."""
-        import_torchvision()
-        from diffusers import AutoencoderKLWan
-
-        model: nn.Module = AutoencoderKLWan(**self.weights.config)
-        return model
-
-    def run_encoder(self, model: Any, video: Tensor) -> Tensor:
-        """The mode of the posterior."""
-        latents: Tensor = model.encode(video).latent_dist.mode()
-        return latents
-
-    def run_decoder(self, model: Any, latents: Tensor) -> Tensor:
-        """The class clamps to [-1, 1] itself."""
-        frames: Tensor = model.decode(latents, return_dict=False)[0]
-        return frames
-
-
-def _wan(weights: Path | None, device: str | torch.device) -> Teacher:
-    if weights is None:
-        source = f"{_REPOSITORY}@{_REVISION[:7]}"
-        return WanTeacher(
-            "wan", source, "Apache-2.0", hub_weights(_REPOSITORY, _REVISION, "vae", _CLASS, "wan"), device
-        )
-    return WanTeacher("wan", str(weights), "Apache-2.0", local_weights(weights, _CLASS), device)
-
-
-def _wan_tiny(weights: Path | None, device: str | torch.device) -> Teacher:
-    embedded = Path(str(importlib.resources.files("nas.assets"))) / "wan_tiny"
-    files = local_weights(weights or embedded, _CLASS)
-    return WanTeacher("wan-tiny", str(weights or "embedded"), "as this package", files, device)
-
-
-register_teacher("wan", _wan)
-register_teacher("wan-tiny", _wan_tiny)
+register_release(
+    Release(
+        name="wan",
+        repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        revision="0fad780a534b6463e45facd96134c9f345acfa5b",
+        licence="Apache-2.0",
+        latents=LatentSpec(channels=16, spatial=8, temporal=4),
+        decoder_parameters=73_295_331,
+    ),
+    WanTeacher,
+)
+register_release(
+    Release(
+        name="wan2.2",
+        repository="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        revision="",
+        licence="Apache-2.0",
+        latents=LatentSpec(channels=48, spatial=16, temporal=4),
+        decoder_parameters=555_049_228,
+        note="base width 160 (decoder 256), 48 channels, residual, patches of 2; the class default is Wan 2.1's",
+    ),
+    WanTeacher,
+)
+register_release(
+    Release(
+        name="wan-tiny",
+        repository="",
+        revision="",
+        licence="as this package",
+        latents=LatentSpec(channels=16, spatial=8, temporal=4),
+        decoder_parameters=1_550_739,
+        embedded=Path(str(importlib.resources.files("nas.assets"))) / "wan_tiny",
+        note="base width 16, one residual block per stage",
+    ),
+    WanTeacher,
+)

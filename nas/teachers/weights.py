@@ -61,6 +61,14 @@ class WeightFiles:
             state = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
         model.load_state_dict(state, assign=True)
 
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor of the file, float32; UserError if it is not there."""
+        with self._opened() as file:
+            if name not in file.keys():  # noqa: SIM118
+                raise UserError(f"{self.file} has no tensor '{name}': give the weights as they were published")
+            found: torch.Tensor = file.get_tensor(name).float()
+        return found
+
     @contextmanager
     def _opened(self) -> Iterator[Any]:
         try:
@@ -94,6 +102,14 @@ def local_weights(path: Path, class_name: str) -> WeightFiles:
     raise UserError(
         f"no config.json with {_WEIGHTS} in {path} or {path / 'vae'}: expected a folder in diffusers' layout"
     )
+
+
+def is_cached(repository: str, revision: str, subfolder: str) -> bool:
+    """Whether published weights are on this machine; the hub is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    names = (f"{subfolder}/config.json", f"{subfolder}/{_WEIGHTS}")
+    return all(isinstance(try_to_load_from_cache(repository, name, revision=revision or None), str) for name in names)
 
 
 def hub_weights(repository: str, revision: str, subfolder: str, class_name: str, teacher: str) -> WeightFiles:
