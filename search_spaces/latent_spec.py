@@ -73,6 +73,12 @@ class LatentSpec:
             raise ValueError(f"at least 1 latent frame is needed, got {num_latents}")
         return self.temporal * num_latents - (self.temporal - 1) * self.drops_leading(num_latents)
 
+    def frames_formula(self) -> str:
+        """For people: frames that n latent frames decode to."""
+        leading, multiple = f"{self.temporal}(n-1)+1", f"{self.temporal}n"
+        both = f"{leading} if n is odd, else {multiple}"
+        return {"leading": leading, "multiple": multiple, "leading_if_odd": both}[self.frame_rule]
+
     def num_latents(self, num_frames: int) -> int:
         """Latent frames that decode to exactly `num_frames`; ValueError with the nearest valid counts if none do."""
         guess = max(1, -(-num_frames // self.temporal))

@@ -11,6 +11,7 @@ from nas.teachers.registry import (
     published_latents,
     register_release,
     register_teacher,
+    without_weights,
 )
 from nas.teachers.teacher import Tap, Teacher
 
@@ -24,6 +25,7 @@ __all__ = [
     "published_latents",
     "register_release",
     "register_teacher",
+    "without_weights",
 ]
 
 for _module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):

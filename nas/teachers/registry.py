@@ -1,8 +1,9 @@
 """Which teachers there are, and opening one. A family is one file in this folder that calls `register_release`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,8 +35,10 @@ class Release:
     """Of the repository, in diffusers' layout."""
     embedded: Path | None = None
     """Folder with the weights, for a teacher that comes with this package."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """What the architecture differs in from the default of its class."""
     note: str = ""
-    """Where the published configuration differs from the default of its class."""
+    """Where the published configuration differs from the default of its class, for people."""
 
     @property
     def source(self) -> str:
@@ -63,7 +66,7 @@ class Release:
 
 
 _LOADERS: dict[str, Loader] = {}
-_RELEASES: dict[str, Release] = {}
+_RELEASES: dict[str, tuple[Release, type[Teacher]]] = {}
 
 
 def register_release(release: Release, teacher: type[Teacher]) -> None:
@@ -74,7 +77,7 @@ def register_release(release: Release, teacher: type[Teacher]) -> None:
         return teacher(release.name, source, release.licence, weights, device)
 
     register_teacher(release.name, load)
-    _RELEASES[release.name] = release
+    _RELEASES[release.name] = release, teacher
 
 
 def register_teacher(name: str, load: Loader) -> None:
@@ -110,7 +113,13 @@ def list_teachers() -> list[str]:
 
 def list_releases() -> list[Release]:
     """Every published teacher, by name."""
-    return [_RELEASES[name] for name in sorted(_RELEASES)]
+    return [_RELEASES[name][0] for name in sorted(_RELEASES)]
+
+
+def without_weights(release: Release) -> Teacher:
+    """A published teacher of full size that only has a skeleton: for operations and shapes."""
+    _, teacher = _RELEASES[release.name]
+    return teacher(release.name, release.source, release.licence, WeightFiles(Path(), release.config), "meta")
 
 
 def published_latents(name: str) -> LatentSpec | None:
@@ -121,4 +130,4 @@ def published_latents(name: str) -> LatentSpec | None:
     """
     if name not in _LOADERS:
         raise unknown_name("teacher", name, _LOADERS)
-    return _RELEASES[name].latents if name in _RELEASES else None
+    return _RELEASES[name][0].latents if name in _RELEASES else None
