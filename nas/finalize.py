@@ -15,7 +15,7 @@ from nas.commands import NothingFeasibleError, Parser, positive_int, run_command
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     command = " ".join(["python -m nas.finalize", *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: finalize(arguments), continue_with=command)
 
@@ -78,7 +78,8 @@ def finalize(arguments: argparse.Namespace) -> None:
         print_comparison(console, rows)
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Its arguments."""
     parser = Parser("nas.finalize", __doc__ or "")
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
     parser.add_argument("--top", type=positive_int, default=1, metavar="K", help="candidates to finish (default: 1)")

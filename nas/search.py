@@ -32,7 +32,7 @@ _USUAL_FRAMES = 17
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     command = " ".join(["python -m nas.search", *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: search(arguments), continue_with=command)
 
@@ -113,7 +113,8 @@ def run_trials(
     show.say(console, "next", f"python -m nas.finalize {run.folder}")
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Its arguments."""
     parser = Parser("nas.search", __doc__ or "")
     teacher = parser.add_argument_group("what is distilled")
     teacher.add_argument("--teacher", default="wan-tiny", help="name of the teacher (default: wan-tiny, embedded)")

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    arguments = make_parser().parse_args(argv)
+    return run_command(lambda: show_teachers(arguments), continue_with="python -m nas.teachers")
+
+
+def make_parser() -> Parser:
+    """Its arguments."""
     parser = Parser("nas.teachers", __doc__ or "")
     parser.add_argument("--costs", action="store_true", help="what decoding costs, and how little of it features need")
-    arguments = parser.parse_args(argv)
-    return run_command(lambda: show_teachers(arguments), continue_with="python -m nas.teachers")
+    return parser
 
 
 def show_teachers(arguments: argparse.Namespace) -> None:
