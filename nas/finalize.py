@@ -84,7 +84,7 @@ def make_parser() -> Parser:
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
     parser.add_argument("--top", type=positive_int, default=1, metavar="K", help="candidates to finish (default: 1)")
     parser.add_argument(
-        "--steps", type=positive_int, metavar="N", help="of the full distillation (default: 600, with a GPU 30000)"
+        "--steps", type=positive_int, metavar="N", help="of the full distillation (default: 1200, with a GPU 30000)"
     )
     parser.add_argument(
         "--clips", type=Path, metavar="DIR", help="folder of your videos (default: those of the search)"

@@ -143,7 +143,7 @@ def make_parser() -> Parser:
     study.add_argument("--space", default="hybrid", help="search space (default: %(default)s)")
     study.add_argument("--trials", type=positive_int, default=30, metavar="N", help="candidates to train (default: 30)")
     study.add_argument(
-        "--steps", type=positive_int, metavar="N", help="of each short distillation (default: 60, with a GPU 600)"
+        "--steps", type=positive_int, metavar="N", help="of each short distillation (default: 120, with a GPU 600)"
     )
     study.add_argument(
         "--time-limit",

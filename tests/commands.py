@@ -6,6 +6,7 @@ that has imported the libraries: its own folder, environment, streams, exit stat
 """
 
 import atexit
+import fcntl
 import functools
 import json
 import os
@@ -16,8 +17,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Container
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -99,7 +101,6 @@ class Shell:
 
     folder: Path
     cache: Path
-    more_environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -107,27 +108,19 @@ class Shell:
         hidden = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "PYTHONWARNINGS", "HF_HUB_OFFLINE")
         kept = {name: value for name, value in os.environ.items() if name not in hidden and "proxy" not in name.lower()}
         nowhere = {"HF_HOME": str(self.cache / "hub"), "HF_ENDPOINT": "http://127.0.0.1:9"}
-        return kept | nowhere | {"NAS_CACHE": str(self.cache), "OMP_NUM_THREADS": "1"} | self.more_environment
+        return kept | nowhere | {"NAS_CACHE": str(self.cache), "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
 
     def run(self, module: str, *arguments: str) -> Finished:
         """`python -m MODULE ARGUMENTS`, to its end."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        with self.start(module, *arguments) as process:
-            try:
-                stdout, stderr = process.communicate(timeout=TIMEOUT)
-            finally:
-                process.kill()
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return Finished(process.returncode, stdout, stderr, used)
+        before = children_cpu_seconds()
+        with self.start("-m", module, *arguments) as process:
+            stdout, stderr = process.communicate(timeout=TIMEOUT)
+        return Finished(process.returncode, stdout, stderr, children_cpu_seconds() - before)
 
-    def start(self, module: str, *arguments: str) -> "subprocess.Popen[str]":
-        """`python -m MODULE ARGUMENTS`, started."""
-        return self.start_python("-m", module, *arguments)
-
-    def start_python(self, *arguments: str) -> "subprocess.Popen[str]":
-        """`python ARGUMENTS`, started."""
-        return subprocess.Popen(
+    @contextmanager
+    def start(self, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+        """`python ARGUMENTS`; killed at the end of the `with` if it has not ended."""
+        with subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
             env=self.environment,
@@ -135,7 +128,11 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def fork(self, module: str, *arguments: str, terminal: str = "") -> Finished:
         """As `run`, sooner."""
@@ -149,12 +146,8 @@ class Shell:
         streams = {name: Path(output.name, name) for name in ("stdout", "stderr")}
         for path in streams.values():
             path.touch()
-        order = {
-            "module": module,
-            "arguments": arguments,
-            "folder": str(self.folder),
-            "environment": self.environment,
-        } | {name: terminal or str(path) for name, path in streams.items()}
+        order = {"module": module, "arguments": arguments, "folder": str(self.folder), "environment": self.environment}
+        order |= {name: terminal or str(path) for name, path in streams.items()}
         server.stdin.write(json.dumps(order) + "\n")
         server.stdin.flush()
         pid = int(server.stdout.readline())
@@ -204,24 +197,36 @@ def refuse(shell: Shell, module: str, arguments: list[str], *expected: str, real
 
 
 def make_inputs(factory: pytest.TempPathFactory) -> Inputs:
-    """The inputs, made when they are first asked for."""
-    inputs = Inputs(factory.getbasetemp() / "command_inputs")
-    if not inputs.folder.exists():
-        inputs.folder.mkdir()
-        write_teacher(inputs.teacher)
-        for number in range(3):
-            write_video(inputs.videos / f"video{number}.mp4", 24, 64, 64, video=number)
+    """The inputs, made when they are first asked for; test processes side by side share them."""
+    base = factory.getbasetemp()
+    inputs = Inputs((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "command_inputs")
+    with _first_time(inputs.folder) as first:
+        if first:
+            write_teacher(inputs.teacher)
+            for number in range(3):
+                write_video(inputs.videos / f"video{number}.mp4", 24, 64, 64, video=number)
     return inputs
 
 
 def make_run(inputs: Inputs) -> Path:
     """A run folder as `Inputs.arguments` leaves it, made when it is first asked for; to be copied."""
     folder = inputs.folder / "made"
-    if not folder.exists():
-        folder.mkdir()
-        done = Shell(folder, inputs.cache).fork("nas.search", *inputs.arguments("--run", "R"))
-        assert (done.status, done.stderr) == (0, ""), done.stderr
+    with _first_time(folder) as first:
+        if first:
+            done = Shell(folder, inputs.cache).fork("nas.search", *inputs.arguments("--run", "R"))
+            assert (done.status, done.stderr) == (0, ""), done.stderr
     return folder / "R"
+
+
+@contextmanager
+def _first_time(folder: Path) -> Iterator[bool]:
+    """Whether the caller is to fill the folder; others wait until it has."""
+    with folder.with_name(f"{folder.name}.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        first = lock.tell() == 0
+        folder.mkdir(exist_ok=True)
+        yield first
+        lock.write("filled")
 
 
 def write_teacher(folder: Path) -> None:
@@ -231,15 +236,22 @@ def write_teacher(folder: Path) -> None:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        AutoencoderKLWan(base_dim=8, num_res_blocks=1, dim_mult=[1, 2, 4, 4]).save_pretrained(folder)
+        AutoencoderKLWan(base_dim=4, num_res_blocks=1, dim_mult=[1, 2, 4, 4]).save_pretrained(folder)
+
+
+@contextmanager
+def open_study(folder: Path) -> Iterator[optuna.Study]:
+    """The study in a run folder, without the code that made it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    yield optuna.load_study(study_name=None, storage=storage)
+    storage.engine.dispose()
 
 
 def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """Straight from the database, in the order of their numbers."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-    trials = optuna.load_study(study_name=None, storage=storage).get_trials()
-    storage.engine.dispose()
-    return trials
+    """All trials in the order of their numbers."""
+    with open_study(folder) as study:
+        return study.get_trials()
 
 
 def was_trained(trial: optuna.trial.FrozenTrial) -> bool:
@@ -252,6 +264,12 @@ def list_files(folder: Path) -> dict[str, tuple[int, int]]:
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size if path.is_file() else 0)
         for path in sorted(folder.rglob("*"))
     }
+
+
+def children_cpu_seconds() -> float:
+    """Computed by the child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def wait_for_file(folder: Path, pattern: str, *, known: Container[Path] = ()) -> Path:
@@ -267,10 +285,10 @@ def wait_for_file(folder: Path, pattern: str, *, known: Container[Path] = ()) ->
 
 @functools.cache
 def _server() -> "subprocess.Popen[str]":
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER],
-        env=environment,
+        cwd=tempfile.gettempdir(),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from nas.torchvision_operators import import_torchvision
+from search_spaces import LatentSpec
 
 _FOUR = (8, 8, 16, 16)
 _ONCE = (1, 1, 1, 1, 1)
@@ -36,7 +37,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "AutoencoderKLHunyuanVideo",
         {"block_out_channels": _FOUR, "layers_per_block": 1, "norm_num_groups": 4},
     ),
-    "hunyuan1.5": ("AutoencoderKLHunyuanVideo15", {"block_out_channels": (8, 8, 16, 32, 32), "layers_per_block": 1}),
+    "hunyuan1.5": ("AutoencoderKLHunyuanVideo15", {"block_out_channels": (8, 8, 16, 32, 64), "layers_per_block": 1}),
     "cogvideox": (
         "AutoencoderKLCogVideoX",
         {"block_out_channels": (8, 8, 8, 16), "layers_per_block": 1, "norm_num_groups": 4, "scaling_factor": 0.7},
@@ -75,14 +76,40 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "video-dc-ae": (
         "AutoencoderVideoDC",
         {
-            "block_out_channels": (32, 32, 32, 32, 64, 64),
+            "block_out_channels": (2, 4, 8, 32, 32, 32),
             "encoder_layers_per_block": (1, 1, 1, 1, 1, 1),
             "decoder_layers_per_block": (1, 1, 1, 1, 1, 1),
-            "latent_channels": 32,
+            "latent_channels": 16,
         },
     ),
 }
-"""Class and configuration by the name of the teacher; latents as published, but for Video DC-AE's channels."""
+"""Class and configuration by the name of the teacher; latents as published, but for `OTHER_CHANNELS`."""
+
+OTHER_CHANNELS = {"video-dc-ae": 16}
+"""Latent channels where they are not the published ones."""
+
+LTX_TOLD_A_NOISE_LEVEL: dict[str, Any] = {
+    "decoder_block_out_channels": (32, 64, 128),
+    "decoder_layers_per_block": (1, 1, 1, 1),
+    "decoder_spatio_temporal_scaling": (True, True, True),
+    "decoder_inject_noise": (True, True, True, False),
+    "upsample_residual": (True, True, True),
+    "upsample_factor": (2, 2, 2),
+    "timestep_conditioning": True,
+}
+"""What LTX-Video 0.9.1 changes of 0.9.0."""
+
+LTX_WITHOUT_NOISE: dict[str, Any] = LTX_TOLD_A_NOISE_LEVEL | {
+    "block_out_channels": (8, 16, 32, 64, 128),
+    "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+    "layers_per_block": _ONCE,
+    "spatio_temporal_scaling": (True, True, True, True),
+    "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+    "decoder_inject_noise": (False, False, False, False),
+    "spatial_compression_ratio": 32,
+    "temporal_compression_ratio": 8,
+}
+"""What LTX-Video 0.9.5 changes of 0.9.0."""
 
 
 def model_class(class_name: str) -> Any:
@@ -97,13 +124,25 @@ def model_class(class_name: str) -> Any:
     return getattr(diffusers, class_name)
 
 
+def open_original(name: str, folder: Path) -> Any:
+    """The model in `folder` as its own class loads it, frozen, in evaluation mode."""
+    model: Any = model_class(CONFIGS[name][0]).from_pretrained(folder, low_cpu_mem_usage=False)
+    return model.eval().requires_grad_(False)
+
+
 def make_weights(name: str, folder: Path, **changes: Any) -> Path:
-    """Random weights of a small instance in `folder`; the same for the same name."""
+    """Random weights of a small instance in `folder`; the same for the same name.
+
+    Weights that begin as zeros or ones (norms, amounts of noise) are random, too, or nobody would miss them.
+    """
     class_name, config = CONFIGS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: nn.Module = model_class(class_name)(**{**config, **changes}).eval()
         state = {key: value.contiguous() for key, value in model.state_dict().items()}
+        for key, value in state.items():
+            if value.numel() > 1 and torch.equal(value, value.flatten()[0].expand_as(value)):
+                state[key] = value + 0.2 * torch.randn(value.shape)
         for key in ("latents_mean", "latents_std"):
             if key in state:
                 state[key] = torch.rand(state[key].shape) + 0.5
@@ -111,3 +150,15 @@ def make_weights(name: str, folder: Path, **changes: Any) -> Path:
     save_file(state, folder / "diffusion_pytorch_model.safetensors")
     (folder / "config.json").write_text(json.dumps({"_class_name": class_name, **config, **changes}))
     return folder
+
+
+def random_latents(spec: LatentSpec, frames: int, height: int = 2, width: int = 3) -> Tensor:
+    """Latents `(1, c, t, h, w)` with the statistics of `spec`; the same for the same arguments."""
+    noise = torch.randn(1, *(spec.channels, frames, height, width), generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values or (default,)) for values, default in ((spec.mean, 0.0), (spec.std, 1.0)))
+    return noise * std.view(-1, 1, 1, 1) + mean.view(-1, 1, 1, 1)
+
+
+def random_video(frames: int, height: int, width: int) -> Tensor:
+    """Noise `(1, 3, t, h, w)` in [-1, 1]; the same for the same size."""
+    return 2 * torch.rand(1, 3, frames, height, width, generator=torch.Generator().manual_seed(0)) - 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from commands import Finished, Inputs, Shell, make_inputs, make_run, refuse, write_teacher
-from videos import write_video
+from videos import CODECS, write_video
 
 from nas.files import read_json, write_json
 
@@ -73,16 +73,19 @@ def test_missing_clips_in_a_real_process(shell: Shell) -> None:
     refuse(shell, "nas.search", arguments, "nowhere", "does not exist", real=True)
 
 
-def test_corrupt_video_among_good_ones_is_skipped_and_counted(shell: Shell, inputs: Inputs) -> None:
-    shutil.copytree(inputs.videos, shell.folder / "mine")
-    write_junk(shell.folder / "mine" / "broken.mkv")
-    write_video(shell.folder / "mine" / "blink.avi", 5)
-    done = shell.fork("nas.search", *inputs.arguments("--clips", "mine", "--trials", "1", "--steps", "1"))
+def test_bad_videos_among_good_ones_of_every_kind_are_skipped_and_counted(shell: Shell, inputs: Inputs) -> None:
+    folder = shell.folder / "mine"
+    for number, (split, suffix) in enumerate(zip(["train", "score", "test", "test", "test"], CODECS, strict=True)):
+        write_video(folder / split / f"{number}{suffix}", 24, 48, 64, video=number)
+    write_junk(folder / "train" / "broken.mkv")
+    write_video(folder / "test" / "blink.avi", 5)
+    done = shell.fork("nas.search", *inputs.arguments("--clips", "mine", "--trials", "1", "--steps", "1", "--run", "R"))
     assert (done.status, done.stderr) == (0, "")
-    assert "1 to train on, 1 to score on, 1 to test on, 2 skipped" in done.stdout
-    warnings = [line for line in done.stdout.splitlines() if line.startswith("warning")]
-    assert len(warnings) == 2
-    assert "broken.mkv" in warnings[1] and "blink.avi" in warnings[0] and "5 frames" in warnings[0]
+    assert "mine: 1 to train on, 1 to score on, 3 to test on, 2 skipped\n" in done.stdout
+    short, broken = (line for line in done.stdout.splitlines() if line.startswith("warning"))
+    assert "blink.avi" in short and "5 frames" in short
+    assert "broken.mkv" in broken and "cannot be read" in broken
+    assert read_json(shell.folder / "R" / "config.json")["settings"]["clips"] == str(folder)
 
 
 # Weights
@@ -97,7 +100,7 @@ def write_other_class(folder: Path) -> None:
 def write_other_shapes(folder: Path) -> None:
     write_teacher(folder)
     config = read_json(folder / "config.json")
-    write_json(folder / "config.json", config | {"base_dim": 16})
+    write_json(folder / "config.json", config | {"base_dim": 8})
 
 
 def write_cut_off(folder: Path) -> None:
@@ -154,7 +157,8 @@ def test_run_folder_of_another_search(shell: Shell, inputs: Inputs, kept_run: Pa
         shutil.copytree(inputs.teacher, value)
     shutil.copytree(kept_run, shell.folder / "R")
     arguments = inputs.arguments("--run", "R", option, value)
-    refuse(shell, "nas.search", arguments, "R was made with", option, value, "another --run")
+    done = refuse(shell, "nas.search", arguments, "R was made with", option, "another --run")
+    assert value in done.error.replace(" ", ""), done.error
 
 
 def put_photo(folder: Path) -> None:
@@ -236,17 +240,16 @@ def test_read_only_disk(shell: Shell, inputs: Inputs) -> None:
 def test_full_disk(shell: Shell, inputs: Inputs, size: str) -> None:
     """It fills up at the run's settings, at the study's tables, at the first trials; with room the search goes on."""
     disk = shell.folder / "disk"
+    arguments = inputs.arguments("--run", "R", "--trials", "1", "--steps", "1")
     with mounted(disk, size):
         on_disk = Shell(disk, inputs.cache)
         if size == "4k":
             (disk / "filler").write_bytes(bytes(4096))
-        done = on_disk.fork("nas.search", *inputs.arguments("--run", "R"))
-        refuse_for_the_disk(done, "full", "R")
-        if shutil.which("mount"):
-            (disk / "filler").unlink(missing_ok=True)
+        refuse_for_the_disk(on_disk.fork("nas.search", *arguments), "full", "R")
+        if size == "200k":
             subprocess.run(["mount", "-o", "remount,size=9m", str(disk)], check=True)
-        done = on_disk.fork("nas.search", *inputs.arguments("--run", "R"))
-        assert done.status == 0, done.stderr
+            done = on_disk.fork("nas.search", *arguments)
+            assert (done.status, done.stderr) == (0, "")
 
 
 def test_full_disk_for_targets(shell: Shell, inputs: Inputs) -> None:

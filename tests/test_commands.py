@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import Inputs, Shell, make_inputs, make_run, refuse
+from commands import Finished, Inputs, Shell, make_inputs, make_run, open_study, read_trials, refuse
 
 from nas.latency.devices import list_devices
 from nas.teachers import list_teachers
@@ -67,7 +67,7 @@ def test_help_imports_nothing_heavy(shell: Shell, module: str) -> None:
     code = (
         f"import sys; from {module} import main\ntry: main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
     )
-    with shell.start_python("-c", code) as process:
+    with shell.start("-c", code) as process:
         _, modules = process.communicate()
     assert module in modules.split()
     heavy = {"torch", "numpy", "optuna", "diffusers", "rich", "av", "coremltools", "plotly"}
@@ -181,17 +181,38 @@ def test_finalize_a_run_that_was_cut_off_before_its_study(shell: Shell, kept_run
 # A budget that nothing can meet
 
 
-def test_budget_that_nothing_can_meet(shell: Shell, inputs: Inputs) -> None:
-    usual = ["--resolution", "512x512", "--frames", "17"]
-    arguments = inputs.arguments("--space", "turbo3d", "--latency-budget", "0.01ms", *usual, "--run", "R")
-    done = shell.fork("nas.search", *arguments)
+def check_nothing_meets(done: Finished, folder: Path) -> None:
     assert done.status == 3
     assert "0.01 ms" in done.error and "fastest" in done.error
     fastest = re.search(r"([\d.]+) ms per frame at 512x512 x 17 frames, predicted for iphone-16-pro", done.error)
-    assert fastest is not None and float(fastest[1]) > 0.01
+    known = (trial.user_attrs.get("latency") for trial in read_trials(folder))
+    assert fastest is not None
+    assert float(fastest[1]) == pytest.approx(min(each["ms_per_frame"] for each in known if each), abs=0.05)
     share = re.search(r"(\d+)% of it in (stem|stage\d|head)", done.error)
     assert share is not None and 20 <= int(share[1]) <= 100
-    assert not (shell.folder / "R" / "trials").exists(), "nothing was trained"
+    assert not (folder / "trials").exists(), "nothing was trained"
+
+
+UNREACHABLE = ["--space", "turbo3d", "--latency-budget", "0.01ms", "--resolution", "512x512", "--frames", "17"]
+UNREACHABLE += ["--run", "R"]
+
+
+def test_budget_that_nothing_can_meet(shell: Shell, inputs: Inputs) -> None:
+    """The database is given the hundred proposals that the search would make before it gives up."""
+    folder = shell.folder / "R"
+    for _ in range(2):
+        done = shell.fork("nas.search", *inputs.arguments(*UNREACHABLE, "--time-limit", "0.1s"))
+        assert done.status == 3 and "--time-limit" in done.error
+    proposal = next(trial for trial in read_trials(folder) if trial.state.is_finished())
+    with open_study(folder) as study:
+        study.add_trials([proposal] * 99)
+    done = shell.fork("nas.search", *inputs.arguments(*UNREACHABLE))
+    check_nothing_meets(done, folder)
     done = shell.fork("nas.finalize", "R")
     assert done.status == 3
     assert "no scored candidate" in done.error and "search" in done.error
+
+
+@pytest.mark.slow
+def test_budget_that_nothing_can_meet_from_the_start(shell: Shell, inputs: Inputs) -> None:
+    check_nothing_meets(shell.fork("nas.search", *inputs.arguments(*UNREACHABLE)), shell.folder / "R")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import Inputs, Shell, list_files, make_inputs, make_run, read_trials, refuse, wait_for_file, was_trained
+from commands import Inputs, Shell, list_files, make_inputs, make_run, read_trials, wait_for_file, was_trained
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.files import read_json
@@ -70,11 +70,12 @@ def test_killed_trial_is_tried_again_and_nothing_else_is_lost(shell: Shell, inpu
     shutil.copytree(make_run(inputs), folder)
     before, files = read_trials(folder), list_files(folder / "trials")
     arguments = inputs.arguments("--run", "R", "--trials", "3")
-    with shell.start("nas.search", *arguments) as process:
+    with shell.start("-m", "nas.search", *arguments) as process:
         wait_for_file(folder, "trials/*/config.json", known=set(folder.glob("trials/*/config.json")))
         process.send_signal(signal.SIGSTOP)
         for module, words in (("nas.search", arguments), ("nas.finalize", ["R"])):
-            assert "R is in use by another process" in refuse(shell, module, words).error
+            other = shell.fork(module, *words)
+            assert other.status == 2 and "R is in use by another process" in other.error
         process.kill()
     assert process.returncode == -signal.SIGKILL
     check_files_are_whole(folder)
@@ -96,22 +97,23 @@ def test_killed_trial_is_tried_again_and_nothing_else_is_lost(shell: Shell, inpu
 
 def test_interrupted_search_says_how_to_continue(shell: Shell, inputs: Inputs) -> None:
     """In a folder with a space in its name: what is printed can be pasted."""
-    arguments = inputs.arguments("--run", "my run", "--trials", "1", "--steps", "8")
-    process = shell.start_fork("nas.search", *arguments)
-    wait_for_file(shell.folder, "my run/trials/*/config.json")
+    folder = shell.folder / "my run"
+    shutil.copytree(make_run(inputs), folder)
+    process = shell.start_fork("nas.search", *inputs.arguments("--run", "my run", "--trials", "3"))
+    wait_for_file(folder, "trials/*/config.json", known=set(folder.glob("trials/*/config.json")))
     os.kill(process.pid, signal.SIGINT)
     done = process.finish()
     assert done.status == 130
     assert "Traceback" not in done.stderr
-    check_files_are_whole(shell.folder / "my run")
-    assert not list(shell.folder.rglob(".*.json*"))
+    check_files_are_whole(folder)
+    assert not list(folder.rglob(".*.json*"))
     command = done.stderr.strip().splitlines()[-1].split("to continue: ")[1]
     python, dash, module, *again = shlex.split(command)
     assert (python, dash, module) == ("python", "-m", "nas.search")
     done = shell.fork(module, *again)
     assert (done.status, done.stderr) == (0, "")
     assert "my run (continued)" in done.stdout
-    check_search_is_complete(shell.folder / "my run", trained=1)
+    check_search_is_complete(folder, trained=3)
     command = done.stdout.strip().splitlines()[-1].split(maxsplit=1)[1]
     assert shlex.split(command) == ["python", "-m", "nas.finalize", "my run"]
 
@@ -232,7 +234,7 @@ def test_interrupted_finalize_says_how_to_continue(shell: Shell, inputs: Inputs)
 
 def test_interrupted_while_it_starts(shell: Shell) -> None:
     """Ctrl-C may come before anything is printed, while libraries are imported."""
-    with shell.start("nas.search", "--latency-budget", "30ms", "--clips", "nowhere") as process:
+    with shell.start("-m", "nas.search", "--latency-budget", "30ms", "--clips", "nowhere") as process:
         maps = Path(f"/proc/{process.pid}/maps")
         while maps.exists() and "libtorch" not in maps.read_text():
             time.sleep(0.01)

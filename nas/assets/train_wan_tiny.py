@@ -297,6 +297,10 @@ def export(
     weights = AutoencoderKLWan.from_config(ema.config)
     weights.load_state_dict(ema.state_dict())
     weights.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    # The path that the first weights were read from is nobody's business.
+    config.pop("_name_or_path", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     reached = {"seed": arguments.seed, "steps": step, "of": arguments.steps, "psnr_heldout_db": quality}
     (folder / "training.json").write_text(json.dumps(reached, indent=2) + "\n")
 

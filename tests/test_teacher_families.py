@@ -1,0 +1,269 @@
+"""What only some of the teachers do: lossy tiles, a rule of parity, noise levels, frames that are dropped."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_teachers import (
+    LTX_TOLD_A_NOISE_LEVEL,
+    LTX_WITHOUT_NOISE,
+    make_weights,
+    open_original,
+    random_latents,
+    random_video,
+)
+from torch import Tensor
+
+from nas.teachers import Teacher, load_teacher
+
+
+@pytest.fixture(autouse=True)
+def without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def open_small(name: str, folder: Path, **changes: Any) -> Teacher:
+    return load_teacher(name, make_weights(name, folder / name, **changes))
+
+
+def config_of(teacher: Teacher) -> dict[str, Any]:
+    config: dict[str, Any] = dict(vars(teacher.skeleton)["_internal_dict"])
+    return config
+
+
+def check_truncated(teacher: Teacher, latents: Tensor) -> None:
+    full = teacher.decode_with_features(latents, teacher.tap_names)[1]
+    for count in range(1, len(teacher.tap_names) + 1):
+        found = teacher.features(latents, teacher.tap_names[:count])
+        assert all(torch.equal(found[name], full[name]) for name in teacher.tap_names[:count]), count
+
+
+# Statistics of the latents: what a pipeline does to unit latents before it decodes, `z * std + mean`.
+
+
+@pytest.mark.parametrize("factor", [0.25, 2.0])
+@pytest.mark.parametrize("name", ["hunyuan", "hunyuan1.5", "cogvideox"])
+def test_latents_that_are_divided_by_a_factor(name: str, factor: float, tmp_path: Path) -> None:
+    spec = open_small(name, tmp_path, scaling_factor=factor).spec
+    assert spec.mean == () and spec.std == (1 / factor,) * spec.channels
+
+
+@pytest.mark.parametrize(("name", "factor"), [("hunyuan", 0.476986), ("hunyuan1.5", 1.03682), ("cogvideox", 0.7)])
+def test_published_factors(name: str, factor: float, tmp_path: Path) -> None:
+    spec = open_small(name, tmp_path).spec
+    assert spec.std == pytest.approx((1 / factor,) * spec.channels)
+
+
+@pytest.mark.parametrize("name", ["wan", "wan2.2"])
+def test_statistics_of_wan_are_in_its_configuration(name: str, tmp_path: Path) -> None:
+    teacher = open_small(name, tmp_path)
+    config = config_of(teacher)
+    assert teacher.spec.mean == tuple(config["latents_mean"]) and teacher.spec.std == tuple(config["latents_std"])
+    assert len(teacher.spec.mean) == len(set(teacher.spec.mean)) == teacher.spec.channels
+
+
+@pytest.mark.parametrize("name", ["ltx", "ltx2"])
+def test_statistics_of_ltx_are_in_its_weights(name: str, tmp_path: Path) -> None:
+    teacher = open_small(name, tmp_path, scaling_factor=0.5)
+    file = load_file(tmp_path / name / "diffusion_pytorch_model.safetensors")
+    assert teacher.spec.mean == tuple(file["latents_mean"].tolist())
+    assert teacher.spec.std == pytest.approx((file["latents_std"] / 0.5).tolist())
+    assert "model" not in vars(teacher)
+
+
+def test_statistics_of_mochi_are_scaled(tmp_path: Path) -> None:
+    teacher = open_small("mochi", tmp_path, scaling_factor=0.5)
+    config = config_of(teacher)
+    assert teacher.spec.mean == tuple(config["latents_mean"]) and len(set(teacher.spec.mean)) == 12
+    assert teacher.spec.std == pytest.approx([std / 0.5 for std in config["latents_std"]])
+
+
+def test_statistics_of_cosmos_are_averaged_over_latent_frames(tmp_path: Path) -> None:
+    """Its pipeline views them as channels by latent frames."""
+    teacher = open_small("cosmos", tmp_path)
+    config = config_of(teacher)
+    for values, published in ((teacher.spec.mean, "latents_mean"), (teacher.spec.std, "latents_std")):
+        per_frame = torch.tensor(config[published]).view(16, -1)
+        assert per_frame.shape[1] > 1
+        assert values == pytest.approx([fmean(row) for row in per_frame.tolist()], abs=1e-6)
+    bare = open_small("cosmos", tmp_path / "bare", latents_mean=None, latents_std=None)
+    assert bare.spec.mean == bare.spec.std == ()
+
+
+def test_latents_of_video_dc_ae_are_not_scaled(tmp_path: Path) -> None:
+    spec = open_small("video-dc-ae", tmp_path).spec
+    assert spec.mean == spec.std == ()
+
+
+# HunyuanVideo
+
+
+def test_hunyuan_does_not_decode_in_blended_pieces(tmp_path: Path) -> None:
+    """As its class would by default as soon as there are more than 16 frames."""
+    teacher = open_small("hunyuan", tmp_path)
+    for num_latents in (4, 6):
+        original = open_original("hunyuan", tmp_path / "hunyuan")
+        video, latents = random_video(4 * num_latents - 3, 16, 24), random_latents(teacher.spec, num_latents)
+        in_pieces = original.decode(latents).sample.clamp(-1, 1), original.encode(video).latent_dist.mode()
+        original.use_framewise_decoding = original.use_framewise_encoding = False
+        frames, encoded = teacher.decode(latents), teacher.encode(video)
+        assert torch.equal(frames, original.decode(latents).sample.clamp(-1, 1))
+        assert torch.equal(encoded, original.encode(video).latent_dist.mode())
+        differs = [float((a - b).abs().max()) > 0.02 for a, b in zip((frames, encoded), in_pieces, strict=True)]
+        assert differs == [num_latents == 6] * 2
+        assert frames.shape == in_pieces[0].shape
+
+
+# CogVideoX
+
+
+@pytest.mark.parametrize(
+    ("num_latents", "frames", "pieces"),
+    [(1, 1, 1), (2, 8, 1), (3, 9, 1), (4, 16, 2), (5, 17, 2), (6, 24, 3), (7, 25, 3)],
+)
+def test_cogvideox_counts_frames_by_parity(num_latents: int, frames: int, pieces: int, tmp_path: Path) -> None:
+    teacher = open_small("cogvideox", tmp_path)
+    latents = random_latents(teacher.spec, num_latents)
+    seen: list[Tensor] = []
+    handle = teacher.find_tap(teacher.model, "up_blocks.0").register_forward_hook(lambda *call: seen.append(call[2][0]))
+    assert teacher.decode(latents).shape == (1, 3, frames, 16, 24)
+    handle.remove()
+    assert len(seen) == pieces
+    feature = teacher.features(latents, ("up_blocks.0",))["up_blocks.0"]
+    assert torch.equal(feature, torch.cat(seen, dim=2))
+    assert feature.shape[2] == (2 * num_latents if num_latents % 2 == 0 else 2 * num_latents - 1)
+    assert teacher.encode(random_video(frames, 16, 24)).shape[2] == num_latents == teacher.spec.num_latents(frames)
+
+
+def test_cogvideox_takes_the_first_latent_otherwise_when_their_number_is_odd(tmp_path: Path) -> None:
+    teacher = open_small("cogvideox", tmp_path)
+    latents = random_latents(teacher.spec, 6)
+    even, odd = teacher.decode(latents), teacher.decode(latents[:, :, :5])
+    assert float((even[:, :, :17] - odd).abs().max()) > 0.1
+    assert torch.equal(teacher.decode(latents[:, :, :3]), odd[:, :, :9])
+    assert torch.equal(teacher.decode(latents[:, :, :4]), even[:, :, :16])
+
+
+# LTX-Video and LTX-2
+
+
+def test_ltx_that_adds_noise_decodes_alike_each_time(tmp_path: Path) -> None:
+    teacher = open_small("ltx", tmp_path, **LTX_TOLD_A_NOISE_LEVEL)
+    original = open_original("ltx", tmp_path / "ltx")
+    assert (teacher.spec.temporal, teacher.spec.spatial, teacher.spec.causal) == (8, 32, False)
+    latents, level = random_latents(teacher.spec, 3), torch.tensor([0.05])
+    torch.manual_seed(1)
+    frames = teacher.decode(latents)
+    torch.manual_seed(2)
+    assert torch.equal(teacher.decode(latents), frames) and frames.shape == (1, 3, 17, 64, 96)
+    by_seed = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        by_seed.append(original.decode(latents, level).sample.clamp(-1, 1))
+    assert torch.equal(frames, by_seed[0])
+    assert float((frames - by_seed[1]).abs().max()) > 0.02, "there is noise in it"
+    torch.manual_seed(0)
+    assert float((original.decode(latents, 10 * level).sample - frames).abs().max()) > 0.02, "the level counts"
+    check_truncated(teacher, latents)
+    assert torch.equal(teacher.decode(latents), frames)
+    grids = [(tap.channels, tap.temporal, tap.spatial) for tap in teacher.taps.values()]
+    assert grids == [(128, 1, 1), (64, 2, 2), (32, 4, 4), (16, 8, 8)]
+
+
+def test_ltx_that_is_told_a_level_keeps_its_end_after_an_error(tmp_path: Path) -> None:
+    teacher = open_small("ltx", tmp_path, **LTX_TOLD_A_NOISE_LEVEL)
+    latents = random_latents(teacher.spec, 2)
+    frames, before = teacher.decode(latents), [(name, id(module)) for name, module in teacher.model.named_modules()]
+    with pytest.raises(RuntimeError, match="channels"):
+        teacher.features(latents[:, 1:], ("mid_block",))
+    assert [(name, id(module)) for name, module in teacher.model.named_modules()] == before
+    assert torch.equal(teacher.decode(latents), frames)
+
+
+def test_ltx_with_other_downsampling(tmp_path: Path) -> None:
+    """The encoder of 0.9.5 refines space and time in different blocks; no noise any more."""
+    teacher = open_small("ltx", tmp_path, **LTX_WITHOUT_NOISE)
+    video = random_video(17, 64, 96)
+    latents = teacher.encode(video)
+    assert latents.shape == (1, 128, 3, 2, 3) == (1, *teacher.spec.latent_shape(17, 64, 96))
+    assert teacher.decode(latents).shape == video.shape
+    original = open_original("ltx", tmp_path / "ltx")
+    assert torch.equal(teacher.decode(latents), original.decode(latents, torch.tensor([0.05])).sample.clamp(-1, 1))
+    check_truncated(teacher, latents)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("name", ["ltx", "ltx2"])
+def test_ltx_is_causal_as_its_configuration_says(name: str, causal: bool, tmp_path: Path) -> None:
+    teacher = open_small(name, tmp_path, decoder_causal=causal)
+    assert teacher.spec.causal is causal
+    latents = random_latents(teacher.spec, 4)
+    whole, part = teacher.decode(latents), teacher.decode(latents[:, :, :2])
+    difference = float((whole[:, :, :9] - part).abs().max())
+    assert difference < 1e-4 if causal else difference > 1e-2
+    check_truncated(teacher, latents)
+
+
+def test_ltx2_with_other_upsampling(tmp_path: Path) -> None:
+    """Space and time may be refined in different blocks; compression is what they make together."""
+    changes = {
+        "decoder_block_out_channels": (32, 64, 128, 256),
+        "decoder_layers_per_block": (1, 1, 1, 1, 1),
+        "decoder_inject_noise": False,
+        "decoder_spatio_temporal_scaling": (True, True, True, True),
+        "upsample_type": ("spatiotemporal", "temporal", "spatial", "spatiotemporal"),
+        "upsample_residual": (True, False, False, True),
+        "upsample_factor": (2, 2, 2, 2),
+    }
+    teacher = open_small("ltx2", tmp_path, **changes)
+    video = random_video(9, 64, 96)
+    assert (teacher.spec.temporal, teacher.spec.spatial) == (8, 32)
+    assert teacher.decode(teacher.encode(video)).shape == video.shape
+    grids = [(tap.temporal, tap.spatial) for tap in teacher.taps.values()]
+    assert grids == [(1, 1), (2, 2), (4, 2), (4, 4), (8, 8)]
+    check_truncated(teacher, teacher.encode(video))
+
+
+# The others
+
+
+def test_mochi_drops_the_first_frames_only_at_its_end(tmp_path: Path) -> None:
+    teacher = open_small("mochi", tmp_path)
+    original = open_original("mochi", tmp_path / "mochi")
+    original.drop_last_temporal_frames = False
+    latents = random_latents(teacher.spec, 3)
+    seen: dict[str, Tensor] = {}
+    for name in teacher.tap_names:
+        module = original.decoder.get_submodule(name)
+        module.register_forward_hook(lambda *call, name=name: seen.update({name: call[2][0]}))
+    everything = original.decode(latents).sample
+    assert everything.shape[2] == 18 and torch.equal(teacher.decode(latents), everything[:, :, 5:].clamp(-1, 1))
+    features = teacher.features(latents, teacher.tap_names)
+    for name, per_latent in zip(teacher.tap_names, (1, 3, 6, 6), strict=True):
+        assert seen[name].shape[2] == 3 * per_latent
+        assert torch.equal(features[name], seen[name][:, :, per_latent - 1 :]), name
+
+
+def test_wan22_unpatchifies_after_its_decoder(tmp_path: Path) -> None:
+    teacher = open_small("wan2.2", tmp_path)
+    config = json.loads((tmp_path / "wan2.2" / "config.json").read_text())
+    assert (config["patch_size"], config["out_channels"], teacher.spec.spatial) == (2, 12, 16)
+    assert [(tap.temporal, tap.spatial) for tap in teacher.taps.values()] == [(1, 1), (2, 2), (4, 4), (4, 8), (4, 8)]
+    assert float(teacher.decode(10 * random_latents(teacher.spec, 2)).abs().max()) <= 1
+
+
+def test_one_latent_frame_of_video_dc_ae_is_a_single_frame(tmp_path: Path) -> None:
+    """As published. The spec speaks of 4n frames, which holds from two latent frames on."""
+    teacher = open_small("video-dc-ae", tmp_path)
+    assert teacher.spec.num_frames(1) == 4
+    assert teacher.encode(random_video(4, 64, 64)).shape[2] == 1
+    assert teacher.decode(random_latents(teacher.spec, 1)).shape[2] == 1
+    for num_latents in (2, 3):
+        frames = teacher.spec.num_frames(num_latents)
+        assert teacher.decode(random_latents(teacher.spec, num_latents)).shape[2] == frames == 4 * num_latents

@@ -1,0 +1,102 @@
+"""The published teachers at full size, on the meta device: nothing of it takes memory or weights."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_teachers import CONFIGS, make_weights, random_latents
+
+from nas.teachers import Teacher, list_releases, load_teacher, without_weights
+from nas.teachers.weights import WeightFiles
+
+RELEASES = {release.name: release for release in list_releases()}
+
+PARAMETERS = {
+    "cogvideox": 123_368_451,
+    "cosmos": 62_738_560,
+    "hunyuan": 146_136_067,
+    "hunyuan1.5": 871_309_571,
+    "ltx": 238_789_296,
+    "ltx2": 528_380_720,
+    "mochi": 362_526_595,
+    "video-dc-ae": 239_022_211,
+    "wan": 73_295_331,
+    "wan-tiny": 1_550_739,
+    "wan2.2": 555_049_228,
+}
+"""Of the decoders."""
+
+TAP_CHANNELS = {
+    "cogvideox": (512, 512, 256, 256, 128),
+    "hunyuan": (512, 512, 512, 256, 128),
+    "ltx": (512, 512, 512, 256, 128),
+    "wan": (384, 192, 192, 96, 96),
+    "wan2.2": (1024, 1024, 1024, 512, 256),
+}
+"""From the widths in the configurations."""
+
+
+@pytest.fixture(params=sorted(RELEASES))
+def full_size(request: pytest.FixtureRequest) -> Teacher:
+    """Each of the teachers in turn."""
+    return without_weights(RELEASES[request.param])
+
+
+def with_statistics(teacher: Teacher, folder: Path) -> Teacher:
+    """The same with made-up statistics of its latents, from where that teacher takes them."""
+    channels = RELEASES[teacher.name].latents.channels
+    file = folder / "statistics.safetensors"
+    save_file({"latents_mean": torch.zeros(channels), "latents_std": torch.ones(channels)}, file)
+    config: dict[str, Any] = dict(teacher.weights.config)
+    if teacher.class_name == "AutoencoderKLWan":
+        config |= {"latents_mean": [0.0] * channels, "latents_std": [1.0] * channels}
+    return type(teacher)(teacher.name, "", "", WeightFiles(file, config), "meta")
+
+
+def test_every_published_teacher_is_listed() -> None:
+    assert set(PARAMETERS) == set(RELEASES) == set(CONFIGS)
+
+
+def test_decoders_have_their_published_size(full_size: Teacher) -> None:
+    assert full_size.decoder_parameters == PARAMETERS[full_size.name]
+    assert RELEASES[full_size.name].decoder_parameters == PARAMETERS[full_size.name]
+    assert all(parameter.is_meta for parameter in full_size.skeleton.parameters())
+    assert full_size.class_name == CONFIGS[full_size.name][0] == type(full_size.skeleton).__name__
+
+
+def test_where_a_configuration_is_not_the_default_the_table_says_so(full_size: Teacher) -> None:
+    release = RELEASES[full_size.name]
+    assert release.note or not release.config
+    assert {name for name in ("cogvideox", "ltx2", "wan2.2") if RELEASES[name].note} == {"cogvideox", "ltx2", "wan2.2"}
+
+
+def test_wan22_is_configured_as_published() -> None:
+    published = {
+        "base_dim": 160,
+        "decoder_base_dim": 256,
+        "z_dim": 48,
+        "is_residual": True,
+        "patch_size": 2,
+        "in_channels": 12,
+        "out_channels": 12,
+    }
+    assert published.items() <= RELEASES["wan2.2"].config.items()
+
+
+def test_frames_and_taps_are_those_of_the_small_instances(full_size: Teacher, tmp_path: Path) -> None:
+    """The small ones stand for the published ones: same class, same grids, same stages."""
+    small = load_teacher(full_size.name, make_weights(full_size.name, tmp_path / "small"))
+    teacher, latents = with_statistics(full_size, tmp_path), RELEASES[full_size.name].latents
+    assert (teacher.spec.channels, teacher.spec.spatial) == (latents.channels, latents.spatial)
+    assert (teacher.spec.temporal, teacher.spec.frame_rule) == (latents.temporal, latents.frame_rule)
+    if teacher.name != "ltx2":  # the class's default is causal, what was published is not
+        assert teacher.spec.causal == latents.causal
+    for num_latents in (2, 3):
+        frames = teacher.skeleton_decoding()(random_latents(latents, num_latents, 2, 3).to("meta"))
+        assert frames.shape == (1, 3, latents.num_frames(num_latents), 2 * latents.spatial, 3 * latents.spatial)
+    grids = {name: (tap.temporal, tap.spatial) for name, tap in teacher.taps.items()}
+    assert grids == {name: (tap.temporal, tap.spatial) for name, tap in small.taps.items()}
+    if teacher.name in TAP_CHANNELS:
+        assert tuple(tap.channels for tap in teacher.taps.values()) == TAP_CHANNELS[teacher.name]
