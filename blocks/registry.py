@@ -130,7 +130,9 @@ def _check_config(name: str, cls: type[Block]) -> None:
     if not cast(Any, config).__dataclass_params__.frozen or "__dataclass_params__" not in config.__dict__:
         raise ValueError(f"{name}: Config must be decorated with @dataclass(frozen=True)")
     if config.name:
-        raise ValueError(f"{name}: Config belongs to '{config.name}': give this part its own, a subclass will do")
+        raise ValueError(
+            f"{name}: the class needs its own nested `class Config(BlockConfig)`, this one is that of '{config.name}'"
+        )
     plain = [field.name for field in dataclasses.fields(config) if "choices" not in field.metadata]
     if plain:
         raise ValueError(f"{name}: declare option '{plain[0]}' with choice(...), so that it is searched and tested")

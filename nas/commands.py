@@ -5,9 +5,10 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nas.errors import UserError
 
@@ -26,6 +27,16 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As usual, but a value such as -5ms is one, not an unknown option."""
+        joined: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            if re.match(r"-\.?\d", word) and joined and re.fullmatch(r"--[\w-]+", joined[-1]):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return super().parse_args(joined, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with exit status 2."""

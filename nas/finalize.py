@@ -4,6 +4,7 @@ python -m nas.finalize
 """
 
 import argparse
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from nas.commands import NothingFeasibleError, Parser, positive_int, run_command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = " ".join(["python -m nas.finalize", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join(["python", "-m", "nas.finalize", *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: finalize(arguments), continue_with=command)
 
 

@@ -112,7 +112,7 @@ def open_run(settings: RunSettings, folder: Path | None) -> tuple[Run, bool]:
             name = differing[0]
             flag = _FLAGS.get(name, f"--{name}")
             raise UserError(
-                f"{folder} was made with {flag} {getattr(run.settings, name)}, not {getattr(settings, name)}: "
+                f"{folder} was made with {flag} {_written(run.settings, name)}, not {_written(settings, name)}: "
                 f"use the same value or another --run folder"
             )
         return run, True
@@ -167,6 +167,13 @@ def _differences(one: RunSettings, other: RunSettings) -> list[str]:
     return [name for name in plain if plain[name] != wanted[name]]
 
 
+def _written(settings: RunSettings, name: str) -> str:
+    """A setting as it was written on the command line."""
+    if name in ("height", "width"):
+        return f"{settings.height}x{settings.width}"
+    return settings.budget if name == "budget_ms" else str(getattr(settings, name))
+
+
 def _new_folder(settings: RunSettings) -> Path:
     stem = f"{settings.teacher}-{settings.budget}-{datetime.now(UTC):%m%d}"
     for suffix in ("", *(f"-{count}" for count in range(2, 1000))):
@@ -183,7 +190,15 @@ def _create(folder: Path, settings: RunSettings) -> Run:
         "settings": asdict(settings),
         "versions": versions(),
     }
-    with disk_errors("cannot create the run folder"):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", data)
+    existed = folder.exists()
+    try:
+        with disk_errors(f"cannot create the run folder {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "config.json", data)
+    except FileNotFoundError as error:
+        raise UserError(f"no folder can be made at {folder}: choose another --run") from error
+    except UserError:
+        if not existed and folder.exists():
+            folder.rmdir()
+        raise
     return Run(folder, settings)

@@ -5,6 +5,7 @@ python -m nas.search --teacher wan-tiny --latency-budget 30ms
 
 import argparse
 import re
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ _USUAL_FRAMES = 17
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = " ".join(["python -m nas.search", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join(["python", "-m", "nas.search", *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: search(arguments), continue_with=command)
 
 
@@ -44,6 +45,7 @@ def search(arguments: argparse.Namespace) -> None:
     from nas.latency import open_device
     from nas.recipes import frames_per_clip, short_targets
     from nas.runs import open_run
+    from nas.study import database_errors
     from nas.targets import open_targets
     from nas.teachers import load_teacher, published_latents
     from search_spaces import SEARCH_SPACES
@@ -51,7 +53,7 @@ def search(arguments: argparse.Namespace) -> None:
     console = show.make_console()
     if arguments.space not in SEARCH_SPACES:
         raise unknown_name("search space", arguments.space, SEARCH_SPACES)
-    device = open_device(arguments.device)
+    device, limits = open_device(arguments.device), _limits(arguments)
     # Weights take a while; whether the decode fits the teacher is known from its publication.
     workload = _workload(arguments, published_latents(arguments.teacher))
     settings = _settings(arguments, workload)
@@ -72,7 +74,8 @@ def search(arguments: argparse.Namespace) -> None:
         with show.progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
             announce = partial(show.say, console, "targets")
             targets = open_targets(teacher, clips, short_targets(teacher), progress=advance, announce=announce)
-        run_trials(console, run, targets, space, device, workload, _limits(arguments))
+        with database_errors(run.folder):
+            run_trials(console, run, targets, space, device, workload, limits)
 
 
 def run_trials(
@@ -110,7 +113,7 @@ def run_trials(
     show.say(console, "trials", table.counts())
     show.say(console, "front", front_line(found))
     show.say(console, "saved", str(run.folder))
-    show.say(console, "next", f"python -m nas.finalize {run.folder}")
+    show.say(console, "next", shlex.join(["python", "-m", "nas.finalize", str(run.folder)]))
 
 
 def make_parser() -> Parser:

@@ -9,12 +9,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, cast
 
 import optuna
+import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.distillation import DivergedError
+from nas.errors import UserError
 from nas.latency import LatencyRecord
 from search_spaces import PRESETS, DecoderConfig, LatentSpec, SearchSpace, adapt
 
@@ -105,9 +108,26 @@ def open_study(storage_url: str, seed: int, *, warmup_steps: int) -> optuna.Stud
 
 
 def load_study(storage_url: str) -> optuna.Study:
-    """The study in this database, to read."""
+    """The study in this database, to read; UserError if there is none yet."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.load_study(study_name=STUDY_NAME, storage=optuna.storages.RDBStorage(storage_url))
+    try:
+        return optuna.load_study(study_name=STUDY_NAME, storage=optuna.storages.RDBStorage(storage_url))
+    except KeyError as error:
+        raise UserError(f"{storage_url} holds no study yet: run the same python -m nas.search again first") from error
+
+
+@contextmanager
+def database_errors(folder: Path) -> Iterator[None]:
+    """Turn a database that cannot be written (a full disk, mostly) into a UserError with the database's own reason."""
+    try:
+        yield
+    except (sqlalchemy.exc.OperationalError, optuna.exceptions.StorageInternalError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(
+            f"cannot write the study in {folder}: {cause}: free space or choose another folder, then run it again"
+        ) from error
 
 
 def run_study(

@@ -162,7 +162,7 @@ def test_impossible_budget_names_the_fastest(tmp_path: Path) -> None:
 
 def test_time_limit_stops_between_candidates(tmp_path: Path) -> None:
     study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
-    run_study(study, SPACE, LATENTS, 12.0, StudyLimits(1000, seconds=1.5), Arithmetic(), lambda outcome: None)
+    run_study(study, SPACE, LATENTS, 12.0, StudyLimits(1000, seconds=5), Arithmetic(), lambda outcome: None)
     assert 0 < trained_count(study) < 1000
 
 

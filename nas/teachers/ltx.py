@@ -44,7 +44,7 @@ class LTXVideoTeacher(Teacher):
         timestep = None
         if self.timestep_conditioned:
             timestep = torch.full((latents.shape[0],), _DECODE_TIMESTEP, dtype=latents.dtype, device=latents.device)
-        with torch.random.fork_rng(enabled=latents.device.type != "meta"):
+        with torch.random.fork_rng(devices=[latents.device] if latents.device.type == "cuda" else []):
             torch.manual_seed(0)
             frames: Tensor = model.decode(latents, timestep, return_dict=False)[0]
         return frames
