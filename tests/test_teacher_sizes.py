@@ -93,9 +93,8 @@ def test_frames_and_taps_are_those_of_the_small_instances(full_size: Teacher, tm
     assert (teacher.spec.temporal, teacher.spec.frame_rule) == (latents.temporal, latents.frame_rule)
     if teacher.name != "ltx2":  # the class's default is causal, what was published is not
         assert teacher.spec.causal == latents.causal
-    for num_latents in (2, 3):
-        frames = teacher.skeleton_decoding()(random_latents(latents, num_latents, 2, 3).to("meta"))
-        assert frames.shape == (1, 3, latents.num_frames(num_latents), 2 * latents.spatial, 3 * latents.spatial)
+    frames = teacher.skeleton_decoding()(random_latents(latents, 2, 2, 3).to("meta"))
+    assert frames.shape == (1, 3, latents.num_frames(2), 2 * latents.spatial, 3 * latents.spatial)
     grids = {name: (tap.temporal, tap.spatial) for name, tap in teacher.taps.items()}
     assert grids == {name: (tap.temporal, tap.spatial) for name, tap in small.taps.items()}
     if teacher.name in TAP_CHANNELS:

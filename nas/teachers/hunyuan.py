@@ -10,7 +10,7 @@ from search_spaces import LatentSpec
 
 
 class HunyuanVideo15Teacher(Teacher):
-    """diffusers' AutoencoderKLHunyuanVideo15: the whole clip at once, causal but for its norms."""
+    """diffusers' AutoencoderKLHunyuanVideo15: the whole clip at once, causal; one clip at a time."""
 
     class_name = "AutoencoderKLHunyuanVideo15"
 
@@ -27,7 +27,7 @@ class HunyuanVideo15Teacher(Teacher):
 
 
 class HunyuanVideoTeacher(HunyuanVideo15Teacher):
-    """diffusers' AutoencoderKLHunyuanVideo, in one piece.
+    """diffusers' AutoencoderKLHunyuanVideo, in one piece; its convolutions are causal, its norms run over time.
 
     By default the class cuts clips into overlapping pieces of 16 frames and blends them, which is not what the model
     makes of a clip: switched off.
