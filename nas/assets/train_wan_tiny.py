@@ -167,7 +167,7 @@ def fast() -> torch.autocast:
 
 def loss_between(prediction: Tensor, target: Tensor) -> Tensor:
     """L1, squared error, and L1 of the differences between neighbours in time, height and width."""
-    loss = functional.l1_loss(prediction, target) + 4 * functional.mse_loss(prediction, target)
+    loss = functional.l1_loss(prediction, target) + 10 * functional.mse_loss(prediction, target)
     gradients = (functional.l1_loss(prediction.diff(dim=axis), target.diff(dim=axis)) for axis in (2, 3, 4))
     return loss + 0.2 * torch.stack(list(gradients)).sum()
 
