@@ -111,7 +111,8 @@ class TimeContext:
                 raise ValueError("the state has too few tensors: it is of another decoder")
             longer = torch.cat([self._past.pop(0), x], dim=dim)
         if self._streaming:
-            self._future.append(longer.narrow(dim, longer.shape[dim] - frames, frames).detach())
+            # A copy: a view would keep all frames of the chunk alive until the next one.
+            self._future.append(longer.narrow(dim, longer.shape[dim] - frames, frames).detach().clone())
         return longer
 
 
