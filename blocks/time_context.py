@@ -15,6 +15,13 @@ TemporalMode = Literal["causal", "bidirectional"]
 State = tuple[Tensor, ...]
 
 
+def time_padding(kernel_size: int, mode: TemporalMode) -> tuple[int, int]:
+    """Frames before and after the current one that a convolution in time sees."""
+    extra = kernel_size - 1
+    before = extra if mode == "causal" else extra // 2
+    return before, extra - before
+
+
 class TimeContext:
     """One pass of a decoder over a clip or over a chunk of a stream.
 
@@ -66,7 +73,7 @@ class TimeContext:
         if self.mode == "causal":
             return self._with_past(x, extra, dim=2)
         first, last = x[:, :, :1], x[:, :, -1:]
-        before, after = extra // 2, extra - extra // 2
+        before, after = time_padding(kernel_size, self.mode)
         return torch.cat([first] * before + [x] + [last] * after, dim=2)
 
     def previous(self, x: Tensor) -> Tensor:

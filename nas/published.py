@@ -125,7 +125,7 @@ def _part_name(config: DecoderConfig, stage: int, part: int, middle: int, tensor
         before += 1
     if config.stages[stage].upsampler is not None:
         if part == before:
-            return f"up_blocks.{stage}.upsamplers.0.conv.{tensor}"
+            return f"up_blocks.{stage}.upsamplers.0.{tensor}"
         before += 1
     return f"up_blocks.{stage}.resnets.{part - before}.{tensor}"
 

@@ -42,7 +42,7 @@ def turbo_vaed(
                 width=width,
                 depth=depth,
                 block=_part("dense_conv3d", kernel_size=3, activation="relu"),
-                upsampler=_part("decoupled_pixel_shuffle3d", kernel_size=3),
+                upsampler=_part("decoupled_pixel_shuffle3d", expansion="dense"),
                 temporal_factor=2 if index in temporal_stages else 1,
                 spatial_factor=2,
                 transition=_part("dense_conv3d", kernel_size=3) if width != widths[index - 1] else None,
