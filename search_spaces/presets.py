@@ -1,11 +1,13 @@
 """Published decoders as configs (Turbo-VAED, arXiv 2508.09136), and the same designs for other latents."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from blocks import get_block
 from blocks.registry import BlockConfig
 from search_spaces.config import DecoderConfig, StageConfig
 from search_spaces.latent_spec import LatentSpec
+from search_spaces.stage_groups import Group, group_stages
 
 _HUNYUAN = LatentSpec(channels=16, spatial=8, temporal=4)
 _COGVIDEOX = LatentSpec(channels=16, spatial=8, temporal=4)  # the published student gives 4(n-1)+1 frames for any n
@@ -80,33 +82,63 @@ def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) ->
     """The same design for other latents, and all its widths divided by `width_divisor` (not below 16).
 
     The head keeps its share of the upsampling as far as the stages can still refine time often enough: stages are left
-    out from the output's end, or the head upsamples more. The first upsampling stages refine time, too.
+    out from the output's end, or the head upsamples more. The stages that refine time do so here too, where that is too
+    few the first others.
     The result is causal if the teacher is.
     """
     steps, in_time = latents.spatial_doublings, latents.temporal_steps
-    published = [stage for stage in config.stages if stage.upsampler is not None]
+    first, *doublings = group_stages(config.stages)
     upsampling = max(steps - (config.head_factor.bit_length() - 1), len(in_time))
-    upsampling = min(upsampling, len(published), steps)
+    upsampling = min(upsampling, len(doublings), steps)
     if upsampling < len(in_time):
         raise ValueError(
-            f"{len(published)} upsampling stages cannot make {latents.temporal}x in time "
+            f"{len(doublings)} upsampling stages cannot make {latents.temporal}x in time "
             f"and {latents.spatial}x in space"
         )
     head_factor = latents.spatial // 2**upsampling
-    stages = [_narrower(config.stages[0], width_divisor, 1)]
-    for index, stage in enumerate(published[:upsampling]):
-        # A head that shuffles pixels needs four channels at least where it ends.
-        least = 4 * head_factor**2 if index == upsampling - 1 and head_factor > 1 else 1
-        stages.append(_narrower(stage, width_divisor, in_time[index] if index < len(in_time) else 1, least))
+    kept = doublings[:upsampling]
+    # A head that shuffles pixels needs four channels at least where it ends.
+    least = [1] * (upsampling - 1) + [4 * head_factor**2 if head_factor > 1 else 1]
+    stages = [_narrower(stage, width_divisor) for stage in first]
+    for group, factor, width in zip(kept, _temporal_factors(kept, in_time), least, strict=True):
+        stages += _adapt_group(group, width_divisor, factor, width)
     return DecoderConfig(
         latents=latents,
         stem=config.stem,
         stages=tuple(stages),
-        head=_part("conv3d_head") if head_factor == 1 else _part("staged_pixel_shuffle_head"),
+        head=_adapt_head(config.head, head_factor),
         temporal_mode="causal" if latents.causal else "bidirectional",
     )
 
 
-def _narrower(stage: StageConfig, divisor: int, temporal_factor: int, least: int = 1) -> StageConfig:
-    width = max(stage.width // divisor, min(stage.width, _SMALLEST_WIDTH), least)
-    return replace(stage, width=width, temporal_factor=temporal_factor)
+def _temporal_factors(groups: Sequence[Group], steps: Sequence[int]) -> list[int]:
+    """Each group's factor in time: the steps go to those that had one, then to the first others."""
+    by_preference = sorted(range(len(groups)), key=lambda index: all(s.temporal_factor == 1 for s in groups[index]))
+    chosen = sorted(by_preference[: len(steps)])
+    return [dict(zip(chosen, steps, strict=True)).get(index, 1) for index in range(len(groups))]
+
+
+def _adapt_group(group: Group, divisor: int, temporal_factor: int, least: int) -> Group:
+    """The group with this factor in time, which a stage for time alone takes if there is one."""
+    apart = group[0].spatial_factor == 1
+    if apart and temporal_factor == 1:
+        group, apart = (replace(group[1], transition=group[0].transition), *group[2:]), False
+    factors = [temporal_factor] + [1] * (len(group) - 1)
+    stages = [
+        replace(_narrower(stage, divisor, least if stage.width == group[-1].width else 1), temporal_factor=factor)
+        for stage, factor in zip(group, factors, strict=True)
+    ]
+    return tuple(stages)
+
+
+def _adapt_head(head: BlockConfig, factor: int) -> BlockConfig:
+    """The same head, if it has this factor, else its nearest of kin."""
+    if factor > 1 and head.name == "conv3d_head":
+        return _part("staged_pixel_shuffle_head")
+    if factor == 1 and head.name == "staged_pixel_shuffle_head":
+        return _part("conv3d_head")
+    return head
+
+
+def _narrower(stage: StageConfig, divisor: int, least: int = 1) -> StageConfig:
+    return replace(stage, width=max(stage.width // divisor, min(stage.width, _SMALLEST_WIDTH), least))

@@ -1,15 +1,16 @@
 """SearchSpace: which decoders a study may propose for given latents, and the walk that proposes one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from math import comb, prod
+from math import prod
 from typing import Any, Protocol
 
 from blocks import BlockConfig, get_block
 from blocks.registry import Option
 from search_spaces.config import DecoderConfig, StageConfig
 from search_spaces.latent_spec import LatentSpec
+from search_spaces.stage_groups import Group, group_stages
 
 
 class Chooser(Protocol):
@@ -40,7 +41,11 @@ class SearchSpace:
     """By resolution; the last one serves all finer ones too."""
     upsamplers: tuple[str, ...]
     heads: tuple[str, ...]
-    """For what the stages leave of the upsampling; "conv3d_head" only where nothing is left."""
+    """Where the stages leave upsampling to the head."""
+    plain_heads: tuple[str, ...]
+    """Where they leave nothing."""
+    middles: tuple[str, ...] = ()
+    """What may come once after the first block; a decoder without is always offered, too."""
     shortcuts: tuple[str, ...] = ()
     """What may run beside the whole decoder; a decoder without is always offered, too."""
     largest_head_factor: int = 4
@@ -55,10 +60,10 @@ class SearchSpace:
         layout = str(chooser.suggest_categorical(_temporal_name(upsampling), _temporal_layouts(upsampling, latents)))
         in_time = dict(zip((int(index) for index in layout.split(",") if index), latents.temporal_steps, strict=True))
         head_factor = latents.spatial // 2**upsampling
-        stages = []
-        for index in range(upsampling + 1):
-            unit = _width_unit(index, upsampling, head_factor)
-            stages.append(self._suggest_stage(chooser, index, unit, in_time.get(index, 1)))
+        stages = self._suggest_first(chooser, _width_unit(0, upsampling, head_factor))
+        for index in range(1, upsampling + 1):
+            unit, factor = _width_unit(index, upsampling, head_factor), in_time.get(index, 1)
+            stages += self._suggest_doubling(chooser, index, unit, factor, stages[-1].width)
         return DecoderConfig(
             latents=latents,
             stem=_suggest_part(chooser, "stem", self.stems),
@@ -84,12 +89,14 @@ class SearchSpace:
         total, shortcuts = 0, 1 + _count_parts(self.shortcuts)
         for upsampling in self._upsampling_counts(latents):
             head_factor = latents.spatial // 2**upsampling
-            stages = (
-                len(self._widths(index, _width_unit(index, upsampling, head_factor))) * self._stage_size(index)
-                for index in range(upsampling + 1)
-            )
-            ends = _count_parts(self.stems) * _count_parts(self._heads(head_factor))
-            total += comb(upsampling, len(latents.temporal_steps)) * ends * prod(stages) * shortcuts
+            ends = _count_parts(self.stems) * _count_parts(self._heads(head_factor)) * shortcuts
+            for layout in _temporal_layouts(upsampling, latents):
+                in_time = layout.split(",")
+                total += ends * prod(
+                    len(self._widths(index, _width_unit(index, upsampling, head_factor)))
+                    * self._stage_size(index, str(index) in in_time)
+                    for index in range(upsampling + 1)
+                )
         return total
 
     def _level(self, index: int) -> Level:
@@ -108,8 +115,45 @@ class SearchSpace:
         least = 4 * unit if unit > 1 else 1
         return [width for width in self._level(index).widths if width % unit == 0 and width >= least]
 
-    def _heads(self, head_factor: int) -> list[str]:
-        return [name for name in self.heads if (name == "conv3d_head") == (head_factor == 1)]
+    def _heads(self, head_factor: int) -> tuple[str, ...]:
+        return self.plain_heads if head_factor == 1 else self.heads
+
+    def _suggest_first(self, chooser: Chooser, unit: int) -> Group:
+        """At the latents' resolution: blocks, with or without a middle after the first."""
+        stage = self._suggest_blocks(chooser, 0, unit)
+        if not self.middles or not chooser.suggest_categorical("has_middle", [False, True]):
+            return (stage,)
+        middle = _suggest_part(chooser, "middle", self.middles)
+        group = (replace(stage, depth=1), StageConfig(width=stage.width, depth=1, block=middle))
+        return group if stage.depth == 1 else (*group, replace(stage, depth=stage.depth - 1))
+
+    def _suggest_doubling(
+        self, chooser: Chooser, index: int, unit: int, temporal_factor: int, width_before: int
+    ) -> Group:
+        """One step up in resolution. The width is changed by the upsampler, by a block before it or by one after it."""
+        last, prefix = self._suggest_blocks(chooser, index, unit), f"stage{index}"
+        change = chooser.suggest_categorical(_change_name(prefix, last.depth), _changes(last.depth))
+        upsampler = _suggest_part(chooser, f"{prefix}.upsampler", self.upsamplers, prefix)
+        apart = temporal_factor > 1 and chooser.suggest_categorical(f"{prefix}.apart", [False, True])
+        after = change == "block"
+        # As in Wan's decoder the upsampler halves the width where a block sets it afterwards.
+        scaled = replace(last, width=width_before // 2, depth=0) if after else last
+        transition = get_block(last.block.name).Config() if change == "transition" else None
+        finer = replace(scaled, upsampler=upsampler, spatial_factor=2)
+        if apart:
+            in_time = replace(scaled, depth=0, upsampler=upsampler, temporal_factor=temporal_factor)
+            group: Group = replace(in_time, transition=transition), finer
+        else:
+            group = (replace(finer, temporal_factor=temporal_factor, transition=transition),)
+        return (*group, last) if after else group
+
+    def _suggest_blocks(self, chooser: Chooser, index: int, unit: int) -> StageConfig:
+        level, prefix = self._level(index), f"stage{index}"
+        return StageConfig(
+            block=_suggest_part(chooser, f"{prefix}.block", level.blocks, prefix),
+            width=_choose_int(chooser, _width_name(index, unit), self._widths(index, unit)),
+            depth=_choose_int(chooser, f"{prefix}.depth", level.depths),
+        )
 
     def _suggest_shortcut(self, chooser: Chooser) -> BlockConfig | None:
         has_one = self.shortcuts and chooser.suggest_categorical("has_shortcut", [True, False])
@@ -136,10 +180,14 @@ class SearchSpace:
             transition=get_block(block.name).Config() if transition else None,
         )
 
-    def _stage_size(self, index: int) -> int:
+    def _stage_size(self, index: int, refines_time: bool) -> int:
+        """Walks through one stage, widths aside."""
         level = self._level(index)
-        blocks = len(level.depths) * _count_parts(level.blocks)
-        return blocks if index == 0 else blocks * 2 * _count_parts(self.upsamplers)
+        blocks = _count_parts(level.blocks)
+        if index == 0:
+            return len(level.depths) * blocks * (1 + _count_parts(self.middles))
+        changes = sum(len(_changes(depth)) for depth in level.depths)
+        return changes * blocks * _count_parts(self.upsamplers) * (2 if refines_time else 1)
 
 
 class _Recorder:
@@ -160,29 +208,42 @@ class _Recorder:
 
 def _describe(config: DecoderConfig) -> dict[str, Option]:
     """Every choice that a config embodies, by the names that `suggest` uses."""
-    upsampling = len(config.stages) - 1
+    first, *doublings = group_stages(config.stages)
+    upsampling = len(doublings)
     values: dict[str, Option] = {
         "upsampling_stages": upsampling,
         _temporal_name(upsampling): ",".join(
-            str(i) for i, stage in enumerate(config.stages) if stage.temporal_factor > 1
+            str(index) for index, group in enumerate(doublings, start=1) if any(s.temporal_factor > 1 for s in group)
         ),
+        "has_middle": len(first) > 1,
+        **(_describe_part("middle", first[1].block) if len(first) > 1 else {}),
         **_describe_part("stem", config.stem),
         **_describe_part(_head_name(config.head_factor), config.head),
         "has_shortcut": config.shortcut is not None,
     }
     if config.shortcut is not None:
         values |= _describe_part("shortcut", config.shortcut)
-    for index, stage in enumerate(config.stages):
-        prefix = f"stage{index}"
-        values |= {
-            _width_name(index, _width_unit(index, upsampling, config.head_factor)): stage.width,
-            f"{prefix}.depth": stage.depth,
-            f"{prefix}.transition": stage.transition is not None,
-            **_describe_part(f"{prefix}.block", stage.block, prefix),
-        }
-        if stage.upsampler is not None:
-            values |= _describe_part(f"{prefix}.upsampler", stage.upsampler, prefix)
+    middle = first[1:2]
+    for index, group in enumerate((first, *doublings)):
+        prefix, last = f"stage{index}", group[0] if index == 0 else group[-1]
+        depth = sum(stage.depth for stage in group if stage not in middle) if index == 0 else last.depth
+        unit = _width_unit(index, upsampling, config.head_factor)
+        values |= {_width_name(index, unit): last.width, f"{prefix}.depth": depth}
+        values |= _describe_part(f"{prefix}.block", last.block, prefix)
+        if index > 0:
+            values |= _describe_doubling(group, prefix)
     return values
+
+
+def _describe_doubling(group: Group, prefix: str) -> dict[str, Option]:
+    start, last = group[0], group[-1]
+    change = "transition" if start.transition else "upsampler" if last.upsampler else "block"
+    assert start.upsampler is not None
+    return {
+        _change_name(prefix, last.depth): change,
+        f"{prefix}.apart": start.spatial_factor == 1,
+        **_describe_part(f"{prefix}.upsampler", start.upsampler, prefix),
+    }
 
 
 def _describe_part(name: str, config: BlockConfig, prefix: str | None = None) -> dict[str, Option]:
@@ -211,6 +272,15 @@ def _width_unit(index: int, upsampling: int, head_factor: int) -> int:
 
 def _width_name(index: int, unit: int) -> str:
     return f"stage{index}.width" if unit == 1 else f"stage{index}.width.by{unit}"
+
+
+def _changes(depth: int) -> list[str]:
+    """What may change the width."""
+    return ["upsampler", "transition", "block"] if depth else ["upsampler", "transition"]
+
+
+def _change_name(prefix: str, depth: int) -> str:
+    return f"{prefix}.change" if depth else f"{prefix}.change.shallow"
 
 
 def _head_name(head_factor: int) -> str:

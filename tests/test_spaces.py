@@ -78,7 +78,8 @@ def test_the_spaces_are_found_by_name() -> None:
 
 def test_every_part_is_searched_somewhere() -> None:
     spaces = SEARCH_SPACES.values()
-    named = {name for space in spaces for name in (*space.stems, *space.upsamplers, *space.heads, *space.shortcuts)}
+    named = {name for space in spaces for name in (*space.stems, *space.upsamplers, *space.heads, *space.plain_heads)}
+    named |= {name for space in spaces for name in (*space.middles, *space.shortcuts)}
     named |= {name for space in spaces for level in space.levels for name in level.blocks}
     assert named == set(list_blocks())
 
@@ -148,7 +149,9 @@ def test_size_is_the_number_of_walks(spec: LatentSpec) -> None:
             Level(("dense_conv3d",), widths=(16, 20), depths=(0,)),
         ),
         upsamplers=("nearest_conv3d",),
-        heads=("conv3d_head", "pixel_shuffle_head", "staged_pixel_shuffle_head"),
+        heads=("haar_head", "staged_pixel_shuffle_head"),
+        plain_heads=("conv3d_head",),
+        middles=("frame_attention2d",),
     )
     odometer = Odometer()
     configs = [space.suggest(odometer, spec)]
