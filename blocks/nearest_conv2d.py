@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from einops import rearrange
 from torch import Tensor, nn
 
 from blocks.convolutions import EnlargedConv2d, duplicate_channels, enlarge
 from blocks.registry import Block, BlockConfig, choice, register_block
-from blocks.time_context import TimeContext
+from blocks.time_context import TimeContext, channels_to_frames
 
 
 @register_block("nearest_conv2d", label="near2d", role="upsampler")
@@ -38,7 +37,7 @@ class NearestConv2d(Block):
         """`(b t, c, h, w)` -> `(b t', c', h s, w s)`."""
         steps = self.temporal_factor
         # Pointwise, so it may as well run before the enlargement, on a quarter of the positions.
-        grown = time.drop_leading(rearrange(self.grow(x), "bt (st c) h w -> (bt st) c h w", st=steps), steps - 1)
+        grown = time.drop_leading(channels_to_frames(self.grow(x), steps), steps - 1)
         out: Tensor = self.conv(grown)
         if self.shortcut:
             repeated = time.drop_leading(x.repeat_interleave(steps, dim=0), steps - 1)

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
 from blocks.convolutions import EXPANSIONS, duplicate_channels
 from blocks.registry import Block, BlockConfig, choice, register_block
-from blocks.time_context import TimeContext
+from blocks.time_context import TimeContext, channels_to_frames
 
 
 @register_block("pixel_shuffle2d", label="ps2d", role="upsampler")
@@ -44,7 +43,6 @@ class PixelShuffle2d(Block):
         expanded = self.conv(self.depthwise(x))
         if self.shortcut:
             expanded = expanded + duplicate_channels(x, self.channels)
-        # Whole groups of channels become frames, so that a phone moves contiguous memory.
-        x = rearrange(expanded, "bt (st c) h w -> (bt st) c h w", st=self.temporal_factor)
+        x = channels_to_frames(expanded, self.temporal_factor)
         x = time.drop_leading(x, self.temporal_factor - 1)
         return functional.pixel_shuffle(x, self.spatial_factor)

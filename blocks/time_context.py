@@ -147,3 +147,11 @@ def to_frames(x: Tensor) -> Tensor:
 def to_video(x: Tensor, time: TimeContext) -> Tensor:
     """`(b t, c, h, w)` -> `(b, c, t, h, w)`."""
     return rearrange(x, "(b t) c h w -> b c t h w", b=time.batch)
+
+
+def channels_to_frames(x: Tensor, steps: int) -> Tensor:
+    """`(n, steps c, h, w)` -> `(n steps, c, h, w)`: each group of c channels becomes a frame.
+
+    Nothing moves in memory, and no tensor has a fifth axis, which a rearrangement of named axes would give it.
+    """
+    return x.reshape(-1, x.shape[1] // steps, *x.shape[2:])

@@ -18,7 +18,7 @@ SPACE = SearchSpace(
     stems=("conv3d_stem", "conv2d_stem"),
     levels=(
         Level(_LOW, widths=(64, 96, 128, 192, 256, 384, 512), depths=(1, 2, 3, 4, 5, 7, 9)),
-        Level(_LOW, widths=(48, 64, 96, 128, 192, 256, 384), depths=(1, 2, 3, 4)),
+        Level(_LOW, widths=(32, 48, 64, 96, 128, 192, 256, 384, 512), depths=(1, 2, 3, 4)),
         Level(_HIGH, widths=(16, 24, 32, 48, 64, 96, 128), depths=(1, 2, 3, 4)),
         Level(_HIGH, widths=(12, 16, 24, 32, 48, 64), depths=(0, 1, 2, 3, 4, 5)),
     ),

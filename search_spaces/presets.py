@@ -1,4 +1,4 @@
-"""Published decoders as configs (Turbo-VAED, arXiv 2508.09136), and the same designs for other latents."""
+"""Published decoders as configs: Turbo-VAED exactly, Flash-VAED and TAEHV nearly; and the designs for other latents."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +12,7 @@ from search_spaces.stage_groups import Group, group_stages
 _HUNYUAN = LatentSpec(channels=16, spatial=8, temporal=4)
 _COGVIDEOX = LatentSpec(channels=16, spatial=8, temporal=4)  # the published student gives 4(n-1)+1 frames for any n
 _VIDEO_DC_AE = LatentSpec(channels=128, spatial=32, temporal=4, frame_rule="multiple", causal=False)
+_WAN = LatentSpec(channels=16, spatial=8, temporal=4)
 _LTX = LatentSpec(channels=128, spatial=32, temporal=8, causal=False)
 
 
@@ -63,6 +64,66 @@ def _turbo_vaed_4x8x8(latents: LatentSpec) -> DecoderConfig:
     return turbo_vaed(latents, widths=(512, 256, 32, 16), layers=(9, 4, 4, 5), temporal_stages=(1, 2), patch_size=1)
 
 
+def _flash_vaed_wan() -> DecoderConfig:
+    """Wan 2.1's decoder made depthwise low and narrow high. Differs by norms without weights (there: with), and by a
+    layer norm in the shortcut of the one block that widens.
+    """
+    depthwise = _part("depthwise_separable_conv3d", kernel_size=3)
+    frame_wise, nearest = _part("residual_conv2d"), _part("nearest_conv2plus1d")
+    return DecoderConfig(
+        latents=_WAN,
+        stem=_part("conv3d_stem"),
+        stages=(
+            StageConfig(width=384, depth=1, block=depthwise),
+            StageConfig(width=384, depth=1, block=_part("frame_attention2d")),
+            StageConfig(width=384, depth=4, block=depthwise),
+            StageConfig(192, 0, depthwise, nearest, temporal_factor=2, spatial_factor=2),
+            StageConfig(width=384, depth=3, block=depthwise),
+            StageConfig(24, 3, frame_wise, nearest, temporal_factor=2, spatial_factor=2),
+            StageConfig(12, 3, frame_wise, nearest, spatial_factor=2),
+        ),
+        head=_part("conv3d_head"),
+    )
+
+
+def _flash_vaed_ltx() -> DecoderConfig:
+    """LTX-Video's decoder made the same way. Differs in the last stage, whose block before the upsampler is 2-D (there:
+    3-D), and by a 2-D convolution in the head (there: 3-D).
+    """
+    depthwise, shuffle = _part("depthwise_separable_conv3d", kernel_size=3), _part("pixel_shuffle3d")
+    dense, frame_wise = _part("dense_conv3d"), _part("residual_conv2d")
+    return DecoderConfig(
+        latents=_LTX,
+        stem=_part("conv3d_stem"),
+        stages=(
+            StageConfig(width=512, depth=7, block=depthwise),
+            StageConfig(512, 3, depthwise, shuffle, 2, 2),
+            StageConfig(64, 3, dense, shuffle, 2, 2, transition=dense),
+            StageConfig(32, 4, frame_wise, shuffle, 2, 2, transition=frame_wise),
+        ),
+        head=_part("pixel_shuffle_head"),
+        temporal_mode="bidirectional",
+    )
+
+
+def _taehv_wan() -> DecoderConfig:
+    """TAEHV's taew2_1. Differs by latents that no 3 tanh(x / 3) limits, and by frames in [-1, 1] (there: [0, 1]).
+    Time grows before the enlargement (there: after it, for more multiply-accumulates and the same result).
+    """
+    memory, nearest = _part("memory_conv2d"), _part("nearest_conv2d")
+    return DecoderConfig(
+        latents=_WAN,
+        stem=_part("conv2d_stem"),
+        stages=(
+            StageConfig(width=256, depth=3, block=memory),
+            StageConfig(128, 3, memory, nearest, spatial_factor=2),
+            StageConfig(64, 3, memory, nearest, temporal_factor=2, spatial_factor=2),
+            StageConfig(64, 0, memory, nearest, temporal_factor=2, spatial_factor=2),
+        ),
+        head=_part("pixel_shuffle_head", norm="none", activation="relu"),
+    )
+
+
 PRESETS: dict[str, DecoderConfig] = {
     "turbo_vaed_hunyuan": _turbo_vaed_4x8x8(_HUNYUAN),
     "turbo_vaed_cog": _turbo_vaed_4x8x8(_COGVIDEOX),
@@ -72,8 +133,11 @@ PRESETS: dict[str, DecoderConfig] = {
     "turbo_vaed_ltx": turbo_vaed(
         _LTX, widths=(512, 256, 128, 64), layers=(2, 3, 2, 3), temporal_stages=(1, 2, 3), patch_size=4
     ),
+    "flash_vaed_wan": _flash_vaed_wan(),
+    "flash_vaed_ltx": _flash_vaed_ltx(),
+    "taehv_wan": _taehv_wan(),
 }
-"""The decoders of the paper, exactly: name -> config at the latents that they were published for."""
+"""Name -> config at the latents that it was published for. `turbo_vaed_*` are exact."""
 
 _SMALLEST_WIDTH = 16
 
@@ -97,8 +161,11 @@ def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) ->
         )
     head_factor = latents.spatial // 2**upsampling
     kept = doublings[:upsampling]
-    # A head that shuffles pixels needs four channels at least where it ends.
-    least = [1] * (upsampling - 1) + [4 * head_factor**2 if head_factor > 1 else 1]
+    head = _adapt_head(config.head, head_factor)
+    # A head that keeps its width needs four channels at least where its last shuffle ends.
+    least = [1] * upsampling
+    if head.name == "staged_pixel_shuffle_head":
+        least[-1] = 4 * head_factor**2
     stages = [_narrower(stage, width_divisor) for stage in first]
     for group, factor, width in zip(kept, _temporal_factors(kept, in_time), least, strict=True):
         stages += _adapt_group(group, width_divisor, factor, width)
@@ -106,7 +173,7 @@ def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) ->
         latents=latents,
         stem=config.stem,
         stages=tuple(stages),
-        head=_adapt_head(config.head, head_factor),
+        head=head,
         temporal_mode="causal" if latents.causal else "bidirectional",
     )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from blocks import block_config, get_block
 from blocks.time_context import State
+from nas.export.coreml import export_program
 from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, StageConfig
 
 SPECS = {
@@ -351,3 +352,14 @@ def test_a_decoder_with_a_shortcut_streams() -> None:
         part, state = decoder.stream(chunk, state)
         frames.append(part)
     assert largest_difference(torch.cat(frames, dim=2), decoder(latents)) < 1e-5
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_whole_decoder_exports(decoder: Decoder) -> None:
+    """With taps, streaming and shortcut in its code, there still is no control flow that depends on data."""
+    config = replace(decoder.config, shortcut=get_block("linear_shortcut").Config())
+    latents = make_latents(config.latents, 2)
+    for whole in (decoder, make_decoder(config)):
+        program: Any = export_program(whole, (latents,)).module()
+        assert largest_difference(program(latents), whole(latents)) < 1e-5
