@@ -24,7 +24,7 @@ def full_steps() -> int:
 
 def search_seconds() -> float | None:
     """Default time after which a search starts no new candidate; None: no limit."""
-    return None if _gpu() else 360.0
+    return None if _gpu() else 420.0
 
 
 def distill_settings(steps: int, seed: int) -> DistillSettings:
