@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nas.teachers.registry import Release, register_release
@@ -10,10 +11,15 @@ from search_spaces import LatentSpec
 
 
 class VideoDCTeacher(Teacher):
-    """Our own AutoencoderVideoDC: the whole clip at once, not causal; a single latent frame decodes to one frame."""
+    """Our own AutoencoderVideoDC: the whole clip at once, not causal.
+
+    A single latent frame would decode to one frame, against the frame rule: at least two are asked for.
+    """
 
     class_name = "AutoencoderVideoDC"
     head = ("project_out",)
+    gpu_dtype = torch.bfloat16
+    least_latents = 2
 
     @property
     def spec(self) -> LatentSpec:
