@@ -1,12 +1,14 @@
-"""Measure a teacher of full size with random weights: what targets for one clip take.
+"""Measure teachers of full size with random weights: memory of targets for one clip, and time of truncated features.
 
-python tests/full_size_teachers.py wan --size 512 --frames 17
+python tests/full_size_teachers.py memory wan --size 512 --frames 17
+python tests/full_size_teachers.py time wan --size 64 --frames 17
 """
 
 import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,7 +37,7 @@ def write_weights(name: str, file: Path) -> None:
 def open_full_size(name: str, folder: Path) -> Teacher:
     """A teacher of full size; its weights are made by another process, so that this one stays small."""
     file = folder / "weights.safetensors"
-    subprocess.run([sys.executable, __file__, name, "--write", str(file)], check=True)
+    subprocess.run([sys.executable, __file__, "write", name, "--out", str(file)], check=True)
     teacher = without_weights(RELEASES[name])
     teacher.weights, teacher.device = WeightFiles(file, teacher.weights.config), torch.device("cpu")
     return teacher
@@ -61,20 +63,42 @@ def measure_targets(teacher: Teacher, size: int, num_frames: int, folder: Path) 
     print(f"{seconds:.0f} s with {torch.get_num_threads()} threads")
 
 
+def measure_time(teacher: Teacher, size: int, num_frames: int) -> None:
+    """Time features at the usual taps against whole decodes, alternating, the faster of two each."""
+    latents = torch.randn(1, *teacher.latent_shape(num_frames, size, size))
+    taps = teacher.tap_names[:2]
+    uses: dict[str, Callable[[], object]] = {
+        "features": lambda: teacher.features(latents, taps),
+        "decode": lambda: teacher.decode(latents),
+    }
+    best = dict.fromkeys(uses, float("inf"))
+    for _ in range(2):
+        for name, use in uses.items():
+            start = time.process_time()
+            use()
+            best[name] = min(best[name], time.process_time() - start)
+    share = 100 * best["features"] / best["decode"]
+    print(f"{teacher.name}: {size}x{size}, {num_frames} frames: features take {share:.0f}% of {best['decode']:.1f} s")
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("memory", "time", "write"))
     parser.add_argument("teacher", choices=sorted(RELEASES))
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--frames", type=int, default=17)
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    if arguments.write is not None:
-        write_weights(arguments.teacher, arguments.write)
+    if arguments.what == "write":
+        write_weights(arguments.teacher, arguments.out)
         return
     with TemporaryDirectory() as folder:
         teacher = open_full_size(arguments.teacher, Path(folder))
-        measure_targets(teacher, arguments.size, arguments.frames, Path(folder))
+        if arguments.what == "time":
+            measure_time(teacher, arguments.size, arguments.frames)
+        else:
+            measure_targets(teacher, arguments.size, arguments.frames, Path(folder))
 
 
 if __name__ == "__main__":
