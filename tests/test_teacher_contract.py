@@ -8,13 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from small_teachers import OTHER_CHANNELS, make_weights, open_original, random_latents, random_video
+from small_teachers import (
+    EACH,
+    IN_PIECES,
+    OTHER_CHANNELS,
+    make_weights,
+    open_original,
+    random_latents,
+    random_video,
+)
 from torch import Tensor, nn
 
 from nas.distillation.losses import match_taps
 from nas.errors import UserError
 from nas.teachers import Teacher, list_releases, load_teacher
-from nas.teachers.memory import peak_bytes
 from search_spaces import PRESETS, Decoder, DecoderConfig, adapt
 
 RELEASES = {release.name: release for release in list_releases()}
@@ -41,12 +48,6 @@ OFF_GRID = {
 SIZES = [(2, 2, 3), (3, 3, 2), (4, 2, 2)]
 """Frames, height and width of latents."""
 
-NORMS_OVER_TIME = {"cogvideox", "hunyuan"}
-"""Their convolutions and attention look back only, but their group norms take in a whole piece or the whole clip."""
-
-IN_PIECES = {"cogvideox", "mochi", "wan", "wan-tiny", "wan2.2"}
-"""They decode one or two latent frames at a time."""
-
 
 @pytest.fixture(autouse=True)
 def without_gradients() -> Iterator[None]:
@@ -61,7 +62,10 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return lambda name: base / name if (base / name).exists() else make_weights(name, base / name)
 
 
-@pytest.fixture(scope="session", params=sorted(RELEASES))
+@pytest.fixture(
+    scope="session",
+    params=EACH,
+)
 def teacher(request: pytest.FixtureRequest, folder_of: Callable[[str], Path]) -> Teacher:
     """Each of the teachers in turn."""
     return load_teacher(request.param, folder_of(request.param))
@@ -291,87 +295,3 @@ def test_an_error_on_the_way_leaves_the_model_as_it_was(teacher: Teacher) -> Non
     assert modules_of(teacher) == before
     assert not any(module._forward_hooks for module in teacher.model.modules())
     assert torch.equal(teacher.decode(latents), frames)
-
-
-def without_statistics(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-    """What a group norm would put out if its input had mean 0 and standard deviation 1."""
-    weight, bias = (getattr(norm, name).view(-1, *[1] * (output.ndim - 2)) for name in ("weight", "bias"))
-    result: Tensor = inputs[0] * weight + bias
-    return result
-
-
-def test_causal_teachers_look_back_only(teacher: Teacher) -> None:
-    """Causal is what convolutions and attention see: statistics of norms over time are held still.
-
-    The last latent frames change; the frames before them do not where the spec says causal, and do where it does not.
-    """
-    norms = [each for each in teacher.model.modules() if isinstance(each, nn.GroupNorm)]
-    held = norms if teacher.name in NORMS_OVER_TIME else []
-    for num_latents, changed in ((4, 3), (5, 3), (5, 4), (6, 2)):
-        latents = random_latents(teacher.spec, num_latents)
-        other = torch.cat([latents[:, :, :changed], latents[:, :, changed:].flip(1)], dim=2)
-        before = teacher.spec.num_frames(num_latents) - (num_latents - changed) * teacher.spec.temporal
-        handles = [norm.register_forward_hook(without_statistics) for norm in held]
-        difference = (teacher.decode(latents) - teacher.decode(other)).abs()
-        for handle in handles:
-            handle.remove()
-        assert float(difference[:, :, before:].max()) > 5e-3
-        still = float(difference[:, :, :before].max())
-        assert still < 1e-4 if teacher.spec.causal else still > 1e-2, (num_latents, changed)
-
-
-def test_the_first_latents_alone_give_the_first_frames(teacher: Teacher) -> None:
-    """Where the teacher is causal and no norm takes in the clip; by CogVideoX's rule, of clips of equal parity."""
-    whole = teacher.decode(random_latents(teacher.spec, 6))
-    parity = 2 if teacher.spec.frame_rule == "leading_if_odd" else 1
-    for count in range(max(parity, teacher.least_latents), 6, parity):
-        part = teacher.decode(random_latents(teacher.spec, 6)[:, :, :count])
-        difference = float((part - whole[:, :, : part.shape[2]]).abs().max())
-        same = teacher.spec.causal and teacher.name != "hunyuan"
-        assert difference < 1e-4 if same else difference > 1e-2, count
-
-
-def test_half_precision_is_close_to_float32(teacher: Teacher, folder_of: Callable[[str], Path]) -> None:
-    """In the precision that a GPU computes in, here on the CPU."""
-    half = load_teacher(teacher.name, folder_of(teacher.name))
-    assert half.dtype == torch.float32
-    half.dtype = half.gpu_dtype
-    latents, taps = random_latents(teacher.spec, 3), teacher.tap_names[:2]
-    frames, features = half.decode_with_features(latents, taps)
-    exact, exact_features = teacher.decode_with_features(latents, taps)
-    pairs = [(frames, exact), *((features[name], exact_features[name]) for name in taps)]
-    if teacher.name != "cosmos":  # PyTorch has no 3-D pooling in bfloat16 on a CPU, which its encoder needs
-        pairs.append((half.encode(exact), teacher.encode(exact)))
-    assert {parameter.dtype for parameter in half.model.parameters()} == {half.gpu_dtype}
-    for found, expected in pairs:
-        error = float((found - expected).square().mean().sqrt() / expected.std())
-        assert found.dtype == torch.float32
-        assert error < 0.1 and (error > 0) == (half.gpu_dtype != torch.float32)
-
-
-def test_memory_of_a_longer_clip(teacher: Teacher) -> None:
-    """Decoding takes as much for a long clip as for a short one where it goes piece by piece."""
-
-    def decoding(num_latents: int) -> int:
-        latents = random_latents(teacher.spec, num_latents, 8, 8).to("meta")
-        frames = teacher.spec.num_frames(num_latents) * 3 * (8 * teacher.spec.spatial) ** 2 * 4
-        return peak_bytes(lambda: teacher.run_decoder(teacher.skeleton, latents)) - 2 * frames
-
-    grows = decoding(12) / decoding(6)
-    assert grows < 1.1 if teacher.name in IN_PIECES else 1.6 < grows < 4
-
-
-def test_hashes_tell_weights_apart(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    digests = {name: load_teacher(name, folder_of(name)).weights_hash for name in RELEASES if name != "wan-tiny"}
-    assert len(set(digests.values())) == len(RELEASES) - 1
-    assert load_teacher("wan-tiny", folder_of("wan-tiny")).weights_hash == digests["wan"], "the same in these tests"
-    for name in ("wan2.2", "cogvideox", "video-dc-ae"):
-        copy = make_weights(name, tmp_path / name)
-        assert load_teacher(name, copy).weights_hash == digests[name]
-        file = copy / "diffusion_pytorch_model.safetensors"
-        content = bytearray(file.read_bytes())
-        content[-1] ^= 1
-        file.write_bytes(content)
-        assert load_teacher(name, copy).weights_hash != digests[name]
-    other = make_weights("cogvideox", tmp_path / "scaled", scaling_factor=0.5)
-    assert load_teacher("cogvideox", other).weights_hash != digests["cogvideox"], "the same weights, scaled otherwise"

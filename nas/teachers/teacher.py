@@ -70,12 +70,16 @@ class Teacher(ABC):
         up_blocks = len(list(self.skeleton.get_submodule("decoder.up_blocks").children()))
         return ("mid_block", *(f"up_blocks.{index}" for index in range(up_blocks)))
 
-    def build(self) -> nn.Module:
-        """A fresh model of the teacher's class and configuration, on the current default device, without weights."""
+    def model_class(self) -> Any:
+        """The class of the model, imported now."""
         import_torchvision()
         import diffusers
 
-        model: nn.Module = getattr(diffusers, self.class_name)(**self.weights.config)
+        return getattr(diffusers, self.class_name)
+
+    def build(self) -> nn.Module:
+        """A fresh model of the teacher's class and configuration, on the current default device, without weights."""
+        model: nn.Module = self.model_class()(**self.weights.config)
         return model
 
     def run_encoder(self, model: Any, video: Tensor) -> Tensor:
@@ -115,6 +119,8 @@ class Teacher(ABC):
         Raises:
             UserError: the configuration is not one of the class.
         """
+        # Before the device changes: importing a class may make tensors, which have to be real ones (Cosmos' wavelets).
+        self.model_class()
         try:
             with torch.device("meta"):
                 return self.build().eval().requires_grad_(False)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.teachers.registry import Release, register_release
 from nas.teachers.teacher import Teacher
@@ -39,12 +39,11 @@ class VideoDCTeacher(Teacher):
         stages = len(list(self.skeleton.get_submodule("decoder.stages").children()))
         return tuple(f"stages.{index}" for index in reversed(range(stages)))
 
-    def build(self) -> nn.Module:
-        """An AutoencoderVideoDC."""
+    def model_class(self) -> Any:
+        """Our own."""
         from nas.teachers.architectures.video_dc_ae import AutoencoderVideoDC
 
-        model: nn.Module = AutoencoderVideoDC(**self.weights.config)
-        return model
+        return AutoencoderVideoDC
 
     def run_encoder(self, model: Any, video: Tensor) -> Tensor:
         """The encoder is deterministic."""
