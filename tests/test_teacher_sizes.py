@@ -8,6 +8,7 @@ from small_teachers import CONFIGS, make_weights, random_latents
 
 from nas.teachers import Teacher, list_releases, load_teacher, without_weights
 
+README = (Path(__file__).parents[1] / "README.md").read_text()
 RELEASES = {release.name: release for release in list_releases()}
 
 PARAMETERS = {
@@ -75,6 +76,21 @@ def test_statistics_are_the_published_ones(full_size: Teacher) -> None:
         assert spec.mean == spec.std == ()
     else:
         assert len(spec.mean) == len(spec.std) == spec.channels
+
+
+def test_the_readme_says_what_is_declared(full_size: Teacher) -> None:
+    """Of every teacher that was published: size, frame rule, source and licence, and precision on a GPU."""
+    release = RELEASES[full_size.name]
+    rows = [line for line in README.splitlines() if line.startswith(f"| `{release.name}` |")]
+    if release.embedded is None:
+        what, takes = rows
+        latents = release.latents
+        geometry = (
+            f"{latents.channels}, {latents.temporal}x{latents.spatial}x{latents.spatial} | {latents.frames_formula()}"
+        )
+        assert what.startswith(f"| `{release.name}` | {geometry}") and what.endswith(f" | {release.licence} |")
+        assert f" | {release.decoder_parameters:,} | {release.repository}" in what
+        assert takes.endswith(f" | {str(full_size.gpu_dtype).removeprefix('torch.')} |")
 
 
 def test_wan22_is_configured_as_published() -> None:
