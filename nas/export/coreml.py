@@ -1,23 +1,17 @@
 """A module as a Core ML program: torch.export, then coremltools."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from nas.export.coremltools_package import import_coremltools, without_deprecation_warnings
+
 if TYPE_CHECKING:
     from coremltools.models import MLModel
 
 Precision = Literal["float16", "float32"]
-
-_EXPECTED_MESSAGES = ("Torch version ", "Failed to load _ML")
-"""What coremltools logs at import: torch is newer than the newest it knows; off a Mac it cannot run what it makes."""
 
 
 def to_core_ml(
@@ -43,10 +37,10 @@ def to_core_ml(
         Exception: of torch.export where control flow depends on data; of coremltools (ValueError, RuntimeError,
             NotImplementedError) where an operation is unknown to it or a tensor has more than 5 axes.
     """
-    ct = _import_coremltools()
+    ct = import_coremltools()
     program = export_program(module, example_inputs)
-    inputs = zip(input_names, example_inputs, strict=True)
-    with _without_deprecation_warnings():
+    inputs = zip(input_names, example_inputs, strict=False)
+    with without_deprecation_warnings():
         return ct.convert(
             program,
             convert_to="mlprogram",
@@ -62,8 +56,8 @@ def export_program(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Exp
     """`module` in evaluation mode as a graph of operators without control flow, in the form that coremltools reads."""
     # torch.export notes the strides of its examples, and refuses those of a permuted tensor.
     example_inputs = tuple(example.contiguous() for example in example_inputs)
-    with _without_deprecation_warnings():
-        exported = torch.export.export(module.eval(), example_inputs, strict=True)
+    with without_deprecation_warnings():
+        exported = torch.export.export(module.eval(), example_inputs, strict=False)
         program: ExportedProgram = exported.run_decompositions({})
     _drop_aliases(program)
     return program
@@ -76,24 +70,3 @@ def _drop_aliases(program: ExportedProgram) -> None:
             node.replace_all_uses_with(node.args[0])
             program.graph.erase_node(node)
     program.graph_module.recompile()
-
-
-def _import_coremltools() -> ModuleType:
-    logging.getLogger("coremltools").addFilter(_is_unexpected)
-    import coremltools
-
-    package: ModuleType = coremltools
-    return package
-
-
-def _is_unexpected(record: Any) -> bool:
-    return not str(record.msg).startswith(_EXPECTED_MESSAGES)
-
-
-@contextmanager
-def _without_deprecation_warnings() -> Iterator[None]:
-    """What torch warns about torch.export, and coremltools about itself: nothing that a caller could change."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-        warnings.filterwarnings("ignore", "Function _TORCH_OPS_REGISTRY", DeprecationWarning)
-        yield
