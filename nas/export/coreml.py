@@ -1,17 +1,16 @@
 """A module as a Core ML program: torch.export, then coremltools."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from nas.export.coremltools_package import import_coremltools, without_deprecation_warnings
+from nas.export.coremltools_package import import_coremltools, quiet_coremltools, without_deprecation_warnings
+from nas.export.settings import Precision
 
 if TYPE_CHECKING:
     from coremltools.models import MLModel
-
-Precision = Literal["float16", "float32"]
 
 
 def to_core_ml(
@@ -31,21 +30,20 @@ def to_core_ml(
         example_inputs: floating-point tensors, whose values do not matter.
         input_names: one per input.
         output_names: one per output.
-        precision: of weights and results inside of the program; inputs stay float32.
+        precision: of the program; inputs and outputs are float32 if it is, else float16.
 
     Raises:
         Exception: of torch.export where control flow depends on data; of coremltools (ValueError, RuntimeError,
             NotImplementedError) where an operation is unknown to it or a tensor has more than 5 axes.
     """
-    ct = import_coremltools()
     program = export_program(module, example_inputs)
-    inputs = zip(input_names, example_inputs, strict=False)
-    with without_deprecation_warnings():
+    inputs = zip(input_names, example_inputs, strict=True)
+    with quiet_coremltools() as ct:
         return ct.convert(
             program,
             convert_to="mlprogram",
             minimum_deployment_target=ct.target.iOS18,
-            compute_precision=ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32,
+            compute_precision=_compute_precision(precision),
             inputs=[ct.TensorType(name=name, shape=tuple(example.shape)) for name, example in inputs],
             outputs=[ct.TensorType(name=name) for name in output_names],
             skip_model_load=True,
@@ -61,6 +59,23 @@ def export_program(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Exp
         program: ExportedProgram = exported.run_decompositions({})
     _drop_aliases(program)
     return program
+
+
+def _compute_precision(precision: Precision) -> Any:
+    ct = import_coremltools()
+    if precision == "mixed":
+        return ct.transform.FP16ComputePrecision(op_selector=lambda operation: not _is_statistic(operation))
+    return ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32
+
+
+def _is_statistic(operation: Any) -> bool:
+    """Whether an operation of a MIL program serves nothing but the square root that a norm divides by."""
+    if operation.op_type == "rsqrt":
+        return True
+    if operation.op_type not in ("add", "mul", "pow", "square", "reduce_mean"):
+        return False
+    users = [user for result in operation.outputs for user in result.child_ops]
+    return bool(users) and all(_is_statistic(user) for user in users)
 
 
 def _drop_aliases(program: ExportedProgram) -> None:

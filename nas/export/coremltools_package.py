@@ -1,5 +1,7 @@
-"""Importing coremltools without what it says about systems that are no Mac."""
+"""coremltools without what it says about systems that are no Mac, and without its progress bars."""
 
+import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -27,6 +29,14 @@ def without_deprecation_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Function _TORCH_OPS_REGISTRY", DeprecationWarning)
         yield
+
+
+@contextmanager
+def quiet_coremltools() -> Iterator[ModuleType]:
+    """The package while it converts; a dozen progress bars on standard error are left out, its errors are raised."""
+    package = import_coremltools()
+    with without_deprecation_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        yield package
 
 
 def _is_unexpected(record: Any) -> bool:

@@ -129,7 +129,8 @@ def from_mil(mil_program: Any, function: str = "main", metadata: dict[str, str] 
     body = mil_program.functions[function]
     values: dict[Any, Value] = {var: _value(var) for var in body.inputs.values()}
     inputs = tuple(values.values())
-    operations, stage = [], ""
+    operations: list[Operation] = []
+    stage = ""
     for operation in body.operations:
         if operation.blocks:
             raise UserError(f"the program has control flow ('{operation.op_type}'), a decoder's has none")
