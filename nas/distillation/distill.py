@@ -15,6 +15,7 @@ from nas.distillation.checkpoint import TrainingState, load_checkpoint, save_che
 from nas.distillation.losses import FeatureAlignment, LossWeights, frame_losses, match_taps, total_loss
 from nas.distillation.schedule import average_decay, batch_indices, learning_rate
 from nas.distillation.settings import DistillSettings, Precision
+from nas.distillation.start import initialise
 from nas.metrics import lpips_network, lpips_off, psnr
 from nas.targets import TargetBatch, Targets, TargetSplit
 from search_spaces import Decoder
@@ -82,8 +83,8 @@ def distill(
         device: where.
         checkpoint: file to save to and, if it is there, to resume from.
         report: called after every step; what it raises ends the run and leaves the last checkpoint valid.
-        fresh: the decoder has its first weights, so the latents' statistics are folded into its stem. False to go on
-            from weights that were trained.
+        fresh: the decoder has its first weights, so the latents' statistics are folded into its stem and its shortcut
+            is fitted. False to go on from weights that were trained.
 
     Raises:
         DivergedError: the loss or the gradient is not finite.
@@ -179,7 +180,7 @@ def _start(
     decoder.to(device).train()
     resuming = checkpoint is not None and checkpoint.exists()
     if fresh and not resuming:
-        decoder.initialise_from_latent_statistics()
+        initialise(decoder, targets.split("train"))
     stages, left_out = match_taps(decoder, targets.taps if settings.feature_weight else {})
     alignment = _alignment(decoder, targets, stages, settings.seed, device)
     modules = {"student": decoder, "average": copy.deepcopy(decoder).eval(), "alignment": alignment}
