@@ -50,6 +50,23 @@ def to_core_ml(
         )
 
 
+def to_mil(module: nn.Module, example_input: Tensor, precision: Precision = "float16") -> Any:
+    """`module` as coremltools' own program in memory: the same operations, sooner than a model to save.
+
+    Raises:
+        Exception: as `to_core_ml`.
+    """
+    program = export_program(module, (example_input,))
+    with quiet_coremltools() as ct:
+        return ct.convert(
+            program,
+            convert_to="milinternal",
+            minimum_deployment_target=ct.target.iOS18,
+            compute_precision=_compute_precision(precision),
+            inputs=[ct.TensorType(name="x", shape=tuple(example_input.shape))],
+        )
+
+
 def export_program(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """`module` in evaluation mode as a graph of operators without control flow, in the form that coremltools reads."""
     # torch.export notes the strides of its examples, and refuses those of a permuted tensor.

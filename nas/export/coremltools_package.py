@@ -33,10 +33,16 @@ def without_deprecation_warnings() -> Iterator[None]:
 
 @contextmanager
 def quiet_coremltools() -> Iterator[ModuleType]:
-    """The package while it converts; a dozen progress bars on standard error are left out, its errors are raised."""
+    """The package while it converts; its progress bars and messages are left out, its errors are raised."""
     package = import_coremltools()
-    with without_deprecation_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        yield package
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with without_deprecation_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            yield package
+    finally:
+        logger.setLevel(level)
 
 
 def _is_unexpected(record: Any) -> bool:

@@ -22,8 +22,11 @@ from nas.export.coremltools_package import import_coremltools
 if TYPE_CHECKING:
     from coremltools.models import MLModel
 
+HIGHEST_RANK = 5
+"""Axes that a tensor of a Core ML program may have."""
+
 _BITS = {"fp16": 16, "fp32": 32, "int32": 32, "int16": 16, "uint16": 16, "int8": 8, "uint8": 8, "bool": 8, "str": 0}
-_STAGE_OF_WEIGHT = re.compile(r"p_(?:decoder_)?(stem|stages_\d+|head)_")
+_STAGE_OF_WEIGHT = re.compile(r"p_(?:decoder_)?(stem|stages_\d+|head|shortcut)_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,11 @@ class Value:
     """A numpy array, or a numpy scalar or str where the shape is (); None for what is computed."""
     stored_bytes: int = 0
     """What a constant takes in the package; 0 for what is computed."""
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
 
     @property
     def elements(self) -> int:
@@ -61,7 +69,7 @@ class Operation:
     """By Core ML's parameter names; a tuple where an operation takes any number of tensors (concat)."""
     results: tuple[Value, ...]
     stage: str = ""
-    """Part of a decoder that it belongs to: stem, stage0, ..., head; "" where that is unknown.
+    """Part of a decoder that it belongs to: stem, stage0, ..., head, shortcut; "" where that is unknown.
 
     Taken from the names of weights: an operation without any belongs to the part of the weights before it.
     """
