@@ -16,6 +16,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nas.errors import UserError
 from nas.export.coremltools_package import import_coremltools
 
@@ -39,7 +41,7 @@ class Value:
     dtype: str
     """Of Core ML: fp16, fp32, int32, bool, str, ..."""
     constant: Any = None
-    """A numpy array, or a numpy scalar or str where the shape is (); None for what is computed."""
+    """A numpy array, or a str; None for what is computed."""
     stored_bytes: int = 0
     """What a constant takes in the package; 0 for what is computed."""
 
@@ -182,4 +184,6 @@ def _value(var: Any, constant: Any = None, stored_bytes: int | None = None) -> V
         # Weights below a byte (4-bit tables) come as their own types.
         bits = _BITS.get(dtype) or int(re.sub(r"\D", "", dtype) or 0)
         stored_bytes = prod(shape) * bits // 8 if constant is not None else 0
+    if constant is not None and not isinstance(constant, str):
+        constant = np.asarray(constant)  # single numbers come as Python's or numpy's
     return Value(var.name, shape, dtype, constant, stored_bytes)

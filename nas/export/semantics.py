@@ -162,6 +162,10 @@ def _clip(x: Tensor, alpha: float, beta: float) -> Tensor:
     return x.clamp(alpha, beta)
 
 
+def _thresholded_relu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    return torch.where(x >= alpha, x, torch.zeros_like(x))
+
+
 def _softmax(x: Tensor, axis: int = -1) -> Tensor:
     return x.softmax(axis)
 
@@ -238,6 +242,7 @@ SEMANTICS: dict[str, Semantics] = LAYOUT | {
     "pow": _binary(torch.pow),
     "prelu": _prelu,
     "real_div": _binary(torch.true_divide),
+    "reduce_l2_norm": _reduction(torch.linalg.vector_norm),
     "reduce_max": _reduction(torch.amax),
     "reduce_mean": _reduction(torch.mean),
     "reduce_min": _reduction(torch.amin),
@@ -257,5 +262,6 @@ SEMANTICS: dict[str, Semantics] = LAYOUT | {
     "square": _unary(torch.square),
     "sub": _binary(torch.sub),
     "tanh": _unary(torch.tanh),
+    "thresholded_relu": _thresholded_relu,
 }
 """By Core ML's name."""

@@ -62,10 +62,9 @@ def _slice_by_size(x: Tensor, begin: list[int], size: list[int]) -> Tensor:
 
 
 def _concat(values: tuple[Tensor, ...], axis: int, interleave: bool = False) -> Tensor:
-    if not interleave:
-        return torch.cat(values, dim=axis)
-    axis %= values[0].ndim
-    return torch.stack(values, dim=axis + 1).flatten(axis, axis + 1)
+    if interleave:
+        raise ValueError("interleave must be false, got true")
+    return torch.cat(values, dim=axis)
 
 
 def _reshape(x: Tensor, shape: list[int]) -> Tensor:
@@ -129,6 +128,15 @@ def _scaled(x: Tensor, height: float, width: float) -> list[int]:
     return [int(x.shape[-2] * height), int(x.shape[-1] * width)]
 
 
+def _crop(x: Tensor, crop_height: list[int], crop_width: list[int]) -> Tensor:
+    (top, bottom), (left, right) = crop_height, crop_width
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
+def _reverse(x: Tensor, axes: list[int] | None = None) -> Tensor:
+    return x.flip(tuple(range(x.ndim)) if axes is None else axes)
+
+
 def _tile(x: Tensor, reps: list[int]) -> Tensor:
     return x.repeat(reps)
 
@@ -151,12 +159,14 @@ def _pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
 
 LAYOUT: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "concat": _concat,
+    "crop": _crop,
     "expand_dims": _expand_dims,
     "gather": _gather,
     "pad": _pad,
     "pixel_shuffle": _pixel_shuffle,
     "pixel_unshuffle": _pixel_unshuffle,
     "reshape": _reshape,
+    "reverse": _reverse,
     "slice_by_index": _slice_by_index,
     "slice_by_size": _slice_by_size,
     "split": _split,
