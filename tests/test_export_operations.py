@@ -216,6 +216,7 @@ def groups() -> dict[str, tuple[tuple[int, ...], Several, set[str]]]:
                 repeated=lambda x: x.repeat_interleave(3, dim=1),
                 tiled=lambda x: x.repeat(1, 2, 1, 3),
                 joined=lambda x: torch.cat([x[:, :1], x, x.flip(2)], dim=1),
+                interleaved=lambda x: torch.stack([x, 2 * x, x], dim=1).flatten(0, 1),
                 stacked=lambda x: torch.stack(x.chunk(2, dim=2), dim=1),
                 picked=lambda x: x[:, torch.tensor([2, 0, 0])],
             ),

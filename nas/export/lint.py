@@ -51,7 +51,7 @@ class LintReport:
     problems: tuple[str, ...]
     """Why it cannot ship, part by part; empty if it can."""
     warnings: tuple[str, ...]
-    """What runs, but not on the Neural Engine."""
+    """What runs, but not on the Neural Engine; looked for where it can ship."""
     moves: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Transposes and reshapes of each stage."""
 
@@ -111,7 +111,8 @@ def lint(config: DecoderConfig, workload: Workload) -> LintReport:
             problems[f"{stage}: {part.config.name}: {report.problem}"] = None
         transposes, reshapes = moves.get(stage, (0, 0))
         moves[stage] = transposes + report.transposes, reshapes + report.reshapes
-    return LintReport(tuple(problems), tuple(_oversized(config, shape)), moves)
+    warnings = [] if problems else _oversized(config, shape)
+    return LintReport(tuple(problems), tuple(warnings), moves)
 
 
 def _parts(config: DecoderConfig, drop_leading: bool) -> Iterator[tuple[str, _Part]]:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,16 +123,16 @@ def export_decoder(
         before = None
         if settings.weights != "16bit":
             before = {name: _prove(read_program(models[name]), function) for name, function in functions.items()}
-        size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
         seconds = round(converted - started, 1), round(time.monotonic() - converted, 1)
-        report = ExportReport(settings, proofs, before, size, *seconds)
+        report = ExportReport(settings, proofs, before, 0, *seconds)
         _check(report)
         _describe(package, {**metadata, **_proof_metadata(report)})
+        size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
         with disk_errors("cannot write the package"):
             if path.exists():
                 shutil.rmtree(path)
             package.rename(path)
-        return report
+        return replace(report, size_bytes=size)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -11,7 +11,7 @@ Operations are in the order of execution, those that only hold a constant are le
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,8 @@ class Operation:
     stage: str = ""
     """Part of a decoder that it belongs to: stem, stage0, ..., head, shortcut; "" where that is unknown.
 
-    Taken from the names of weights: an operation without any belongs to the part of the weights before it.
+    Taken from the names of weights: an operation without any belongs to the part of the weights before it (the first
+    operations: after it).
     """
 
     @property
@@ -156,6 +157,8 @@ def from_mil(mil_program: Any, function: str = "main", metadata: dict[str, str] 
             inputs_of = _arguments(operation, values)
             stage = _stage(inputs_of) or stage
             operations.append(Operation(operation.op_type, inputs_of, results, stage))
+    first = next((operation.stage for operation in operations if operation.stage), "")
+    operations = [operation if operation.stage else replace(operation, stage=first) for operation in operations]
     outputs = tuple(values[var] for var in body.outputs)
     return Program(inputs, outputs, tuple(operations), metadata or {})
 

@@ -62,9 +62,11 @@ def _slice_by_size(x: Tensor, begin: list[int], size: list[int]) -> Tensor:
 
 
 def _concat(values: tuple[Tensor, ...], axis: int, interleave: bool = False) -> Tensor:
-    if interleave:
-        raise ValueError("interleave must be false, got true")
-    return torch.cat(values, dim=axis)
+    if not interleave:
+        return torch.cat(values, dim=axis)
+    # One element of each in turn: what coremltools makes of stack and reshape.
+    axis %= values[0].ndim
+    return torch.stack(values, dim=axis + 1).flatten(axis, axis + 1)
 
 
 def _reshape(x: Tensor, shape: list[int]) -> Tensor:
