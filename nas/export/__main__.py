@@ -1,4 +1,4 @@
-"""Export a finished model to Core ML and prove that the package gives the model's frames. Needs no Mac.
+"""Export a finished model to Core ML and prove that the package gives its frames. Needs no Mac.
 
 python -m nas.export runs/NAME/models/NAME
 """
@@ -69,10 +69,15 @@ def make_parser() -> Parser:
         "--precision",
         choices=get_args(Precision),
         default="float16",
-        help="mixed: norms' statistics in float32 (default: %(default)s)",
+        metavar="TYPE",
+        help="float16, float32, or mixed: the statistics of norms in float32 (default: float16)",
     )
     parser.add_argument(
-        "--weights", choices=get_args(Weights), default="16bit", help="how they are stored (default: %(default)s)"
+        "--weights",
+        choices=get_args(Weights),
+        default="16bit",
+        metavar="FORM",
+        help="16bit, 8bit or palettized (default: 16bit)",
     )
     parser.add_argument(
         "--least-psnr",
