@@ -185,7 +185,7 @@ def _start(
     alignment = _alignment(decoder, targets, stages, settings.seed, device)
     modules = {"student": decoder, "average": copy.deepcopy(decoder).eval(), "alignment": alignment}
     optimizer = torch.optim.AdamW(
-        [*decoder.parameters(), *alignment.parameters()],
+        _parameter_groups(decoder, alignment, settings),
         settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
@@ -198,6 +198,15 @@ def _start(
         load_checkpoint(checkpoint, state, identity)
     loss = _loss_function(decoder, alignment, settings, device, dtype)
     return _Run(state, loss, identity, tuple(stages), left_out)
+
+
+def _parameter_groups(decoder: Decoder, alignment: FeatureAlignment, settings: DistillSettings) -> list[dict[str, Any]]:
+    """Parameters with what their learning rate is multiplied by: a fitted shortcut needs no more than polish."""
+    fitted = [] if decoder.shortcut is None else list(decoder.shortcut.parameters())
+    known = {id(parameter) for parameter in fitted}
+    fresh = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
+    groups = [{"params": [*fresh, *alignment.parameters()], "rate_factor": 1.0}]
+    return [*groups, {"params": fitted, "rate_factor": settings.shortcut_rate_factor}] if fitted else groups
 
 
 def _alignment(
@@ -240,7 +249,7 @@ def _update(state: TrainingState, loss: Tensor, settings: DistillSettings) -> No
     optimizer, scaler = state.optimizer, state.scaler
     rate = learning_rate(state.step, settings.steps, settings.learning_rate, settings.warmup_steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate_factor"]
     optimizer.zero_grad()
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scaler.unscale_(optimizer)
