@@ -116,15 +116,18 @@ def measure(arguments: argparse.Namespace) -> None:
 def make_parser() -> Parser:
     """Its arguments."""
     parser = Parser("nas.latency", __doc__ or "")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_command_parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_CommandParser)
     _add_calibrate(commands.add_parser("calibrate", help="make a profile of a device", description=calibrate.__doc__))
     _add_serve(commands.add_parser("serve", help="offer a device over HTTP", description=serve.__doc__))
     _add_measure(commands.add_parser("measure", help="re-measure a search", description=measure.__doc__))
     return parser
 
 
-def _command_parser(*, prog: str, description: str, **_: object) -> Parser:
-    return Parser(prog.removeprefix("python -m "), description)
+class _CommandParser(Parser):
+    """Parser of one command; argparse names it after the whole program."""
+
+    def __init__(self, prog: str, description: str, **_: object) -> None:
+        super().__init__(prog.removeprefix("python -m "), description)
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -93,14 +94,12 @@ def design_programs(
 
     def draw() -> Program:
         while True:
-            latents, space = generator.choice(_LATENTS), generator.choice(list(SEARCH_SPACES.values()))
+            space, latents = generator.choice(list(SEARCH_SPACES.values())), generator.choice(_LATENTS)
             config = space.suggest(_Draw(generator), latents)
-            height, width = generator.choice(_SIZES), generator.choice(_SIZES)
-            program = Program(config, Workload(height, width, latents.num_frames(generator.choice(_LATENT_FRAMES))))
-            if config.digest() in seen or not _is_small(program, gmacs):
-                continue
-            seen.add(config.digest())
-            return program
+            workloads = [] if config.digest() in seen else _workloads(config, gmacs)
+            if workloads:
+                seen.add(config.digest())
+                return Program(config, generator.choice(workloads))
 
     unseen = [draw() for _ in range(held_out)]
     fitted = [draw() for _ in range(count)]
@@ -185,17 +184,18 @@ def _equations(program: Program, record: LatencyRecord) -> Iterable[tuple[dict[s
     if stages <= record.by_stage.keys():
         groups = {name: [each for each in operations if each.stage == name] for name in stages}
     else:
-        groups = {"": operations}
+        groups = {"": list(operations)}
     frames = program.workload.num_frames
     for name, group in groups.items():
         yield _total_terms(group), frames * (record.by_stage[name] if name else record.ms_per_frame)
 
 
 def _total_terms(operations: Iterable[Operation]) -> dict[str, float]:
-    total: Counter[str] = Counter()
+    total: dict[str, float] = {}
     for operation in operations:
-        total.update(kind_terms(operation))  # type: ignore[arg-type]
-    return dict(total)
+        for name, amount in kind_terms(operation).items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
 
 
 def _judge(program: Program, record: LatencyRecord, cost: Callable[[Operation], float]) -> CalibrationPoint:
@@ -210,15 +210,17 @@ def _judge(program: Program, record: LatencyRecord, cost: Callable[[Operation], 
     )
 
 
-def _is_small(program: Program, gmacs: tuple[float, float]) -> bool:
-    """Whether it fits the grid of its latents and is neither trivial nor long to run."""
-    load, latents = program.workload, program.config.latents
-    if load.height % latents.spatial or load.width % latents.spatial:
-        return False
-    parameters = sum(each.numel() for each in program.build(weights=False).parameters())
-    if parameters > _LARGEST_PARAMETERS:
-        return False
-    return gmacs[0] <= sum(operation.macs for operation in _operations(program)) / 1e9 <= gmacs[1]
+def _workloads(config: DecoderConfig, gmacs: tuple[float, float]) -> list[Workload]:
+    """The decodes that are neither trivial nor long to run, by multiply-accumulates; none if it is large."""
+    latents = config.latents
+    sizes = [size for size in _SIZES if size % latents.spatial == 0]
+    frames = [latents.num_frames(count) for count in _LATENT_FRAMES]
+    smallest = Program(config, Workload(sizes[0], sizes[0], frames[0]))
+    if sum(each.numel() for each in smallest.build(weights=False).parameters()) > _LARGEST_PARAMETERS:
+        return []
+    least = sum(operation.macs for operation in _operations(smallest)) / 1e9 / (sizes[0] ** 2 * frames[0])
+    every = (Workload(*grid) for grid in product(sizes, sizes, frames))
+    return [load for load in every if gmacs[0] <= least * load.height * load.width * load.num_frames <= gmacs[1]]
 
 
 def _parts(config: DecoderConfig) -> set[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas.errors import UserError
 from nas.files import read_json, write_json
 from nas.latency.record import MeasurementFailedError
 
@@ -31,6 +32,7 @@ def run_isolated(command: Sequence[str], task: dict[str, Any], time_limit_s: flo
 
     Raises:
         MeasurementFailedError: it was killed, took too long or failed; the message says which.
+        UserError: of the task itself: something is missing that the user has to provide.
     """
     with tempfile.TemporaryDirectory(prefix="nas-latency-") as name:
         folder = Path(name)
@@ -48,6 +50,8 @@ def run_isolated(command: Sequence[str], task: dict[str, Any], time_limit_s: flo
         if status != 0:
             raise MeasurementFailedError(_reason(status, folder / LOG))
         answer = read_json(folder / RESULT)
+    if "user_error" in answer:
+        raise UserError(answer["user_error"])
     if "error" in answer:
         raise MeasurementFailedError(answer["error"])
     return answer["result"]
@@ -60,6 +64,8 @@ def serve_task(folder: Path, work: Callable[[dict[str, Any]], Any]) -> None:
         answer = {"result": work(read_json(folder / TASK))}
     except MeasurementFailedError as error:
         answer = {"error": str(error)}
+    except UserError as error:
+        answer = {"user_error": str(error)}
     write_json(folder / RESULT, answer)
 
 
