@@ -6,6 +6,7 @@ import pkgutil
 from blocks.registry import (
     Block,
     BlockConfig,
+    Shortcut,
     block_config,
     build_block,
     choice,
@@ -18,6 +19,7 @@ from blocks.time_context import TimeContext
 __all__ = [
     "Block",
     "BlockConfig",
+    "Shortcut",
     "TimeContext",
     "block_config",
     "build_block",

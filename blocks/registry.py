@@ -15,7 +15,7 @@ The file's name is the registered name. Every option of every registered part is
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast, get_args
@@ -24,13 +24,15 @@ from torch import Tensor, nn
 
 from blocks.time_context import TimeContext
 
-Role = Literal["stem", "block", "upsampler", "head"]
+Role = Literal["stem", "block", "upsampler", "head", "shortcut"]
 """What a part does in a decoder. Constructor arguments after `config`, by role:
 
 stem       in_channels, out_channels: the first convolution, latents -> features
 block      in_channels, out_channels: same grid in and out
 upsampler  in_channels, out_channels, temporal_factor, spatial_factor: features on a finer grid
 head       in_channels, spatial_factor: features -> RGB frames, `spatial_factor` times larger
+shortcut   in_channels, temporal_factor, spatial_factor, leading (whether the first latent frame may become one
+           frame): latents -> RGB frames, added to the head's; has `fit`, which finds its weights without training
 """
 
 Layout = Literal["video", "frames"]
@@ -96,6 +98,19 @@ class Block(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has to define forward(x, time)")
 
 
+class Shortcut(Block):
+    """A part from latents to frames beside the whole decoder (role `shortcut`), which is fitted before training."""
+
+    def fit(self, samples: Iterable[tuple[Tensor, Tensor]], *, drops_leading: bool) -> None:
+        """Set the weights so that the part alone comes as near to the frames as it can.
+
+        Args:
+            samples: pairs of latents `(b, c, t, h, w)` and frames `(b, 3, t', h', w')` in [-1, 1].
+            drops_leading: whether the first latent frame of these clips becomes one frame.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to define fit(samples, drops_leading=...)")
+
+
 B = TypeVar("B", bound=type[Block])
 _REGISTRY: dict[str, type[Block]] = {}
 
@@ -113,6 +128,8 @@ def register_block(name: str, *, label: str, role: Role = "block") -> Callable[[
             raise ValueError(f"block name '{name}' is taken by {taken_by.__module__}.{taken_by.__qualname__}")
         if role not in get_args(Role):
             raise ValueError(f"{name}: role must be one of {', '.join(get_args(Role))}, got '{role}'")
+        if (role == "shortcut") != issubclass(cls, Shortcut):
+            raise ValueError(f'{name}: a part is a shortcut by role="shortcut" and `class ...(Shortcut)` together')
         _check_config(name, cls)
         # The config carries its part's name, so that a config alone says what to build.
         cls.Config.name = name

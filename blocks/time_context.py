@@ -79,6 +79,22 @@ class TimeContext:
         clips = rearrange(x, "(b t) c h w -> b t c h w", b=self.batch)
         return rearrange(self._shift(clips, dim=1), "b t c h w -> (b t) c h w")
 
+    @property
+    def drops_leading(self) -> bool:
+        """Whether this pass begins with the latent frame that becomes one frame."""
+        return self._drop_leading
+
+    def first(self, x: Tensor) -> Tensor:
+        """The first frame of each clip: `(b t, c, h, w)` -> `(b, c, h, w)`."""
+        return x[:1] if self.batch == 1 else rearrange(x, "(b t) c h w -> b t c h w", b=self.batch)[:, 0]
+
+    def put_first(self, first: Tensor, x: Tensor) -> Tensor:
+        """`(b, c, h, w)` in front of each clip of `(b t, c, h, w)`: `(b (1 + t), c, h, w)`."""
+        if self.batch == 1:
+            return torch.cat([first, x])
+        clips = torch.cat([first[:, None], rearrange(x, "(b t) c h w -> b t c h w", b=self.batch)], dim=1)
+        return rearrange(clips, "b t c h w -> (b t) c h w")
+
     def drop_leading(self, x: Tensor, count: int) -> Tensor:
         """`(b t, c, h, w)` without the first `count` frames of each clip, where the frame rule drops them.
 

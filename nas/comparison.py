@@ -1,4 +1,4 @@
-"""Teacher, baseline and students side by side."""
+"""Teacher, baselines and students side by side."""
 
 from dataclasses import dataclass
 

@@ -10,14 +10,11 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from einops import rearrange, repeat
 from torch import Tensor
-from torch.nn import functional
 
 from nas.clips import Split
 from nas.metrics import lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
 from nas.targets import TargetBatch, Targets, TargetSplit
-from search_spaces import LatentSpec
 
 Decode = Callable[[Tensor], Tensor]
 
@@ -130,42 +127,6 @@ def evaluate_teacher(
 ) -> Evaluation:
     """The teacher's own line: its frames against the video. It is read from the targets, the teacher does not run."""
     return _evaluate(lambda batch: batch.frames, targets, split, device, batch_size, against_teacher=False)
-
-
-def nearest_linear_rgb(targets: Targets, batch_size: int = 16) -> Decode:
-    """The baseline: the best linear map of a latent vector to one colour, repeated over all pixels it stands for.
-
-    Least squares with an offset on the train split, against the teacher's frames as students are: what the latents show
-    without any decoder. A student has to beat it by a wide margin.
-    """
-    spec, split = targets.spec, targets.split("train")
-    size = spec.channels + 1
-    gram, moment = torch.zeros(size, size).double(), torch.zeros(size, 3).double()
-    for indices in _batches(split, batch_size):
-        batch = split.batch(indices, "cpu")
-        latents = batch.latents[:, :, _latent_of_frame(spec, batch.latents.shape[2])]
-        vectors = rearrange(latents.double(), "b c t h w -> (b t h w) c")
-        vectors = torch.cat([vectors, torch.ones(len(vectors), 1).double()], dim=1)
-        colours = functional.avg_pool3d(batch.frames.double(), (1, spec.spatial, spec.spatial))
-        gram += vectors.T @ vectors
-        moment += vectors.T @ rearrange(colours, "b c t h w -> (b t h w) c")
-    # "gelsd" also takes latents with a channel that never changes.
-    weights = torch.linalg.lstsq(gram, moment, driver="gelsd").solution.float()
-
-    def decode(latents: Tensor) -> Tensor:
-        matrix, offset = weights[:-1].to(latents), weights[-1].to(latents)
-        colours = torch.einsum("bcthw,cr->brthw", latents, matrix) + offset.view(3, 1, 1, 1)
-        colours = colours[:, :, _latent_of_frame(spec, latents.shape[2])]
-        frames: Tensor = repeat(colours, "b c t h w -> b c t (h p) (w q)", p=spec.spatial, q=spec.spatial)
-        return frames
-
-    return decode
-
-
-def _latent_of_frame(spec: LatentSpec, num_latents: int) -> list[int]:
-    """Index of the latent frame that each frame belongs to."""
-    first = spec.temporal - 1 if spec.drops_leading(num_latents) else 0
-    return [(frame + first) // spec.temporal for frame in range(spec.num_frames(num_latents))]
 
 
 @torch.inference_mode()

@@ -69,7 +69,7 @@ def finalize(arguments: argparse.Namespace) -> None:
             steps=arguments.steps or full_steps(),
             out=arguments.out or run.folder / "models",
         )
-        rows = [finisher.baseline(), finisher.teacher_row()]
+        rows = [*finisher.baselines(), finisher.teacher_row()]
         for rank, candidate in enumerate(candidates, start=1):
             show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
             try:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from nas.baselines import linear_patches, nearest_linear_rgb
 from nas.candidates import build, count_parameters
 from nas.comparison import Row
 from nas.console import format_seconds, progress, say
 from nas.distillation import DistillResult, DistillSettings, Progress, distill
-from nas.evaluation import Evaluation, evaluate, evaluate_teacher, nearest_linear_rgb
+from nas.evaluation import Evaluation, evaluate, evaluate_teacher
 from nas.latency import LatencyRecord, Workload, list_operations, measure
 from nas.latency.devices import LatencyDevice
 from nas.latency.host import MIN_ROUNDS
@@ -43,9 +44,10 @@ class Finisher:
     out: Path
     """Where model folders go."""
 
-    def baseline(self) -> Row:
-        """Nearest-neighbour upsampling of the best linear RGB projection of the latents."""
-        return Row("nearest linear RGB", evaluate(nearest_linear_rgb(self.training), self.unseen))
+    def baselines(self) -> list[Row]:
+        """What linear maps of the latents show, without any decoder."""
+        linear = {"nearest linear RGB": nearest_linear_rgb, "linear patches": linear_patches}
+        return [Row(name, evaluate(fit(self.training), self.unseen)) for name, fit in linear.items()]
 
     def teacher_row(self) -> Row:
         """The teacher itself."""

@@ -151,7 +151,7 @@ def make_parser() -> Parser:
     study.add_argument(
         "--time-limit",
         metavar="TIME",
-        help="start no candidate after this long, e.g. 2h (default: 6m, with a GPU none)",
+        help="start no candidate after this long, e.g. 2h (default: 7m, with a GPU none)",
     )
     study.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     study.add_argument(

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.distillation import DivergedError
 from nas.errors import UserError
 from nas.latency import LatencyRecord
-from search_spaces import PRESETS, DecoderConfig, LatentSpec, SearchSpace, adapt
+from search_spaces import DecoderConfig, LatentSpec, SearchSpace, published_seeds
 
 STUDY_NAME = "search"
 _MAX_ATTEMPTS = 3
@@ -146,7 +146,10 @@ def run_study(
     """
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
     if not study.user_attrs.get("seeded"):
-        _enqueue_presets(study, space, latents, budget_ms, evaluator)
+        for title, config in published_seeds(
+            space, latents, lambda each: evaluator.latency(each).ms_per_frame <= budget_ms
+        ):
+            study.enqueue_trial(space.params(config), user_attrs={"preset": title}, skip_if_exists=True)
         study.set_user_attr("seeded", True)
     while trained_count(study) < limits.trials and (deadline is None or time.monotonic() < deadline):
         with _without_experimental_warnings():
@@ -251,28 +254,6 @@ def _finished_twin(study: optuna.Study, config: DecoderConfig) -> FrozenTrial | 
     digest = config.digest()
     twins = (trial for trial in _finished(study) if trial.user_attrs["digest"] == digest)
     return next((trial for trial in twins if _kind(trial) in ("scored", "pruned")), None)
-
-
-def _enqueue_presets(
-    study: optuna.Study, space: SearchSpace, latents: LatentSpec, budget_ms: float, evaluator: Evaluator
-) -> None:
-    """Queue the published designs, scaled to these latents, each in full and at the first width within the budget."""
-    seen = set()
-    for name, preset in PRESETS.items():
-        for divisor in (1, 2, 4):
-            try:
-                config = adapt(preset, latents, divisor)
-                params = space.params(config)
-            except ValueError:
-                # A design that these latents or this space have no room for is no seed.
-                break
-            if config.digest() in seen:
-                break
-            seen.add(config.digest())
-            title = name if divisor == 1 else f"{name} x 1/{divisor}"
-            study.enqueue_trial(params, user_attrs={"preset": title}, skip_if_exists=True)
-            if evaluator.latency(config).ms_per_frame <= budget_ms:
-                break
 
 
 def _requeue_interrupted(study: optuna.Study) -> None:

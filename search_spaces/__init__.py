@@ -10,6 +10,7 @@ from search_spaces.config import DecoderConfig, StageConfig
 from search_spaces.decoder import Decoder
 from search_spaces.latent_spec import LatentSpec
 from search_spaces.presets import PRESETS, adapt
+from search_spaces.seeds import published_seeds
 from search_spaces.space import SearchSpace
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "SearchSpace",
     "StageConfig",
     "adapt",
+    "published_seeds",
 ]
 
 

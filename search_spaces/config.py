@@ -82,6 +82,8 @@ class DecoderConfig:
     """Features -> RGB; upsamples by what the stages leave of the spatial compression."""
     temporal_mode: TemporalMode = "causal"
     """"causal" (streams, nothing looks ahead) or "bidirectional" (as Turbo-VAED was published)."""
+    shortcut: BlockConfig | None = None
+    """A part latents -> RGB whose frames are added to the head's; None: the head's are all."""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -90,6 +92,7 @@ class DecoderConfig:
             raise ValueError(f"temporal_mode must be causal or bidirectional, got '{self.temporal_mode}'")
         _check_role("stem", self.stem)
         _check_role("head", self.head)
+        _check_role("shortcut", self.shortcut)
         temporal = spatial = 1
         for stage in self.stages:
             temporal *= stage.temporal_factor
@@ -115,6 +118,7 @@ class DecoderConfig:
             "stages": [stage.to_dict() for stage in self.stages],
             "head": self.head.to_dict(),
             "temporal_mode": self.temporal_mode,
+            "shortcut": self.shortcut and self.shortcut.to_dict(),
         }
 
     @classmethod
@@ -130,6 +134,7 @@ class DecoderConfig:
             stages=tuple(StageConfig.from_dict(stage) for stage in data["stages"]),
             head=block_config(data["head"]),
             temporal_mode=data["temporal_mode"],
+            shortcut=data["shortcut"] and block_config(data["shortcut"]),
         )
 
     def digest(self) -> str:
@@ -149,7 +154,8 @@ class DecoderConfig:
             parts.append(f"{kind} {stage.width}x{stage.depth + (stage.transition is not None)}")
         head = get_block(self.head.name).label
         parts.append(f"{head}{self.head_factor}" if self.head_factor > 1 else head)
-        return " > ".join(parts)
+        shortcut = f" + {get_block(self.shortcut.name).label}" if self.shortcut else ""
+        return " > ".join(parts) + shortcut
 
 
 def _check_role(role: Role, config: BlockConfig | None) -> None:

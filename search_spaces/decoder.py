@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from blocks import Block, TimeContext, build_block
+from blocks import Block, BlockConfig, Shortcut, TimeContext, build_block
 from blocks.registry import Layout
 from blocks.time_context import State, to_frames, to_video
 from search_spaces.config import DecoderConfig, StageConfig
@@ -50,6 +50,7 @@ class Decoder(nn.Module):
             self.stages.append(Stage(stage, width))
             width = stage.width
         self.head = build_block(config.head, width, spatial_factor=config.head_factor)
+        self.shortcut = None if config.shortcut is None else self._build_shortcut(config.shortcut)
 
     def forward(self, latents: Tensor) -> Tensor:
         """`(b, c, t, h, w)` -> `(b, 3, t', h', w')`, the whole clip at once."""
@@ -85,7 +86,8 @@ class Decoder(nn.Module):
     def stage_modules(self) -> dict[str, nn.Module]:
         """The groups that costs are reported for: stem, stage0, stage1, ..., head."""
         stages = {f"stage{index}": stage for index, stage in enumerate(self.stages)}
-        return {"stem": self.stem, **stages, "head": self.head}
+        groups: dict[str, nn.Module] = {"stem": self.stem, **stages, "head": self.head}
+        return groups if self.shortcut is None else groups | {"shortcut": self.shortcut}
 
     @torch.no_grad()
     def initialise_from_latent_statistics(self) -> None:
@@ -99,6 +101,21 @@ class Decoder(nn.Module):
         std = torch.tensor(spec.std or (1.0,) * spec.channels, dtype=weight.dtype, device=weight.device)
         weight /= std.view(per_input)
         conv.bias -= (weight * mean.view(per_input)).flatten(1).sum(dim=1)
+
+    @torch.no_grad()
+    def silence_head(self) -> None:
+        """Set the head's last convolution to zero: the decoder then gives what its shortcut gives."""
+        *_, last = (module for module in self.head.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d)))
+        for parameter in last.parameters():
+            parameter.zero_()
+
+    def _build_shortcut(self, config: BlockConfig) -> Shortcut:
+        latents = self.config.latents
+        factors = {"temporal_factor": latents.temporal, "spatial_factor": latents.spatial}
+        leading = latents.temporal > 1 and latents.frame_rule != "multiple"
+        shortcut = build_block(config, latents.channels, leading=leading, **factors)
+        assert isinstance(shortcut, Shortcut)
+        return shortcut
 
     def _time(self, latents: Tensor, *, streaming: bool = False, state: State | None = None) -> TimeContext:
         spec = self.config.latents
@@ -118,8 +135,8 @@ class Decoder(nn.Module):
                 yield (index if position == last else None), part
         yield None, self.head
 
-    def _run(self, x: Tensor, time: TimeContext, taps: frozenset[int]) -> tuple[Tensor, dict[int, Tensor]]:
-        tapped: dict[int, Tensor] = {}
+    def _run(self, latents: Tensor, time: TimeContext, taps: frozenset[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        x, tapped = latents, dict[int, Tensor]()
         layout: Layout = "video"
         for stage, part in self._parts():
             assert isinstance(part, Block)
@@ -128,6 +145,9 @@ class Decoder(nn.Module):
             if stage in taps:
                 assert stage is not None
                 tapped[stage] = _to_layout(x, layout, "video", time)
+        if self.shortcut is not None:
+            frames = self.shortcut(_to_layout(latents, "video", self.shortcut.input_layout, time), time)
+            x = x + _to_layout(frames, self.shortcut.output_layout, layout, time)
         return _to_layout(x, layout, "video", time), tapped
 
 

@@ -17,4 +17,5 @@ SPACE = SearchSpace(
     ),
     upsamplers=("decoupled_pixel_shuffle3d", "pixel_shuffle3d", "nearest_conv3d", "trilinear_conv3d"),
     heads=("conv3d_head", "pixel_shuffle_head", "staged_pixel_shuffle_head"),
+    shortcuts=("linear_shortcut",),
 )

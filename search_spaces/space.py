@@ -41,6 +41,8 @@ class SearchSpace:
     upsamplers: tuple[str, ...]
     heads: tuple[str, ...]
     """For what the stages leave of the upsampling; "conv3d_head" only where nothing is left."""
+    shortcuts: tuple[str, ...] = ()
+    """What may run beside the whole decoder; a decoder without is always offered, too."""
     largest_head_factor: int = 4
 
     def suggest(self, chooser: Chooser, latents: LatentSpec) -> DecoderConfig:
@@ -63,6 +65,7 @@ class SearchSpace:
             stages=tuple(stages),
             head=_suggest_part(chooser, _head_name(head_factor), self._heads(head_factor)),
             temporal_mode="causal" if latents.causal else "bidirectional",
+            shortcut=self._suggest_shortcut(chooser),
         )
 
     def params(self, config: DecoderConfig) -> dict[str, Option]:
@@ -78,7 +81,7 @@ class SearchSpace:
 
     def size(self, latents: LatentSpec) -> int:
         """Number of walks through the space."""
-        total = 0
+        total, shortcuts = 0, 1 + _count_parts(self.shortcuts)
         for upsampling in self._upsampling_counts(latents):
             head_factor = latents.spatial // 2**upsampling
             stages = (
@@ -86,7 +89,7 @@ class SearchSpace:
                 for index in range(upsampling + 1)
             )
             ends = _count_parts(self.stems) * _count_parts(self._heads(head_factor))
-            total += comb(upsampling, len(latents.temporal_steps)) * ends * prod(stages)
+            total += comb(upsampling, len(latents.temporal_steps)) * ends * prod(stages) * shortcuts
         return total
 
     def _level(self, index: int) -> Level:
@@ -107,6 +110,10 @@ class SearchSpace:
 
     def _heads(self, head_factor: int) -> list[str]:
         return [name for name in self.heads if (name == "conv3d_head") == (head_factor == 1)]
+
+    def _suggest_shortcut(self, chooser: Chooser) -> BlockConfig | None:
+        has_one = self.shortcuts and chooser.suggest_categorical("has_shortcut", [True, False])
+        return _suggest_part(chooser, "shortcut", self.shortcuts) if has_one else None
 
     def _suggest_stage(self, chooser: Chooser, index: int, unit: int, temporal_factor: int) -> StageConfig:
         level, prefix = self._level(index), f"stage{index}"
@@ -161,7 +168,10 @@ def _describe(config: DecoderConfig) -> dict[str, Option]:
         ),
         **_describe_part("stem", config.stem),
         **_describe_part(_head_name(config.head_factor), config.head),
+        "has_shortcut": config.shortcut is not None,
     }
+    if config.shortcut is not None:
+        values |= _describe_part("shortcut", config.shortcut)
     for index, stage in enumerate(config.stages):
         prefix = f"stage{index}"
         values |= {

@@ -12,4 +12,5 @@ SPACE = SearchSpace(
     levels=tuple(Level(_BLOCKS, level.widths, level.depths) for level in HYBRID.levels),
     upsamplers=("decoupled_pixel_shuffle3d", "pixel_shuffle3d"),
     heads=("conv3d_head", "staged_pixel_shuffle_head"),
+    shortcuts=("linear_shortcut",),
 )

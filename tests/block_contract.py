@@ -6,6 +6,7 @@
 A check raises AssertionError that names the part, its options and geometry, and what is wrong.
 """
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -20,7 +21,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
-from blocks import Block, BlockConfig, TimeContext, block_config, build_block, get_block, list_blocks
+from blocks import Block, BlockConfig, Shortcut, TimeContext, block_config, build_block, get_block, list_blocks
 from blocks.time_context import State, TemporalMode, to_frames, to_video
 from nas.export.coreml import export_program, to_core_ml
 from nas.latency.operations import list_operations
@@ -60,6 +61,8 @@ class Part:
     out_channels: int
     temporal_factor: int = 1
     spatial_factor: int = 1
+    leading: int = 0
+    """Of a shortcut: whether it has weights of its own for a first latent frame that becomes one frame."""
 
     def __str__(self) -> str:
         scale = f", x{self.temporal_factor} in time, x{self.spatial_factor} in space"
@@ -123,8 +126,13 @@ def parts(config: BlockConfig) -> Iterator[Part]:
     A head may refuse a spatial factor with a ValueError, but not all of them.
     """
     role = get_block(config.name).role
+    geometries: list[dict[str, int]]
     if role == "head":
         geometries = [{"in_channels": 16, "spatial_factor": factor} for factor in (1, 4, 2)]
+    elif role == "shortcut":
+        kinds = ((1, 2, 0), (2, 1, 1), (4, 2, 1))
+        names = ("temporal_factor", "spatial_factor", "leading")
+        geometries = [{"in_channels": 8, **dict(zip(names, kind, strict=True))} for kind in kinds]
     else:
         geometries = [{"in_channels": 8, "out_channels": width} for width in (8, 16)]
     if role == "upsampler":
@@ -230,7 +238,7 @@ def check_gradient(part: Part) -> None:
     """Every parameter learns, and nothing is infinite in the gradient even for an input of zeros."""
     for x in (part.input(), torch.zeros_like(part.input())):
         part.block.zero_grad()
-        out = part.run(x.requires_grad_())
+        out = part.run(x.requires_grad_(), drop_leading=bool(part.leading))
         weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         (out * weights).sum().backward()  # type: ignore[no-untyped-call]
         part.expect(x.grad is not None and bool(x.grad.isfinite().all()), "the gradient of its input is not finite")
@@ -240,6 +248,24 @@ def check_gradient(part: Part) -> None:
             part.expect(isfinite(parameter.grad.abs().sum().item()), f"the gradient of {name} is not finite")
             learns = bool(parameter.grad.any()) or not x.any()
             part.expect(learns, f"the gradient of {name} is zero everywhere")
+
+
+@_check
+@torch.no_grad()
+def check_fit(part: Part) -> None:
+    """A shortcut finds the weights of another one from what that one makes of some latents."""
+    if not isinstance(part.block, Shortcut):
+        return
+    for drop in {False, bool(part.leading)}:
+        x = part.input(3, 8, 8, batch=4)
+        wanted = part.run(x, drop_leading=drop)
+        other = copy.deepcopy(part)
+        for parameter in other.block.parameters():
+            parameter.zero_()
+        assert isinstance(other.block, Shortcut)
+        other.block.fit([(x, wanted)], drops_leading=drop)
+        error = (other.run(x, drop_leading=drop) - wanted).abs().max().item()
+        part.expect(error < 1e-2, f"fitted to its own frames it gives others (differ by {error:.2g})")
 
 
 @_check

@@ -18,6 +18,7 @@ NEEDED = {
     "upsampler": {"decoupled_pixel_shuffle3d", "pixel_shuffle3d", "nearest_conv3d", "trilinear_conv3d"},
     "stem": {"conv3d_stem", "conv2d_stem"},
     "head": {"conv3d_head", "pixel_shuffle_head", "staged_pixel_shuffle_head"},
+    "shortcut": {"linear_shortcut"},
 }
 """Parts that the search spaces and the published decoders are made of."""
 
@@ -138,7 +139,8 @@ def test_a_name_is_given_once(registry: dict[str, type[Block]]) -> None:
 
 def test_an_unknown_role_is_refused(registry: dict[str, type[Block]]) -> None:
     wrong: Any = "tail"
-    with pytest.raises(ValueError, match=r"^zigzag: role must be one of stem, block, upsampler, head, got 'tail'$"):
+    roles = "stem, block, upsampler, head, shortcut"
+    with pytest.raises(ValueError, match=f"^zigzag: role must be one of {roles}, got 'tail'$"):
         register_block("zigzag", label="zz", role=wrong)(make_part())
     assert "zigzag" not in registry
 

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from blocks import get_block
+from blocks import block_config, get_block
 from blocks.time_context import State
 from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, StageConfig
 
@@ -280,3 +280,31 @@ def test_the_width_has_to_be_made_by_something() -> None:
     stuck = StageConfig(width=24, depth=0, block=config.stages[0].block)
     with pytest.raises(ValueError, match="a stage 16 -> 24 channels needs an upsampler, a transition or a block"):
         Decoder(replace(config, stages=(*config.stages, stuck)))
+
+
+@pytest.mark.parametrize("name", SPECS)
+@torch.no_grad()
+def test_a_shortcut_adds_to_the_heads_frames(name: str) -> None:
+    plain = make_decoder(small_config(SPECS[name]))
+    shortcut = block_config({"name": "linear_shortcut", "kernel_size": 3})
+    decoder = make_decoder(replace(plain.config, shortcut=shortcut))
+    latents = make_latents(plain.config.latents, 3, 2, 3, batch=2)
+    together = decoder(latents)
+    decoder.load_state_dict(plain.state_dict(), strict=False)
+    added = decoder(latents) - plain(latents)
+    assert together.shape == added.shape and largest_difference(added, torch.zeros_like(added)) > 1e-2
+    decoder.silence_head()
+    assert largest_difference(decoder(latents), added) < 1e-5
+    assert list(decoder.stage_modules()) == [*plain.stage_modules(), "shortcut"]
+
+
+@torch.no_grad()
+def test_a_decoder_with_a_shortcut_streams() -> None:
+    shortcut = get_block("linear_shortcut").Config()
+    config = replace(small_config(SPECS["16ch-4x8x8-leading"]), shortcut=shortcut, temporal_mode="causal")
+    decoder, latents = make_decoder(config), make_latents(config.latents, 5, 2, 3, batch=2)
+    state, frames = None, []
+    for chunk in torch.split(latents, [1, 3, 1], dim=2):
+        part, state = decoder.stream(chunk, state)
+        frames.append(part)
+    assert largest_difference(torch.cat(frames, dim=2), decoder(latents)) < 1e-5

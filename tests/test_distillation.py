@@ -12,12 +12,13 @@ import torch
 from small_targets import BIDIRECTIONAL, CONFIG, SPEC, build_student, make_targets
 from torch import Tensor, nn
 
-from blocks import TimeContext
+from blocks import TimeContext, get_block
+from nas.baselines import linear_patches, nearest_linear_rgb
 from nas.candidates import ShortDistillation
 from nas.distillation import DistillResult, DistillSettings, DivergedError, Progress, distill, score_student
 from nas.distillation.distill import training_dtype
 from nas.distillation.schedule import average_decay
-from nas.evaluation import evaluate, nearest_linear_rgb
+from nas.evaluation import evaluate
 from nas.files import read_json
 from nas.latency import Workload, open_device
 from nas.runs import Run, RunSettings
@@ -148,6 +149,17 @@ def test_statistics_of_the_latents_are_folded_in_once(tmp_path: Path) -> None:
         wanted = plain if name == "not fresh" else folded
         assert torch.allclose(result.decoder(latents), wanted(latents), atol=1e-5), name
     assert not torch.allclose(folded(latents), plain(latents), atol=1e-2)
+
+
+def test_a_student_with_a_shortcut_starts_as_the_best_linear_map() -> None:
+    """At a learning rate of next to nothing a run shows what it started from."""
+    targets, still = make_targets(), replace(SETTINGS, learning_rate=1e-12, steps=1)
+    config = replace(CONFIG, shortcut=get_block("linear_shortcut").Config())
+    result = distill(build_student(config=config), targets, still, device="cpu")
+    latents = targets.split("score").batch([0, 1]).latents
+    assert torch.allclose(result.decoder(latents), linear_patches(targets)(latents), atol=1e-4)
+    colours = evaluate(nearest_linear_rgb(targets), targets, "score").psnr_teacher
+    assert colours is not None and result.score > colours + 1
 
 
 def test_folding_makes_latents_look_normalised() -> None:

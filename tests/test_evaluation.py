@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas.baselines import linear_patches, nearest_linear_rgb
 from nas.clips import Split
-from nas.evaluation import Evaluation, evaluate, evaluate_teacher, nearest_linear_rgb
+from nas.evaluation import Evaluation, evaluate, evaluate_teacher
 from nas.metrics import psnr
 from nas.targets import Targets, TargetSplit
 from search_spaces import LatentSpec
@@ -50,7 +51,7 @@ def targets() -> Targets:
 
 def test_the_baseline_finds_the_linear_map(targets: Targets) -> None:
     """The teacher is a linear map here, so the baseline must be the teacher, for other numbers of latents too."""
-    decode = nearest_linear_rgb(targets, batch_size=3)
+    decode = nearest_linear_rgb(targets)
     latents = torch.rand(2, 4, 3, 5, 2) * 2 - 1
     assert torch.allclose(decode(latents), blocks_of(latents), atol=1e-4)
     found = evaluate(decode, targets)
@@ -76,6 +77,19 @@ def test_the_baseline_follows_the_frame_rule(rule: str, latents: int, frames: in
     assert decode(z).shape == teacher.shape
     # Nothing linear explains noise, so the best is close to the mean colour.
     assert decode(z).mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_patches_see_what_one_colour_cannot(targets: Targets) -> None:
+    """A linear teacher whose pixels differ inside of a block, and whose first frame has a map of its own."""
+    split = targets.splits["train"]
+    assert split.memory is not None
+    ramp = torch.linspace(0.5, 1.0, 8).repeat(16, 3)
+    frames = split.memory[0]["frames"] * ramp
+    frames[:, :, 0] *= -0.5
+    split.memory[0]["frames"] = frames
+    latents = split.batch([0]).latents
+    assert torch.allclose(linear_patches(targets)(latents), frames[:1], atol=1e-2)
+    assert not torch.allclose(nearest_linear_rgb(targets)(latents), frames[:1], atol=0.05)
 
 
 def test_numbers_are_those_of_the_metrics(targets: Targets) -> None:

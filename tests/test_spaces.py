@@ -78,7 +78,7 @@ def test_the_spaces_are_found_by_name() -> None:
 
 def test_every_part_is_searched_somewhere() -> None:
     spaces = SEARCH_SPACES.values()
-    named = {name for space in spaces for name in (*space.stems, *space.upsamplers, *space.heads)}
+    named = {name for space in spaces for name in (*space.stems, *space.upsamplers, *space.heads, *space.shortcuts)}
     named |= {name for space in spaces for level in space.levels for name in level.blocks}
     assert named == set(list_blocks())
 

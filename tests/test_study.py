@@ -1,6 +1,7 @@
 """The study against a real database, with an evaluator that costs nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -94,6 +95,9 @@ def test_published_designs_come_first(tmp_path: Path) -> None:
     found = search(tmp_path, Arithmetic(), trials=2)
     assert found[0].preset == "turbo_vaed_hunyuan"
     assert any(outcome.preset.endswith("x 1/4") for outcome in found)
+    helped = next(outcome for outcome in found if outcome.preset.endswith(" + linear"))
+    plain = found[helped.number - 1]
+    assert helped.preset == f"{plain.preset} + linear" and replace(helped.config, shortcut=None) == plain.config
 
 
 def test_equal_architectures_are_scored_and_measured_once(tmp_path: Path) -> None:

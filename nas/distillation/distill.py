@@ -15,6 +15,7 @@ from nas.distillation.checkpoint import TrainingState, load_checkpoint, save_che
 from nas.distillation.losses import FeatureAlignment, LossWeights, frame_losses, match_taps, total_loss
 from nas.distillation.schedule import average_decay, batch_indices, learning_rate
 from nas.distillation.settings import DistillSettings, Precision
+from nas.distillation.start import initialise
 from nas.metrics import lpips_network, lpips_off, psnr
 from nas.targets import TargetBatch, Targets, TargetSplit
 from search_spaces import Decoder
@@ -82,8 +83,8 @@ def distill(
         device: where.
         checkpoint: file to save to and, if it is there, to resume from.
         report: called after every step; what it raises ends the run and leaves the last checkpoint valid.
-        fresh: the decoder has its first weights, so the latents' statistics are folded into its stem. False to go on
-            from weights that were trained.
+        fresh: the decoder has its first weights, so the latents' statistics are folded into its stem and its shortcut
+            is fitted. False to go on from weights that were trained.
 
     Raises:
         DivergedError: the loss or the gradient is not finite.
@@ -179,12 +180,12 @@ def _start(
     decoder.to(device).train()
     resuming = checkpoint is not None and checkpoint.exists()
     if fresh and not resuming:
-        decoder.initialise_from_latent_statistics()
+        initialise(decoder, targets.split("train"))
     stages, left_out = match_taps(decoder, targets.taps if settings.feature_weight else {})
     alignment = _alignment(decoder, targets, stages, settings.seed, device)
     modules = {"student": decoder, "average": copy.deepcopy(decoder).eval(), "alignment": alignment}
     optimizer = torch.optim.AdamW(
-        [*decoder.parameters(), *alignment.parameters()],
+        _parameter_groups(decoder, alignment, settings),
         settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
@@ -197,6 +198,15 @@ def _start(
         load_checkpoint(checkpoint, state, identity)
     loss = _loss_function(decoder, alignment, settings, device, dtype)
     return _Run(state, loss, identity, tuple(stages), left_out)
+
+
+def _parameter_groups(decoder: Decoder, alignment: FeatureAlignment, settings: DistillSettings) -> list[dict[str, Any]]:
+    """Parameters with what their learning rate is multiplied by: a fitted shortcut needs no more than polish."""
+    fitted = [] if decoder.shortcut is None else list(decoder.shortcut.parameters())
+    known = {id(parameter) for parameter in fitted}
+    fresh = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
+    groups = [{"params": [*fresh, *alignment.parameters()], "rate_factor": 1.0}]
+    return [*groups, {"params": fitted, "rate_factor": settings.shortcut_rate_factor}] if fitted else groups
 
 
 def _alignment(
@@ -239,7 +249,7 @@ def _update(state: TrainingState, loss: Tensor, settings: DistillSettings) -> No
     optimizer, scaler = state.optimizer, state.scaler
     rate = learning_rate(state.step, settings.steps, settings.learning_rate, settings.warmup_steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate_factor"]
     optimizer.zero_grad()
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scaler.unscale_(optimizer)

@@ -17,6 +17,8 @@ class DistillSettings:
     """Samples per step."""
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW."""
+    shortcut_rate_factor: float = 0.1
+    """Learning rate of the shortcut, which starts at its least-squares solution, relative to that of the rest."""
     warmup_steps: int = 5
     """Steps over which the learning rate rises to its peak."""
     weight_decay: float = 0.0
@@ -50,7 +52,7 @@ class DistillSettings:
         for name in ("learning_rate", "clip_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "truth_weight", "feature_weight", "perceptual_weight"):
+        for name in ("shortcut_rate_factor", "weight_decay", "truth_weight", "feature_weight", "perceptual_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, value in (("ema_decay", self.ema_decay), ("betas", self.betas[0]), ("betas", self.betas[1])):
