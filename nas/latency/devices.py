@@ -107,6 +107,12 @@ class PredictedDevice:
         )
 
 
+def open_predicted(name: str, default: str) -> LatencyDevice:
+    """The device of this name if it is one that predicts, else the default one: nothing that measures is touched."""
+    predicts = name in list_profiles() or name.endswith(".json")
+    return open_device(name if predicts else default)
+
+
 def list_devices() -> list[str]:
     """Names that `open_device` takes, beside the address of an agent and the path of a profile."""
     return [HOST, *list_profiles(), CORE_ML, IPHONE]

@@ -70,7 +70,9 @@ def serve_task(folder: Path, work: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Unbuffered: a thread that waits inside of a buffered read makes the interpreter abort when it ends.
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     os._exit(1)
 
 
