@@ -1,5 +1,7 @@
 """The process in which one measurement runs: `python -m nas.latency.worker FOLDER` (see `isolated.py`)."""
 
+import os
+import resource
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +10,9 @@ from typing import Any
 
 from nas.latency.isolated import run_isolated, serve_task
 from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
+
+_MEMORY_SHARE = 0.75
+"""Of the machine's memory, for one measurement."""
 
 COMMAND = (sys.executable, "-m", "nas.latency.worker")
 
@@ -29,11 +34,22 @@ def _host(task: dict[str, Any]) -> dict[str, Any]:
     from search_spaces import Decoder, DecoderConfig
 
     config = DecoderConfig.from_dict(task["config"])
+    _limit_memory()
     try:
         record = measure(Decoder(config), config.latents, Workload(**task["workload"]))
     except (RuntimeError, MemoryError) as error:
         raise MeasurementFailedError(f"PyTorch cannot run it: {str(error).splitlines()[0]}") from error
     return replace(record, device=f"{platform.node()} ({describe_hardware()})").to_dict()
+
+
+def _limit_memory() -> None:
+    """Let a decoder that is too large fail here, before the system looks for a process to end."""
+    import torch
+
+    # With CUDA a process reserves far more addresses than it uses memory.
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        resource.setrlimit(resource.RLIMIT_AS, (int(_MEMORY_SHARE * physical),) * 2)
 
 
 def _core_ml(task: dict[str, Any]) -> dict[str, Any]:

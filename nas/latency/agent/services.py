@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from nas.errors import unknown_name
 from nas.latency.agent.archive import content_digest, unpack
 from nas.latency.record import LatencyRecord, Workload
 from nas.latency.worker import measure_host
-from search_spaces import DecoderConfig
+from search_spaces import Decoder, DecoderConfig
 
 _LARGEST_CONFIG = 1_000_000
+_MOST_PARAMETERS = 10**9
 _MOST_STAGES, _DEEPEST_STAGE, _WIDEST = 16, 64, 8192
 
 
@@ -69,6 +72,10 @@ class HostService:
             raise BadUploadError(
                 f"a decoder may have {_MOST_STAGES} stages of {_DEEPEST_STAGE} blocks and {_WIDEST} channels at most"
             )
+        with torch.device("meta"):
+            parameters = sum(each.numel() for each in Decoder(config).parameters())
+        if parameters > _MOST_PARAMETERS:
+            raise BadUploadError(f"a decoder may have {_MOST_PARAMETERS} parameters at most, this one has {parameters}")
         return config.digest()
 
     def measure(self, upload: Path, workload: Workload) -> LatencyRecord:
