@@ -107,7 +107,9 @@ def test_damaged_archives(damage: str, package: Path, tmp_path: Path) -> None:
     data = bytearray(pack(package))
     if damage == "flipped":
         data[data.index(b"Data/com.apple.CoreML/model.mlmodel") + 100] ^= 0xFF
-    broken = {"cut": data[: len(data) // 2], "flipped": data, "junk": b"PK\x03\x04" * 99, "empty": b""}[damage]
+    broken = {"cut": bytes(data[: len(data) // 2]), "flipped": bytes(data), "junk": b"PK\x03\x04" * 99, "empty": b""}[
+        damage
+    ]
     (tmp_path / "upload").write_bytes(broken)
     with pytest.raises(BadArchiveError):
         content_digest(tmp_path / "upload", LIMIT)

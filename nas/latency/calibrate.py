@@ -26,7 +26,7 @@ from nas.latency.kind_terms import kind_terms
 from nas.latency.operations import Operation, list_operations
 from nas.latency.predict import kind_cost
 from nas.latency.record import LatencyRecord, Workload
-from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec
+from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class Program:
 
 
 @functools.cache
-def _operations(program: Program) -> tuple[Operation, ...]:
+def operations_of(program: Program) -> tuple[Operation, ...]:
     """Everything that the decode executes."""
     load = program.workload
     shape = (1, *program.config.latents.latent_shape(load.num_frames, load.height, load.width))
@@ -179,7 +179,7 @@ def make_profile(
 
 def _equations(program: Program, record: LatencyRecord) -> Iterable[tuple[dict[str, float], float]]:
     """What a measurement says about the terms: by stage where the device says so, else one equation for the whole."""
-    operations = _operations(program)
+    operations = operations_of(program)
     stages = {operation.stage for operation in operations}
     if stages <= record.by_stage.keys():
         groups = {name: [each for each in operations if each.stage == name] for name in stages}
@@ -206,7 +206,7 @@ def _judge(program: Program, record: LatencyRecord, cost: Callable[[Operation], 
         width=program.workload.width,
         num_frames=program.workload.num_frames,
         measured_ms=record.ms_per_frame * program.workload.num_frames,
-        predicted_ms=sum(map(cost, _operations(program))),
+        predicted_ms=sum(map(cost, operations_of(program))),
     )
 
 
@@ -218,16 +218,16 @@ def _workloads(config: DecoderConfig, gmacs: tuple[float, float]) -> list[Worklo
     smallest = Program(config, Workload(sizes[0], sizes[0], frames[0]))
     if sum(each.numel() for each in smallest.build(weights=False).parameters()) > _LARGEST_PARAMETERS:
         return []
-    least = sum(operation.macs for operation in _operations(smallest)) / 1e9 / (sizes[0] ** 2 * frames[0])
+    least = sum(operation.macs for operation in operations_of(smallest)) / 1e9 / (sizes[0] ** 2 * frames[0])
     every = (Workload(*grid) for grid in product(sizes, sizes, frames))
     return [load for load in every if gmacs[0] <= least * load.height * load.width * load.num_frames <= gmacs[1]]
 
 
 def _parts(config: DecoderConfig) -> set[str]:
-    parts = [config.stem, config.head, *(part for stage in config.stages for part in (stage.block, stage.upsampler))]
-    return {part.name for part in parts if part is not None}
+    in_stages = (part for stage in config.stages for part in (stage.block, stage.upsampler))
+    return {part.name for part in (config.stem, config.head, config.shortcut, *in_stages) if part is not None}
 
 
-def _parts_of_space(space: Any) -> set[str]:
+def _parts_of_space(space: SearchSpace) -> set[str]:
     blocks = {name for level in space.levels for name in level.blocks}
-    return {*space.stems, *space.upsamplers, *space.heads, *blocks}
+    return {*space.stems, *space.upsamplers, *space.heads, *space.shortcuts, *blocks}
