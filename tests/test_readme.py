@@ -36,7 +36,8 @@ def test_it_opens_with_the_three_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_its_commands_are_understood(command: str) -> None:
     words = shlex.split(command)[2:]
-    module = importlib.import_module(words[0] if words[0] != "nas.teachers" else "nas.teachers.__main__")
+    name = f"{words[0]}.__main__" if words[0] in ("nas.latency", "nas.teachers") else words[0]
+    module = importlib.import_module(name)
     assert isinstance(module.make_parser().parse_args(words[1:]), argparse.Namespace)
 
 
