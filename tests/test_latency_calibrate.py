@@ -59,7 +59,7 @@ def test_a_large_convolution_is_direct_and_fills_its_lanes() -> None:
         (nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0)), (1, 8, 3, 8, 8), "unrolled_conv"),
         (nn.Conv2d(8, 8, 3, padding=1), (3, 8, 8, 8), "direct_conv"),
         (nn.Conv2d(8, 8, 5, padding=2), (1, 8, 8, 8), "direct_conv"),
-        (nn.SiLU(), (1, 8, 3, 8, 8), "elementwise"),
+        (nn.SiLU(), (1, 8, 3, 8, 8), "traffic"),
         (nn.PixelShuffle(2), (1, 8, 8, 8), "movement"),
         (nn.Upsample(scale_factor=2), (1, 8, 8, 8), "resize"),
     ],
@@ -199,6 +199,8 @@ def test_this_machine_is_calibrated(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "rank correlation" in printed and f"--device {path}" in printed
     profile = load_calibrated(path)
     assert profile.typical_error < 0.3 and profile.rank_correlation > 0.8
+    for kind in ("unrolled_conv", "direct_conv", "traffic", "movement"):
+        assert sum(ms for name, ms in profile.coefficients.items() if name.startswith(kind)) > 0, kind
     assert "CPU time" in profile.method and len(profile.points) == 10
     device = open_device(str(path))
     program = design_programs(1, 1, 5, (0.2, 2.0))[1][0]

@@ -3,6 +3,8 @@
 Convolutions come in four kinds, by how runtimes compute them. PyTorch on a CPU hands a convolution to oneDNN only above
 a size ("direct"), else it unrolls the input into columns and multiplies matrices; both were seen to differ by up to 5x
 in time per multiply-accumulate. Where a runtime makes no such difference, the coefficients come out alike.
+Element-wise operations and reductions are one kind, "traffic": norms and activations have both, always together, so no
+measurement of decoders could tell their costs apart.
 """
 
 from math import ceil, prod
@@ -29,11 +31,12 @@ def kind_terms(operation: Operation) -> dict[str, float]:
     if operation.convolution is not None:
         return _convolution_terms(operation, operation.convolution)
     read, written = _millions(operation.bytes_read), _millions(operation.bytes_written)
+    kind = "traffic" if operation.kind in ("elementwise", "reduction") else operation.kind
     return {
-        f"{operation.kind}.gmacs": operation.macs / 1e9,
-        f"{operation.kind}.moved": read + written,
-        f"{operation.kind}.overflow": _overflow(read) + _overflow(written),
-        f"{operation.kind}.calls": 1.0,
+        f"{kind}.gmacs": operation.macs / 1e9,
+        f"{kind}.moved": read + written,
+        f"{kind}.overflow": _overflow(read) + _overflow(written),
+        f"{kind}.calls": 1.0,
     }
 
 
