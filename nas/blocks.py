@@ -178,7 +178,7 @@ def _cpu_seconds(function: Callable[[], object]) -> float:
 
 def _core_ml_counts(module: "nn.Module", x: "Tensor") -> list[str]:
     """Operations of the converted program, and how many of them are transposes and reshapes."""
-    from nas.export import to_core_ml
+    from nas.export.coreml import to_core_ml
 
     model = to_core_ml(module, (x,))
     kinds = [operation.op_type for operation in model._mil_program.functions["main"].operations]

@@ -1,7 +1,7 @@
 """The Optuna study: what is proposed, what a proposal costs and scores, what is kept.
 
-A proposal goes through: latency -> over budget: never trained; else short distillation, pruned on the way if it
-falls behind -> score. Latency is a constraint of the study, so the sampler learns where the budget ends.
+A proposal over the budget, or one that cannot be exported, is never trained. Others get a short distillation, pruned if
+they fall behind, and a score. Latency is a constraint of the study, so the sampler learns where the budget ends.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import optuna
 import sqlalchemy.exc
@@ -19,44 +19,28 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.distillation import DivergedError
 from nas.errors import UserError
 from nas.latency import LatencyRecord
+from nas.latency.record import MeasurementFailedError
+from nas.outcomes import TRAINED, Kind, Outcome
 from search_spaces import DecoderConfig, LatentSpec, SearchSpace, published_seeds
 
 STUDY_NAME = "search"
 _MAX_ATTEMPTS = 3
 """How often a proposal is tried that was cut off (by a kill, not by an error)."""
-
-
-Kind = Literal["scored", "pruned", "failed", "over budget", "same"]
-"""How a proposal ended. The first three were trained; "same" has the architecture of an earlier one."""
-TRAINED: tuple[Kind, ...] = ("scored", "pruned", "failed")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one proposal."""
-
-    number: int
-    config: DecoderConfig
-    latency: LatencyRecord
-    parameters: int
-    kind: Kind
-    """How it ended."""
-    score: float | None = None
-    """PSNR against the teacher in dB; for a pruned one the last that was reported."""
-    detail: str = ""
-    """Why it failed; which one it equals."""
-    preset: str = ""
-    """Name of the published design that it is, if it is one."""
+_MOST_UNMEASURED = 10
+"""Proposals in a row that the device may fail to run."""
 
 
 class Evaluator(Protocol):
     """What the study asks about a proposal."""
 
     def latency(self, config: DecoderConfig) -> LatencyRecord:
-        """Latency of the decoder on the device that the budget is for."""
+        """Latency on the device that the budget is for; `MeasurementFailedError` if it cannot run the decoder."""
 
     def parameters(self, config: DecoderConfig) -> int:
         """Number of parameters."""
+
+    def obstacle(self, config: DecoderConfig) -> str:
+        """Why the decoder cannot be exported; empty if it can."""
 
     def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
         """PSNR in dB after a short distillation; `report(step, dB)` on the way may raise `optuna.TrialPruned`."""
@@ -138,24 +122,35 @@ def run_study(
     limits: StudyLimits,
     evaluator: Evaluator,
     on_outcome: Callable[[Outcome], None],
+    on_unmeasured: Callable[[DecoderConfig, str], None] = lambda config, reason: None,
 ) -> None:
     """Propose, measure and score until a limit is reached; every outcome is in the database before the next proposal.
 
+    A decoder that the device cannot run is no outcome: it is reported with the reason, and not proposed for training.
+
     Raises:
         BudgetUnreachableError: nothing within the budget was found.
+        UserError: the device ran none of the last ten proposals.
     """
+    unmeasured = 0
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
     if not study.user_attrs.get("seeded"):
-        for title, config in published_seeds(
-            space, latents, lambda each: evaluator.latency(each).ms_per_frame <= budget_ms
-        ):
+        for title, config in published_seeds(space, latents, lambda each: _fits(each, budget_ms, evaluator)):
             study.enqueue_trial(space.params(config), user_attrs={"preset": title}, skip_if_exists=True)
         study.set_user_attr("seeded", True)
     while trained_count(study) < limits.trials and (deadline is None or time.monotonic() < deadline):
         with _without_experimental_warnings():
             trial = study.ask()
             config = space.suggest(trial, latents)
-        on_outcome(_run_trial(study, trial, config, budget_ms, evaluator))
+        try:
+            on_outcome(_run_trial(study, trial, config, budget_ms, evaluator))
+            unmeasured = 0
+        except MeasurementFailedError as error:
+            _drop_unmeasured(study, trial, config, str(error))
+            on_unmeasured(config, str(error))
+            unmeasured += 1
+            if unmeasured == _MOST_UNMEASURED:
+                raise UserError(f"the device ran none of the last {unmeasured} decoders: {error}") from error
         _give_up_if_hopeless(study, limits)
 
 
@@ -181,21 +176,6 @@ def trained_count(study: optuna.Study) -> int:
     return sum(_kind(trial) in TRAINED for trial in _finished(study))
 
 
-def best_outcomes(found: list[Outcome]) -> list[Outcome]:
-    """Scored candidates, best first, each architecture once."""
-    scored = [outcome for outcome in found if outcome.kind == "scored"]
-    return sorted(scored, key=lambda outcome: (-(outcome.score or 0.0), outcome.latency.ms_per_frame))
-
-
-def pareto_front(found: list[Outcome]) -> list[Outcome]:
-    """Scored candidates that no other beats in both latency and score, fastest first."""
-    front: list[Outcome] = []
-    for outcome in sorted(best_outcomes(found), key=lambda each: (each.latency.ms_per_frame, -(each.score or 0.0))):
-        if not front or (outcome.score or 0.0) > (front[-1].score or 0.0):
-            front.append(outcome)
-    return front
-
-
 def _run_trial(
     study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, budget_ms: float, evaluator: Evaluator
 ) -> Outcome:
@@ -211,6 +191,8 @@ def _run_trial(
         kind, state = "over budget", TrialState.PRUNED
     elif twin is not None:
         kind, state, score, detail = "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}"
+    elif obstacle := evaluator.obstacle(config):
+        kind, state, detail = "not exportable", TrialState.PRUNED, obstacle
     else:
         kind, state, score, detail = _train(trial, config, evaluator)
     for key, value in {"kind": kind, "score": score, "detail": detail}.items():
@@ -242,12 +224,29 @@ def _train(
 
 
 def _known_latency(study: optuna.Study, config: DecoderConfig, evaluator: Evaluator) -> LatencyRecord:
-    """A decoder is measured once; an equal one takes that number."""
+    """A decoder is measured once; an equal one takes that number, or that failure."""
     digest = config.digest()
     for trial in study.get_trials(deepcopy=False):
-        if trial.user_attrs.get("digest") == digest and "latency" in trial.user_attrs:
+        if trial.user_attrs.get("digest") != digest:
+            continue
+        if "latency" in trial.user_attrs:
             return LatencyRecord.from_dict(trial.user_attrs["latency"])
+        if "unmeasured" in trial.user_attrs:
+            raise MeasurementFailedError(trial.user_attrs["unmeasured"])
     return evaluator.latency(config)
+
+
+def _fits(config: DecoderConfig, budget_ms: float, evaluator: Evaluator) -> bool:
+    try:
+        return evaluator.latency(config).ms_per_frame <= budget_ms
+    except MeasurementFailedError:
+        return False
+
+
+def _drop_unmeasured(study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, reason: str) -> None:
+    for key, value in {"digest": config.digest(), "unmeasured": reason}.items():
+        trial.set_user_attr(key, value)
+    study.tell(trial, state=TrialState.FAIL)
 
 
 def _finished_twin(study: optuna.Study, config: DecoderConfig) -> FrozenTrial | None:
@@ -270,9 +269,12 @@ def _requeue_interrupted(study: optuna.Study) -> None:
 
 def _give_up_if_hopeless(study: optuna.Study, limits: StudyLimits) -> None:
     finished = _finished(study)
-    if len(finished) < limits.hopeless or any(_kind(trial) != "over budget" for trial in finished):
+    if len(finished) < limits.hopeless or {_kind(trial) for trial in finished} - {"over budget", "not exportable"}:
         return
-    raise BudgetUnreachableError(min(read_outcomes(study), key=lambda outcome: outcome.latency.ms_per_frame))
+    found = read_outcomes(study)
+    if unfit := [outcome.detail for outcome in found if outcome.kind == "not exportable"]:
+        raise UserError(f"nothing within the budget can be exported: {unfit[0]}: choose another --space")
+    raise BudgetUnreachableError(min(found, key=lambda outcome: outcome.latency.ms_per_frame))
 
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:

@@ -95,8 +95,8 @@ def test_same_command_again_does_nothing_more(shell: Shell, inputs: Inputs, run_
         latency = trial.user_attrs["latency"]["ms_per_frame"]
         assert f" {latency:.1f}*" in row
         assert (f"{trial.value:.2f}" if was_trained(trial) else "over budget, not trained") in row
-    assert "* predicted for iphone-16-pro, not measured" in done.stdout
-    assert re.search(r"^front +\d.* ms\* \d+\.\d+ dB", done.stdout, re.MULTILINE)
+    assert "ms/frame*: per decoded frame at 64x64 x 5 frames, predicted for iphone-16-pro" in done.stdout
+    assert re.search(r"^front +\d.* ms/frame\* \d+\.\d+ dB", done.stdout, re.MULTILINE)
     assert re.search(r"^next +python -m nas.finalize R$", done.stdout, re.MULTILINE)
 
 
@@ -179,6 +179,7 @@ def test_two_finished_models_elsewhere(shell: Shell, inputs: Inputs, run_folder:
 def check_model_folder(folder: Path, inputs: Inputs) -> None:
     """Complete; every latency says what it is; the PSNR is that of the weights that are there."""
     expected = {"README.md", "config.json", "diffusion_pytorch_model.safetensors", "evaluation.json"}
+    expected.add("decoder.mlpackage")
     assert {path.name for path in folder.iterdir()} == expected
     numbers = read_json(folder / "evaluation.json")
     assert numbers["latency_measured"]["kind"] == "measured"
@@ -187,6 +188,7 @@ def check_model_folder(folder: Path, inputs: Inputs) -> None:
     assert numbers["latency_predicted"]["device"] == "iphone-16-pro"
     assert numbers["latency_predicted"]["ms_per_frame"] <= BUDGET_MS
     assert numbers["distillation"]["steps"] == 2
+    assert numbers["core_ml"]["packages"]["decoder.mlpackage"]["psnr"] >= 40
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert numbers["parameters"] == sum(tensor.numel() for tensor in weights.values())
     card = (folder / "README.md").read_text()

@@ -157,7 +157,7 @@ FAULTS = (
     Fault("odd sizes lose a column", "shape", "(1, 8, 3, 5, 6), not (1, 8, 3, 5, 7)", (insert(EVEN),)),
     Fault("layout not as promised", "shape", "of rank 4, its output layout has 5", ((RETURN, FRAMES),)),
     Fault(
-        "data-dependent branch", "export meta_device", "Data-dependent", (insert("if x.mean() > 0:", "    x = 2 * x"),)
+        "data-dependent branch", "export meta_device", "data-dependent", (insert("if x.mean() > 0:", "    x = 2 * x"),)
     ),
     Fault("tensor of another device", "meta_device", "meta", (insert("x = x + torch.ones(x.shape[-1])"),)),
     Fault("uncounted operation", "macs", "the cost of ['aten::fft_fft'", (insert("x = torch.fft.fft(x).real"),)),
