@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from nas.distillation import Progress, distill
+from nas.export.lint import lint
 from nas.files import disk_errors, write_json
 from nas.latency import LatencyRecord, Workload
 from nas.latency.devices import LatencyDevice
@@ -48,6 +49,10 @@ class ShortDistillation:
         """Number of parameters."""
         with torch.device("meta"):
             return count_parameters(Decoder(config))
+
+    def obstacle(self, config: DecoderConfig) -> str:
+        """Why it cannot be exported to Core ML; empty if it can."""
+        return "; ".join(lint(config, self.workload).problems)
 
     def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
         """PSNR in dB against the teacher after a short distillation."""

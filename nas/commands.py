@@ -54,6 +54,14 @@ def positive_int(text: str) -> int:
     return value
 
 
+def parse_resolution(text: str) -> tuple[int, int]:
+    """Height and width of `HEIGHTxWIDTH`; UserError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
+    if not found:
+        raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{text}'")
+    return int(found[1]), int(found[2])
+
+
 def run_command(run: Callable[[], None], continue_with: str) -> int:
     """Exit status of a command; its expected errors become one line on stderr.
 

@@ -10,9 +10,11 @@ from rich.console import Console
 from nas.baselines import linear_patches, nearest_linear_rgb
 from nas.candidates import build, count_parameters
 from nas.comparison import Row
-from nas.console import format_seconds, progress, say
+from nas.console import format_seconds, progress, say, warn
 from nas.distillation import DistillResult, DistillSettings, Progress, distill
 from nas.evaluation import Evaluation, evaluate, evaluate_teacher
+from nas.export.package import ExportError, export_decoder, model_metadata
+from nas.export.settings import ExportSettings
 from nas.latency import LatencyRecord, Workload, list_operations, measure
 from nas.latency.devices import LatencyDevice
 from nas.latency.host import MIN_ROUNDS
@@ -23,6 +25,7 @@ from nas.recipes import distill_settings, training_device
 from nas.runs import Run, versions
 from nas.targets import Targets
 from nas.teachers import Teacher
+from search_spaces import Decoder
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,10 @@ class Finisher:
         if numbers is None or any(numbers.get(key) != value for key, value in identity.items()):
             result = self._distill(candidate, settings)
             numbers = identity | self._numbers(candidate, result)
+            numbers["core_ml"], package = self._export(candidate, result.decoder, numbers["evaluation"])
             model = TurboVAED(architecture=candidate.config.to_dict(), teacher=self.teacher.name)
             model.decoder.load_state_dict(result.decoder.state_dict())
-            write_model_folder(folder, model, numbers, self._card(candidate, numbers))
+            write_model_folder(folder, model, numbers, self._card(candidate, numbers), package)
         say(self.console, "saved", str(folder))
         return _row(candidate, numbers)
 
@@ -115,6 +119,31 @@ class Finisher:
             "teacher_evaluation": evaluate_teacher(self.unseen).to_dict(),
             "versions": versions(),
         }
+
+    def _export(
+        self, candidate: Outcome, decoder: Decoder, evaluation: dict[str, Any]
+    ) -> tuple[dict[str, Any], Path | None]:
+        """A Core ML package of the timed decode, and what to say about it; if there can be none, why."""
+        load = self.workload
+        settings = ExportSettings(load.height, load.width, load.num_frames)
+        path = self.run.folder / "finalize" / candidate.config.digest() / settings.file_name()
+        metadata = model_metadata(decoder, self.teacher.name, evaluation)
+        try:
+            with progress(self.console, "Core ML", "converting and proving"):
+                report = export_decoder(decoder, settings, path, metadata=metadata, latents=self._real_latents())
+        except ExportError as error:
+            warn(self.console, f"no Core ML package: {error}")
+            return {"error": str(error)}, None
+        say(self.console, "Core ML", report.describe())
+        return {"packages": {path.name: {"summary": report.describe(), **report.to_dict()}}}, path
+
+    def _real_latents(self) -> torch.Tensor:
+        """Unseen latents, repeated until they fill the timed decode."""
+        load = self.workload
+        wanted = self.teacher.spec.latent_shape(load.num_frames, load.height, load.width)
+        latents = self.unseen.split("test").batch([0], "cpu").latents
+        repeats = [-(-size // have) for size, have in zip(wanted[1:], latents.shape[2:], strict=True)]
+        return latents.repeat(1, 1, *repeats)[:, :, : wanted[1], : wanted[2], : wanted[3]]
 
     def _measured(self, decoder: torch.nn.Module, what: str) -> LatencyRecord:
         with progress(self.console, "latency", what) as advance:

@@ -6,7 +6,7 @@ from typing import Literal
 from nas.latency import LatencyRecord
 from search_spaces import DecoderConfig
 
-Kind = Literal["scored", "pruned", "failed", "over budget", "same"]
+Kind = Literal["scored", "pruned", "failed", "over budget", "not exportable", "same"]
 """How a proposal ended. The first three were trained; "same" has the architecture of an earlier one."""
 TRAINED: tuple[Kind, ...] = ("scored", "pruned", "failed")
 
@@ -24,7 +24,7 @@ class Outcome:
     score: float | None = None
     """PSNR against the teacher in dB; for a pruned one the last that was reported."""
     detail: str = ""
-    """Why it failed; which one it equals."""
+    """Why it failed or cannot be exported; which one it equals."""
     preset: str = ""
     """Name of the published design that it is, if it is one."""
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import NothingFeasibleError, Parser, positive_int, run_command
+from nas.commands import NothingFeasibleError, Parser, parse_resolution, positive_int, run_command
 from nas.errors import UserError, unknown_name
 from nas.latency import DEFAULT_DEVICE, parse_budget
 
@@ -187,13 +187,6 @@ def _settings(arguments: argparse.Namespace, workload: "Workload") -> "RunSettin
     )
 
 
-def _parse_resolution(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
-    if not found:
-        raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{text}'")
-    return int(found[1]), int(found[2])
-
-
 def _parse_time_limit(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip().lower())
     if not found or float(found[1]) == 0:
@@ -205,7 +198,7 @@ def _workload(arguments: argparse.Namespace, latents: "LatentSpec | None") -> "W
     """The timed decode; UserError if it is not on the grid of these latents."""
     from nas.latency import Workload
 
-    height, width = _parse_resolution(arguments.resolution)
+    height, width = parse_resolution(arguments.resolution)
     usual = _USUAL_FRAMES if latents is None else latents.largest_clip(_USUAL_FRAMES)
     workload = Workload(height, width, arguments.frames or usual)
     if latents is not None:

@@ -1,7 +1,7 @@
 """The Optuna study: what is proposed, what a proposal costs and scores, what is kept.
 
-A proposal goes through: latency -> over budget: never trained; else short distillation, pruned on the way if it
-falls behind -> score. Latency is a constraint of the study, so the sampler learns where the budget ends.
+A proposal over the budget, or one that cannot be exported, is never trained. Others get a short distillation, pruned if
+they fall behind, and a score. Latency is a constraint of the study, so the sampler learns where the budget ends.
 """
 
 import time
@@ -38,6 +38,9 @@ class Evaluator(Protocol):
 
     def parameters(self, config: DecoderConfig) -> int:
         """Number of parameters."""
+
+    def obstacle(self, config: DecoderConfig) -> str:
+        """Why the decoder cannot be exported; empty if it can."""
 
     def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
         """PSNR in dB after a short distillation; `report(step, dB)` on the way may raise `optuna.TrialPruned`."""
@@ -188,6 +191,8 @@ def _run_trial(
         kind, state = "over budget", TrialState.PRUNED
     elif twin is not None:
         kind, state, score, detail = "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}"
+    elif obstacle := evaluator.obstacle(config):
+        kind, state, detail = "not exportable", TrialState.PRUNED, obstacle
     else:
         kind, state, score, detail = _train(trial, config, evaluator)
     for key, value in {"kind": kind, "score": score, "detail": detail}.items():
@@ -264,9 +269,12 @@ def _requeue_interrupted(study: optuna.Study) -> None:
 
 def _give_up_if_hopeless(study: optuna.Study, limits: StudyLimits) -> None:
     finished = _finished(study)
-    if len(finished) < limits.hopeless or any(_kind(trial) != "over budget" for trial in finished):
+    if len(finished) < limits.hopeless or {_kind(trial) for trial in finished} - {"over budget", "not exportable"}:
         return
-    raise BudgetUnreachableError(min(read_outcomes(study), key=lambda outcome: outcome.latency.ms_per_frame))
+    found = read_outcomes(study)
+    if unfit := [outcome.detail for outcome in found if outcome.kind == "not exportable"]:
+        raise UserError(f"nothing within the budget can be exported: {unfit[0]}: choose another --space")
+    raise BudgetUnreachableError(min(found, key=lambda outcome: outcome.latency.ms_per_frame))
 
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:

@@ -111,6 +111,8 @@ def _verdict(outcome: Outcome) -> str:
         return "over budget, not trained"
     if outcome.kind == "pruned":
         return f"stopped early ({_score(outcome):.2f})"
+    if outcome.kind == "not exportable":
+        return f"not exportable, not trained: {outcome.detail}"
     return f"{outcome.kind} {outcome.detail}"
 
 

@@ -36,6 +36,8 @@ SERVER = """
 import gc, json, os, runpy, sys
 import nas.finishing, nas.study
 from diffusers import AutoencoderKLWan
+from nas.export.coremltools_package import import_coremltools
+import_coremltools()
 gc.freeze()
 for line in sys.stdin:
     order = json.loads(line)

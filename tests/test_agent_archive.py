@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.export import to_core_ml
+from nas.export.coreml import to_core_ml
 from nas.latency.agent.archive import MODEL, BadArchiveError, content_digest, pack, unpack
 
 LIMIT = 10**6

@@ -19,6 +19,12 @@ OPTIONS = {
         "how it is searched": ["--space", "--trials", "--steps", "--time-limit", "--seed", "--run"],
     },
     "nas.finalize": {"positional arguments": ["RUN"], "options": ["--top", "--steps", "--clips", "--out"]},
+    "nas.export": {
+        "positional arguments": ["MODEL"],
+        "options": [
+            *("--resolution", "--frames", "--streaming", "--precision", "--weights", "--least-psnr", "--out"),
+        ],
+    },
 }
 """All there are. A new one costs every reader of the help a line: add it here when it is worth that."""
 
@@ -64,9 +70,8 @@ def test_help_is_quick_and_shows_the_options_in_groups(shell: Shell, module: str
 
 @pytest.mark.parametrize("module", OPTIONS)
 def test_help_imports_nothing_heavy(shell: Shell, module: str) -> None:
-    code = (
-        f"import sys; from {module} import main\ntry: main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
-    )
+    entry = f"{module}.__main__" if module == "nas.export" else module
+    code = f"import sys; from {entry} import main\ntry: main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
     with shell.start("-c", code) as process:
         _, modules = process.communicate()
     assert module in modules.split()

@@ -179,6 +179,7 @@ def test_two_finished_models_elsewhere(shell: Shell, inputs: Inputs, run_folder:
 def check_model_folder(folder: Path, inputs: Inputs) -> None:
     """Complete; every latency says what it is; the PSNR is that of the weights that are there."""
     expected = {"README.md", "config.json", "diffusion_pytorch_model.safetensors", "evaluation.json"}
+    expected.add("decoder.mlpackage")
     assert {path.name for path in folder.iterdir()} == expected
     numbers = read_json(folder / "evaluation.json")
     assert numbers["latency_measured"]["kind"] == "measured"
@@ -187,6 +188,7 @@ def check_model_folder(folder: Path, inputs: Inputs) -> None:
     assert numbers["latency_predicted"]["device"] == "iphone-16-pro"
     assert numbers["latency_predicted"]["ms_per_frame"] <= BUDGET_MS
     assert numbers["distillation"]["steps"] == 2
+    assert numbers["core_ml"]["packages"]["decoder.mlpackage"]["psnr"] >= 40
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert numbers["parameters"] == sum(tensor.numel() for tensor in weights.values())
     card = (folder / "README.md").read_text()

@@ -86,6 +86,9 @@ class Choosy:
     def parameters(self, config: DecoderConfig) -> int:
         return 1000
 
+    def obstacle(self, config: DecoderConfig) -> str:
+        return ""
+
     def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
         assert self.runs(config)
         return 20.0

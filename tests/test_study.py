@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from nas.distillation import DivergedError
+from nas.errors import UserError
 from nas.latency import LatencyRecord
 from nas.outcomes import Outcome, best_outcomes, pareto_front
 from nas.study import BudgetUnreachableError, StudyLimits, open_study, read_outcomes, run_study, trained_count
@@ -35,11 +36,12 @@ def record(milliseconds: float) -> LatencyRecord:
 class Arithmetic:
     """Wide is slow and good: latency is a tenth of the summed widths, the score a tenth of that."""
 
-    def __init__(self, interrupt_at: int | None = None, diverge_at: int | None = None) -> None:
+    def __init__(self, interrupt_at: int | None = None, diverge_at: int | None = None, unexportable: str = "") -> None:
         self.scored: list[str] = []
         self.measured: list[str] = []
         self.interrupt_at = interrupt_at
         self.diverge_at = diverge_at
+        self.unexportable = unexportable
 
     def latency(self, config: DecoderConfig) -> LatencyRecord:
         self.measured.append(config.digest())
@@ -47,6 +49,9 @@ class Arithmetic:
 
     def parameters(self, config: DecoderConfig) -> int:
         return sum(stage.width for stage in config.stages)
+
+    def obstacle(self, config: DecoderConfig) -> str:
+        return "rank 6" if config.stages[-1].block.name == self.unexportable else ""
 
     def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
         if len(self.scored) == self.interrupt_at:
@@ -80,6 +85,26 @@ def test_over_budget_is_never_trained_and_all_is_recorded(tmp_path: Path) -> Non
     assert all(outcome.latency.ms_per_frame > 12 for outcome in over)
     assert all(outcome.latency.ms_per_frame <= 12 for outcome in trained)
     assert not {outcome.config.digest() for outcome in over} & set(evaluator.scored)
+
+
+def test_what_cannot_be_exported_is_never_trained(tmp_path: Path) -> None:
+    evaluator = Arithmetic(unexportable="dense_conv3d")
+    found = search(tmp_path, evaluator)
+    refused = [outcome for outcome in found if outcome.kind == "not exportable"]
+    assert refused and all(outcome.config.stages[-1].block.name == "dense_conv3d" for outcome in refused)
+    assert {(outcome.detail, outcome.score) for outcome in refused} == {("rank 6", None)}
+    assert not {outcome.config.digest() for outcome in refused} & set(evaluator.scored)
+    assert all(outcome.latency.ms_per_frame <= 12 for outcome in refused), "what is over budget costs no lint"
+
+
+def test_nothing_exportable_ends_the_search(tmp_path: Path) -> None:
+    class Never(Arithmetic):
+        def obstacle(self, config: DecoderConfig) -> str:
+            return "stage0: rank 6"
+
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    with pytest.raises(UserError, match="nothing within the budget can be exported: stage0: rank 6"):
+        run_study(study, SPACE, LATENTS, 12.0, StudyLimits(4, hopeless=10), Never(), lambda outcome: None)
 
 
 def test_published_designs_come_first(tmp_path: Path) -> None:

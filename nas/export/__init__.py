@@ -1,5 +1,1 @@
-"""Turning a finished decoder into what a device runs."""
-
-from nas.export.coreml import to_core_ml
-
-__all__ = ["to_core_ml"]
+"""Turning a finished decoder into what a device runs, and proving on any system that it is the same decoder."""

@@ -1,23 +1,16 @@
 """A module as a Core ML program: torch.export, then coremltools."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from nas.export.coremltools_package import import_coremltools, quiet_coremltools, without_deprecation_warnings
+from nas.export.settings import Precision
+
 if TYPE_CHECKING:
     from coremltools.models import MLModel
-
-Precision = Literal["float16", "float32"]
-
-_EXPECTED_MESSAGES = ("Torch version ", "Failed to load _ML")
-"""What coremltools logs at import: torch is newer than the newest it knows; off a Mac it cannot run what it makes."""
 
 
 def to_core_ml(
@@ -37,24 +30,40 @@ def to_core_ml(
         example_inputs: floating-point tensors, whose values do not matter.
         input_names: one per input.
         output_names: one per output.
-        precision: of weights and results inside of the program; inputs stay float32.
+        precision: of the program; inputs and outputs are float32 if it is, else float16.
 
     Raises:
         Exception: of torch.export where control flow depends on data; of coremltools (ValueError, RuntimeError,
             NotImplementedError) where an operation is unknown to it or a tensor has more than 5 axes.
     """
-    ct = _import_coremltools()
     program = export_program(module, example_inputs)
     inputs = zip(input_names, example_inputs, strict=True)
-    with _without_deprecation_warnings():
+    with quiet_coremltools() as ct:
         return ct.convert(
             program,
             convert_to="mlprogram",
             minimum_deployment_target=ct.target.iOS18,
-            compute_precision=ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32,
+            compute_precision=_compute_precision(precision),
             inputs=[ct.TensorType(name=name, shape=tuple(example.shape)) for name, example in inputs],
             outputs=[ct.TensorType(name=name) for name in output_names],
             skip_model_load=True,
+        )
+
+
+def to_mil(module: nn.Module, example_input: Tensor, precision: Precision = "float16") -> Any:
+    """`module` as coremltools' own program in memory: the same operations, sooner than a model to save.
+
+    Raises:
+        Exception: as `to_core_ml`.
+    """
+    program = export_program(module, (example_input,))
+    with quiet_coremltools() as ct:
+        return ct.convert(
+            program,
+            convert_to="milinternal",
+            minimum_deployment_target=ct.target.iOS18,
+            compute_precision=_compute_precision(precision),
+            inputs=[ct.TensorType(name="x", shape=tuple(example_input.shape))],
         )
 
 
@@ -62,11 +71,28 @@ def export_program(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Exp
     """`module` in evaluation mode as a graph of operators without control flow, in the form that coremltools reads."""
     # torch.export notes the strides of its examples, and refuses those of a permuted tensor.
     example_inputs = tuple(example.contiguous() for example in example_inputs)
-    with _without_deprecation_warnings():
-        exported = torch.export.export(module.eval(), example_inputs, strict=True)
+    with without_deprecation_warnings():
+        exported = torch.export.export(module.eval(), example_inputs, strict=False)
         program: ExportedProgram = exported.run_decompositions({})
     _drop_aliases(program)
     return program
+
+
+def _compute_precision(precision: Precision) -> Any:
+    ct = import_coremltools()
+    if precision == "mixed":
+        return ct.transform.FP16ComputePrecision(op_selector=lambda operation: not _is_statistic(operation))
+    return ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32
+
+
+def _is_statistic(operation: Any) -> bool:
+    """Whether an operation of a MIL program serves nothing but the square root that a norm divides by."""
+    if operation.op_type == "rsqrt":
+        return True
+    if operation.op_type not in ("add", "mul", "pow", "square", "reduce_mean"):
+        return False
+    users = [user for result in operation.outputs for user in result.child_ops]
+    return bool(users) and all(_is_statistic(user) for user in users)
 
 
 def _drop_aliases(program: ExportedProgram) -> None:
@@ -76,24 +102,3 @@ def _drop_aliases(program: ExportedProgram) -> None:
             node.replace_all_uses_with(node.args[0])
             program.graph.erase_node(node)
     program.graph_module.recompile()
-
-
-def _import_coremltools() -> ModuleType:
-    logging.getLogger("coremltools").addFilter(_is_unexpected)
-    import coremltools
-
-    package: ModuleType = coremltools
-    return package
-
-
-def _is_unexpected(record: Any) -> bool:
-    return not str(record.msg).startswith(_EXPECTED_MESSAGES)
-
-
-@contextmanager
-def _without_deprecation_warnings() -> Iterator[None]:
-    """What torch warns about torch.export, and coremltools about itself: nothing that a caller could change."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-        warnings.filterwarnings("ignore", "Function _TORCH_OPS_REGISTRY", DeprecationWarning)
-        yield

@@ -96,7 +96,7 @@ def convert(name: str, decoder: nn.Module, spec: LatentSpec, workload: Workload,
     """The decoder as a package for this decode and device; `MeasurementFailedError` if Core ML has no such program."""
     import torch
 
-    from nas.export import to_core_ml
+    from nas.export.coreml import to_core_ml
 
     latents = torch.zeros(1, *spec.latent_shape(workload.num_frames, workload.height, workload.width))
     module = _Summary(decoder) if name == "iphone" else decoder

@@ -1,0 +1,108 @@
+"""Export a finished model to Core ML and prove that the package gives its frames. Needs no Mac.
+
+python -m nas.export runs/NAME/models/NAME
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from nas.commands import Parser, parse_resolution, positive_int, run_command
+from nas.errors import UserError
+from nas.export.settings import LEAST_PSNR, ExportSettings, Precision, Weights
+
+if TYPE_CHECKING:
+    from search_spaces import LatentSpec
+
+_USUAL_FRAMES = 17
+"""Of one decode, as in the papers."""
+
+# Everything that imports torch is imported inside functions: --help has to answer at once.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = make_parser().parse_args(argv)
+    return run_command(lambda: export(arguments), continue_with="the same command")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Convert, prove, write, and note it in the model folder."""
+    from nas import console as show
+    from nas.export.package import export_decoder, model_metadata
+    from nas.model_folder import evaluation_of, load_model, record_export
+
+    console = show.make_console()
+    folder: Path = arguments.model
+    model = load_model(folder)
+    settings = _settings(arguments, model.decoder.config.latents)
+    path: Path = arguments.out or folder / settings.file_name()
+    if path.suffix != ".mlpackage":
+        raise UserError(f"a package has to be named something.mlpackage, got '{path}'")
+    show.say(console, "model", model.decoder.config.summary())
+    metadata = model_metadata(model.decoder, model.config.teacher, evaluation_of(folder))
+    report = export_decoder(model.decoder, settings, path, metadata=metadata)
+    if path.parent.resolve() == folder.resolve():
+        record_export(folder, path.name, report)
+    show.say(console, "export", report.describe())
+    for name, proof in report.proofs.items():
+        show.say(console, "proof", f"function {name}: {proof.describe()}")
+    seconds = f"{report.convert_seconds:.0f} s to convert, {report.prove_seconds:.0f} s to prove"
+    show.say(console, "saved", f"{path} ({seconds})")
+
+
+def make_parser() -> Parser:
+    """Its arguments."""
+    parser = Parser("nas.export", __doc__ or "")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of a finished model")
+    parser.add_argument("--resolution", default="512x512", metavar="HxW", help="of the frames (default: %(default)s)")
+    parser.add_argument(
+        "--frames",
+        type=positive_int,
+        metavar="N",
+        help="of one decode (default: 17 or just below); of the first chunk"
+        " with --streaming (default: those of one latent)",
+    )
+    parser.add_argument("--streaming", action="store_true", help="chunk by chunk, with the state as inputs and outputs")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="float16",
+        metavar="TYPE",
+        help="float16, float32, or mixed: the statistics of norms in float32 (default: float16)",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=get_args(Weights),
+        default="16bit",
+        metavar="FORM",
+        help="16bit, 8bit or palettized (default: 16bit)",
+    )
+    parser.add_argument(
+        "--least-psnr",
+        type=float,
+        default=LEAST_PSNR,
+        metavar="DB",
+        help="against the model, as a device rounds; the model card says if it was lowered (default: %(default)g)",
+    )
+    parser.add_argument("--out", type=Path, metavar="PATH", help="package to write (default: in the model's folder)")
+    return parser
+
+
+def _settings(arguments: argparse.Namespace, latents: "LatentSpec") -> ExportSettings:
+    height, width = parse_resolution(arguments.resolution)
+    usual = latents.num_frames(1) if arguments.streaming else latents.largest_clip(_USUAL_FRAMES)
+    return ExportSettings(
+        height=height,
+        width=width,
+        num_frames=arguments.frames or usual,
+        streaming=arguments.streaming,
+        precision=arguments.precision,
+        weights=arguments.weights,
+        least_psnr=arguments.least_psnr,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

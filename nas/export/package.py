@@ -1,0 +1,286 @@
+"""A finished decoder as a Core ML package: one decode of a whole clip, or a stream of chunks; proven before it is kept.
+
+One decode      function "main":  latents -> frames
+Streaming       function "first": latents -> frames, new_state_0, new_state_1, ...
+                function "next":  latents, state_0, state_1, ... -> frames, new_state_0, new_state_1, ...
+
+Both functions of a stream share their weights. They differ where the first latent frame of a clip becomes one frame.
+All shapes are fixed. Latents are the teacher's, raw (mean and std are in the weights); frames are RGB in [-1, 1].
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import UserError
+from nas.export.coreml import to_core_ml
+from nas.export.coremltools_package import import_coremltools, quiet_coremltools
+from nas.export.program import read_program
+from nas.export.proof import Proof, prove
+from nas.export.settings import LEAST_PSNR, ExportSettings
+from nas.export.weights import compress
+from nas.files import disk_errors
+from search_spaces import Decoder, LatentSpec
+
+if TYPE_CHECKING:
+    from coremltools.models import MLModel
+
+
+class ExportError(UserError):
+    """A decoder cannot be converted, or its program's frames are too far from its own."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how precise it is."""
+
+    settings: ExportSettings
+    proofs: dict[str, Proof]
+    """By function of the package."""
+    uncompressed: dict[str, Proof] | None
+    """The same before weights were compressed; None if they were not."""
+    size_bytes: int
+    convert_seconds: float
+    prove_seconds: float
+
+    @property
+    def psnr(self) -> float:
+        """dB against PyTorch as a device rounds, of the worst function."""
+        return min(proof.psnr_rounded for proof in self.proofs.values())
+
+    @property
+    def compression_cost(self) -> float | None:
+        """dB that compressed weights cost; None if they are not."""
+        if self.uncompressed is None:
+            return None
+        return min(proof.psnr_rounded for proof in self.uncompressed.values()) - self.psnr
+
+    def describe(self) -> str:
+        """One line for people."""
+        used = self.settings
+        cost = "" if self.compression_cost is None else f", {self.compression_cost:.1f} dB less than with 16 bit"
+        lowered = f" (the limit of {LEAST_PSNR:g} dB was lowered to {used.least_psnr:g})"
+        return (
+            f"{used.describe()}, {self.size_bytes / 1e6:.1f} MB; {self.psnr:.1f} dB against PyTorch, "
+            f"rounded as a device does{cost}{lowered if used.least_psnr < LEAST_PSNR else ''}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives."""
+        return {**asdict(self), "psnr": self.psnr, "compression_cost": self.compression_cost}
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A function of a package before it is converted."""
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    """What PyTorch gives for the inputs."""
+
+
+def export_decoder(
+    decoder: Decoder,
+    settings: ExportSettings,
+    path: Path,
+    *,
+    metadata: Mapping[str, str],
+    latents: Tensor | None = None,
+) -> ExportReport:
+    """Convert a decoder, prove the package on disk against PyTorch, and move it to `path`. Runs on any system.
+
+    Args:
+        decoder: on the CPU.
+        settings: size, form, precision and weights.
+        path: of the `.mlpackage`; replaced if it exists.
+        metadata: for users of the package; what the proof found is added.
+        latents: `(1, c, t, h, w)` of the size of one decode, to prove with; default: noise with the latents' own
+            mean and std.
+
+    Raises:
+        UserError: the size is not on the latents' grid, or the decoder does not stream.
+        ExportError: it cannot be converted, or the program's frames are too far from its own. Nothing is written.
+    """
+    functions = _functions(decoder.eval(), settings, latents)
+    with disk_errors("cannot write the package"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        started = time.monotonic()
+        models = {name: _convert(function, settings) for name, function in functions.items()}
+        package = _save({name: compress(model, settings.weights) for name, model in models.items()}, work)
+        converted = time.monotonic()
+        proofs = {name: _prove(read_program(package, name), function) for name, function in functions.items()}
+        before = None
+        if settings.weights != "16bit":
+            before = {name: _prove(read_program(models[name]), function) for name, function in functions.items()}
+        seconds = round(converted - started, 1), round(time.monotonic() - converted, 1)
+        report = ExportReport(settings, proofs, before, 0, *seconds)
+        _check(report)
+        _describe(package, {**metadata, **_proof_metadata(report)})
+        size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
+        with disk_errors("cannot write the package"):
+            if path.exists():
+                shutil.rmtree(path)
+            package.rename(path)
+        return replace(report, size_bytes=size)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+class _OneDecode(nn.Module):
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """The whole clip; frames as players show them."""
+        frames: Tensor = self.decoder(latents).clamp(-1, 1)
+        return frames
+
+
+class _Chunk(nn.Module):
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latents: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """One chunk: the first of a stream if there is no state."""
+        frames, new_state = self.decoder.stream(latents, state or None)
+        return (frames.clamp(-1, 1), *new_state)
+
+
+def sample_latents(spec: LatentSpec, shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Noise with the latents' mean and std, `(1, c, t, h, w)` for a shape `(c, t, h, w)`."""
+    per_channel = (1, -1, 1, 1, 1)
+    mean = torch.tensor(spec.mean or (0.0,) * spec.channels).view(per_channel)
+    std = torch.tensor(spec.std or (1.0,) * spec.channels).view(per_channel)
+    return mean + std * torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def _functions(decoder: Decoder, settings: ExportSettings, latents: Tensor | None) -> dict[str, _Function]:
+    spec = decoder.config.latents
+    try:
+        shape = spec.latent_shape(settings.num_frames, settings.height, settings.width)
+    except ValueError as error:
+        raise UserError(f"the frames do not fit the latents: {error}") from error
+    if latents is None:
+        latents = sample_latents(spec, shape)
+    if not settings.streaming:
+        one = _OneDecode(decoder)
+        return {"main": _Function(one, {"latents": latents}, {"frames": one(latents)})}
+    chunk = _Chunk(decoder)
+    try:
+        first = chunk(latents)
+    except ValueError as error:
+        raise UserError(f"this decoder does not stream: {error}") from error
+    following = {"latents": sample_latents(spec, shape, seed=1)}
+    following |= {f"state_{index}": tensor for index, tensor in enumerate(first[1:])}
+    return {
+        "first": _Function(chunk, {"latents": latents}, _named(first)),
+        "next": _Function(chunk, following, _named(chunk(*following.values()))),
+    }
+
+
+def _named(outputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    return {"frames": outputs[0]} | {f"new_state_{index}": tensor for index, tensor in enumerate(outputs[1:])}
+
+
+def _convert(function: _Function, settings: ExportSettings) -> "MLModel":
+    try:
+        return to_core_ml(
+            function.module,
+            tuple(function.inputs.values()),
+            input_names=tuple(function.inputs),
+            output_names=tuple(function.outputs),
+            precision=settings.precision,
+        )
+    except Exception as error:  # torch.export and coremltools raise many kinds; none of them is lost
+        text = " ".join(str(error).split())[:300]
+        raise ExportError(f"the decoder cannot be converted to Core ML: {type(error).__name__}: {text}") from error
+
+
+def _prove(program: Any, function: _Function) -> Proof:
+    return prove(program, function.inputs, function.outputs)
+
+
+def _save(models: Mapping[str, "MLModel"], folder: Path) -> Path:
+    """One package in `folder`; several functions in it share equal weights."""
+    package = folder / "decoder.mlpackage"
+    if set(models) == {"main"}:
+        models["main"].save(str(package))
+        return package
+    ct = import_coremltools()
+    together = ct.utils.MultiFunctionDescriptor()
+    for name, model in models.items():
+        single = folder / f"{name}.mlpackage"
+        model.save(str(single))
+        together.add_function(str(single), src_function_name="main", target_function_name=name)
+    together.default_function_name = next(iter(models))
+    with quiet_coremltools():
+        ct.utils.save_multifunction(together, str(package))
+    return package
+
+
+def _check(report: ExportReport) -> None:
+    if report.psnr >= report.settings.least_psnr:
+        return
+    name, proof = min(report.proofs.items(), key=lambda item: item[1].psnr_rounded)
+    where = f"; the error jumps at {proof.jump.describe()}" if proof.jump else ""
+    raise ExportError(
+        f"the converted program ('{name}') gives frames of {proof.psnr_rounded:.1f} dB against PyTorch's "
+        f"({proof.psnr_exact:.1f} dB computed in float32), at least {report.settings.least_psnr:g} dB are expected"
+        f"{where}: choose --precision mixed or float32, other --weights, or a lower --least-psnr"
+    )
+
+
+def model_metadata(decoder: Decoder, teacher: str, evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """What users of a package want to know about its decoder.
+
+    Args:
+        decoder: the decoder.
+        teacher: name of its teacher.
+        evaluation: its metrics, JSON primitives.
+    """
+    config = decoder.config
+    return {
+        "teacher": teacher,
+        "architecture": json.dumps(config.to_dict()),
+        "architecture_hash": config.digest(),
+        "frame_rule": config.latents.frames_formula(),
+        "evaluation": json.dumps(evaluation),
+    }
+
+
+def _proof_metadata(report: ExportReport) -> dict[str, str]:
+    return {
+        "psnr_against_pytorch_db": f"{report.psnr:.2f}",
+        "psnr_limit_db": f"{report.settings.least_psnr:g}",
+        "precision": report.settings.precision,
+        "weights": report.settings.weights,
+        "height": str(report.settings.height),
+        "width": str(report.settings.width),
+        "frames": str(report.settings.num_frames),
+    }
+
+
+def _describe(package: Path, metadata: Mapping[str, str]) -> None:
+    """Write metadata into a package that is on disk: only the last save of several functions is the whole."""
+    ct = import_coremltools()
+    model = ct.models.MLModel(str(package), skip_model_load=True)
+    model.short_description = "Video decoder: latents (b, c, t, h, w) of its teacher, raw -> RGB frames in [-1, 1]"
+    model.user_defined_metadata.update(metadata)
+    described = package.with_name("described.mlpackage")
+    model.save(str(described))
+    shutil.rmtree(package)
+    described.rename(package)

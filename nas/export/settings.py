@@ -1,0 +1,46 @@
+"""What a Core ML package is made for. Needs no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["float16", "mixed", "float32"]
+"""Of what a program computes: "mixed" is float16 with the statistics of norms in float32."""
+
+Weights = Literal["16bit", "8bit", "palettized"]
+"""How weights are stored.
+
+16bit       as the program computes: float16, or float32 where that is its precision.
+8bit        int8 with one scale per output channel.
+palettized  6 bits: a table of 64 values for every 16 output channels.
+"""
+
+LEAST_PSNR = 40.0
+"""dB that a program has to reach against PyTorch, rounded to float16 after every operation."""
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What a package is made for."""
+
+    height: int = 512
+    """Of the frames, in pixels."""
+    width: int = 512
+    num_frames: int = 17
+    """Of one decode; of the first chunk of a stream. Every following chunk has as many latents."""
+    streaming: bool = False
+    precision: Precision = "float16"
+    weights: Weights = "16bit"
+    least_psnr: float = LEAST_PSNR
+    """dB that the program has to reach against PyTorch, as a device rounds."""
+
+    def describe(self) -> str:
+        """For people."""
+        form = "streaming, first chunk of" if self.streaming else "one decode of"
+        frames = f"{self.num_frames} {'frame' if self.num_frames == 1 else 'frames'}"
+        return f"{form} {frames} at {self.height}x{self.width}, {self.precision}, weights {self.weights}"
+
+    def file_name(self) -> str:
+        """Of the package in a model folder: decoder.mlpackage, decoder_streaming_8bit.mlpackage, ..."""
+        words = ["decoder", *["streaming"] * self.streaming]
+        words += [word for word in (self.precision, self.weights) if word not in ("float16", "16bit")]
+        return f"{'_'.join(words)}.mlpackage"

@@ -1,0 +1,202 @@
+"""Packages on disk: one decode and streaming, precision, weights, what is refused, and the command."""
+
+import io
+import json
+import re
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nas.errors import UserError
+from nas.export.__main__ import main
+from nas.export.evaluator import evaluate
+from nas.export.package import ExportError, export_decoder
+from nas.export.program import read_program
+from nas.export.settings import ExportSettings
+from nas.model import TurboVAED
+from nas.model_folder import read_numbers
+from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec
+
+WAN = LatentSpec(
+    channels=16,
+    spatial=8,
+    temporal=4,
+    mean=tuple(i / 8 - 1 for i in range(16)),
+    std=tuple(1 + i / 8 for i in range(16)),
+)
+
+
+class Fixed:
+    """Chooses what is asked for, else what is offered first: a small decoder."""
+
+    def __init__(self, **wanted: object) -> None:
+        self.wanted = {name.replace("_x_", "."): value for name, value in wanted.items()}
+
+    def suggest_categorical(self, name, choices, /):  # type: ignore[no-untyped-def]
+        return self.wanted.get(name, choices[0])
+
+
+def small_config(latents: LatentSpec = WAN) -> DecoderConfig:
+    wanted = {"stage0_x_block": "memory_conv2d", "stage1_x_upsampler": "nearest_conv3d", "has_shortcut": True}
+    return SEARCH_SPACES["hybrid"].suggest(Fixed(**wanted), latents)
+
+
+def small_decoder(latents: LatentSpec = WAN) -> Decoder:
+    """Causal, with a shortcut, with frames in about [-1, 1]."""
+    torch.manual_seed(0)
+    decoder = Decoder(small_config(latents)).eval()
+    decoder.initialise_from_latent_statistics()
+    return decoder
+
+
+def loud_decoder() -> Decoder:
+    """With features whose squares overflow float16."""
+    loud = small_decoder()
+    with torch.no_grad():
+        loud.stages[0].parts[-1].convs[-1].bias += 2000.0  # type: ignore[index, union-attr]
+    return loud
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    return small_decoder()
+
+
+def latents_of(frames: int, seed: int = 0) -> Tensor:
+    return torch.randn(1, 16, frames, 2, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def test_one_decode(decoder: Decoder, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "decoder.mlpackage"
+    report = export_decoder(decoder, ExportSettings(16, 24, 5), path, metadata={"teacher": "wan-tiny"})
+    assert report.psnr > 50 and report.compression_cost is None and report.proofs.keys() == {"main"}
+    assert report.size_bytes == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert [each.name for each in path.parent.iterdir()] == ["decoder.mlpackage"]
+    program = read_program(path)
+    assert program.metadata["teacher"] == "wan-tiny" and float(program.metadata["psnr_against_pytorch_db"]) > 50
+    latents = 3 * latents_of(2)
+    frames = evaluate(program, {"latents": latents}, rounded=True)["frames"]
+    with torch.no_grad():
+        wanted = decoder(latents).clamp(-1, 1)
+    assert wanted.abs().max() == 1.0, "the clamp must be seen"
+    assert (frames - wanted).abs().max() < 0.02
+    assert "one decode of 5 frames at 16x24, float16, weights 16bit" in report.describe()
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("first", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_stream_of_chunks_gives_the_whole_clip(first: int, tmp_path: Path, decoder: Decoder) -> None:
+    """Three chunks through the package, its own state handed on, against one decode in PyTorch."""
+    chunk = WAN.num_latents(first)
+    path = tmp_path / "stream.mlpackage"
+    report = export_decoder(decoder, ExportSettings(16, 24, first, streaming=True), path, metadata={})
+    assert report.proofs.keys() == {"first", "next"} and report.psnr > 50
+    latents = latents_of(3 * chunk)
+    programs = {name: read_program(path, name) for name in ("first", "next")}
+    frames: list[Tensor] = []
+    state: dict[str, Tensor] = {}
+    for index, part in enumerate(torch.split(latents, chunk, dim=2)):
+        out = evaluate(programs["next" if index else "first"], {"latents": part, **state}, rounded=True)
+        frames.append(out.pop("frames"))
+        state = {name.removeprefix("new_"): tensor for name, tensor in out.items()}
+    with torch.no_grad():
+        wanted = decoder(latents).clamp(-1, 1)
+    assert torch.cat(frames, dim=2).shape == wanted.shape
+    assert (torch.cat(frames, dim=2) - wanted).abs().max() < 0.02
+    parameters = sum(parameter.numel() for parameter in decoder.parameters())
+    assert report.size_bytes < 1.5 * 2 * parameters, "both functions share their weights"
+
+
+@pytest.mark.parametrize("weights", ["8bit", pytest.param("palettized", marks=pytest.mark.slow)])
+def test_fewer_bits_say_what_they_cost(weights: str, tmp_path: Path, decoder: Decoder) -> None:
+    settings = ExportSettings(16, 24, 1, weights=weights)  # type: ignore[arg-type]
+    report = export_decoder(decoder, settings, tmp_path / "few.mlpackage", metadata={})
+    assert report.uncompressed is not None and report.compression_cost is not None
+    full = report.uncompressed["main"].psnr_rounded
+    assert report.compression_cost == pytest.approx(full - report.psnr) and report.compression_cost > 1
+    program = read_program(tmp_path / "few.mlpackage")
+    stored = sum(value.stored_bytes for operation in program.operations for value in operation.values())
+    assert stored < 0.75 * 2 * sum(parameter.numel() for parameter in decoder.parameters())
+    assert f"{report.compression_cost:.1f} dB less than with 16 bit" in report.describe()
+
+
+def test_frames_that_are_too_far_off_are_not_written(tmp_path: Path) -> None:
+    """Loud features overflow in a norm: the export fails and names where; --least-psnr lets it pass and says so."""
+    loud, path = loud_decoder(), tmp_path / "decoder.mlpackage"
+    path = tmp_path / "decoder.mlpackage"
+    with pytest.raises(
+        ExportError, match=r"at least 40 dB are expected; the error jumps at \w+ '\w+' in (stage\d|head):"
+    ):
+        export_decoder(loud, ExportSettings(16, 24, 1), path, metadata={})
+    assert list(tmp_path.iterdir()) == []
+    report = export_decoder(loud, ExportSettings(16, 24, 1, least_psnr=-200), path, metadata={})
+    assert "(the limit of 40 dB was lowered to -200)" in report.describe()
+
+
+@pytest.mark.slow
+def test_mixed_precision_saves_loud_features(tmp_path: Path) -> None:
+    settings = ExportSettings(16, 24, 1, precision="mixed")
+    assert export_decoder(loud_decoder(), settings, tmp_path / "decoder.mlpackage", metadata={}).psnr >= 40
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (ExportSettings(20, 24, 5), "height must be a multiple of 8, got 20"),
+        (ExportSettings(16, 24, 4), "4 frames do not fit latents"),
+    ],
+)
+def test_a_size_off_the_grid_is_refused(settings: ExportSettings, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        export_decoder(small_decoder(), settings, tmp_path / "x.mlpackage", metadata={})
+
+
+def test_only_causal_decoders_stream(tmp_path: Path) -> None:
+    both_ways = small_decoder(LatentSpec(channels=16, spatial=8, temporal=4, causal=False))
+    with pytest.raises(UserError, match="this decoder does not stream: only a causal decoder streams"):
+        export_decoder(both_ways, ExportSettings(16, 24, 1, streaming=True), tmp_path / "x.mlpackage", metadata={})
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    return status, out.getvalue(), err.getvalue()
+
+
+def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    model = TurboVAED(architecture=small_config().to_dict(), teacher="wan-tiny")
+    model.save_pretrained(folder)
+    (folder / "README.md").write_text("# A card\n")
+    (folder / "evaluation.json").write_text('{"evaluation": {"psnr": 31.5}}')
+    status, out, err = run(folder, "--resolution", "16x24", "--frames", 5)
+    assert (status, err) == (0, "") and "dB against PyTorch" in out
+    program = read_program(folder / "decoder.mlpackage")
+    assert program.inputs[0].shape == (1, 16, 2, 2, 3)
+    assert program.metadata["teacher"] == "wan-tiny"
+    assert program.metadata["architecture_hash"] == model.decoder.config.digest()
+    assert json.loads(program.metadata["architecture"]) == model.decoder.config.to_dict()
+    assert json.loads(program.metadata["evaluation"]) == {"psnr": 31.5}
+    status, _, err = run(folder, "--resolution", "16x24", "--weights", "8bit", "--least-psnr", 30)
+    assert (status, err) == (0, "")
+    numbers = read_numbers(folder)
+    assert numbers is not None and numbers["evaluation"] == {"psnr": 31.5}
+    assert numbers["core_ml"]["packages"].keys() == {"decoder.mlpackage", "decoder_8bit.mlpackage"}
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# A card\n") and card.count("## Core ML") == 1
+    assert re.search(r"- `decoder\.mlpackage`: one decode of 5 frames at 16x24, .* dB against PyTorch", card)
+    assert "of 17 frames at 16x24, float16, weights 8bit" in card and "the limit of 40 dB was lowered to 30" in card
+
+
+def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    status, out, err = run(tmp_path / "nothing")
+    assert (status, out) == (2, "") and "is no model folder" in err and err.count("\n") == 1
+    (tmp_path / "config.json").write_text("{}")
+    status, _, err = run(tmp_path)
+    assert status == 2 and "cannot be loaded" in err and err.count("\n") == 1
+    with pytest.raises(UserError, match=r"expected the folder of an \.mlpackage"):
+        read_program(tmp_path / "nothing.mlpackage")
