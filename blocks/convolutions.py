@@ -1,8 +1,10 @@
 """Convolutions that take their frames before and after from the time context."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from blocks.time_context import TimeContext
+from blocks.time_context import TemporalMode, TimeContext, time_padding
 
 
 class Conv3d(nn.Conv3d):
@@ -58,3 +60,105 @@ class FactorizedConv(nn.Module):
         """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
         out: Tensor = self.temporal(self.spatial(x, time), time)
         return out
+
+
+class LowRankConv(nn.Module):
+    """(1, k, k) in space to few channels, then (3, 1, 1) in time to all: a kernel whose unfolding has a low rank.
+
+    Args:
+        rank: channels between, as a share of `out_channels`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, rank: float) -> None:
+        super().__init__()
+        inner = max(1, round(rank * out_channels))
+        self.spatial = Conv3d(in_channels, inner, (1, kernel_size, kernel_size))
+        self.temporal = Conv3d(inner, out_channels, (3, 1, 1))
+
+    def forward(self, x: Tensor, time: TimeContext) -> Tensor:
+        """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
+        out: Tensor = self.temporal(self.spatial(x, time), time)
+        return out
+
+
+class BranchedConv(Conv3d):
+    """k x k x k with branches k x 1 x 1, 1 x k x k and 1 x 1 x 1 that see the current frame, summed as kernels.
+
+    A sum of convolutions is the convolution with the sum of their kernels, so it costs what one does, in training too,
+    and becomes a plain one exactly (`merged`). As in OREPA (arXiv 2204.00826); RepVGG sums the outputs.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, (kernel_size, kernel_size, kernel_size))
+        # The branches start at zero: at first this is the plain convolution.
+        self.temporal = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, 1, 1))
+        self.spatial = nn.Parameter(torch.zeros(out_channels, in_channels, 1, kernel_size, kernel_size))
+        self.pointwise = nn.Parameter(torch.zeros(out_channels, in_channels, 1, 1, 1))
+
+    def forward(self, x: Tensor, time: TimeContext) -> Tensor:  # type: ignore[override]
+        """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
+        x = time.pad(x, self.kernel_size[0])
+        return functional.conv3d(x, self.kernel(time.mode), self.bias, padding=self.padding)
+
+    def kernel(self, mode: TemporalMode) -> Tensor:
+        """The sum of all kernels. Which of them meets the current frame depends on the mode."""
+        size = self.kernel_size[0]
+        frames_before, around = time_padding(size, mode)[0], size // 2
+        frames_after = size - 1 - frames_before
+        now = [frames_before, frames_after]
+        aside = [around] * 4
+        return (
+            self.weight
+            + functional.pad(self.temporal, aside)
+            + functional.pad(self.spatial, [0] * 4 + now)
+            + functional.pad(self.pointwise, aside + now)
+        )
+
+    @torch.no_grad()
+    def merged(self, mode: TemporalMode) -> Conv3d:
+        """One plain convolution that does the same in this temporal mode."""
+        plain = Conv3d(self.in_channels, self.out_channels, self.kernel_size)  # type: ignore[arg-type]
+        plain.weight, plain.bias = nn.Parameter(self.kernel(mode).detach().clone()), self.bias
+        return plain.train(self.training)
+
+
+class EnlargedConv2d(nn.Module):
+    """Nearest-neighbour enlargement of each frame by a factor, then 3x3."""
+
+    def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, in, h, w)` -> `(n, out, h s, w s)`."""
+        out: Tensor = self.conv(enlarge(x, self.factor))
+        return out
+
+
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """`(n, c, h, w)` -> `(n, c, h s, w s)`, every pixel repeated."""
+    return functional.interpolate(x, scale_factor=float(factor), mode="nearest") if factor > 1 else x
+
+
+EXPANSIONS = ("dense", "separable", "pointwise")
+"""How an upsampler makes channels that it then moves into time and space: 3x3x3, depthwise 3x3x3 + 1x1x1, 1x1x1."""
+
+
+def make_expansion(kind: str, in_channels: int, out_channels: int) -> DenseConv | DepthwiseSeparableConv:
+    """One of `EXPANSIONS`."""
+    if kind == "separable":
+        return DepthwiseSeparableConv(in_channels, out_channels, 3)
+    return DenseConv(in_channels, out_channels, 3 if kind == "dense" else 1)
+
+
+def duplicate_channels(x: Tensor, channels: int) -> Tensor:
+    """`(b, c, ...)` -> `(b, channels, ...)`: each channel repeated side by side, what is too many left out.
+
+    The shortcut without parameters around an upsampler, where these channels are then moved into space and time
+    (DC-AE, arXiv 2410.10733; Wan 2.2).
+    """
+    have = x.shape[1]
+    if have < channels:
+        x = x.repeat_interleave(-(-channels // have), dim=1)
+    return x[:, :channels]

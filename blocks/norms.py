@@ -1,10 +1,12 @@
 """Norms over channels for `(b, c, ...)` tensors of any rank, without a transpose.
 
-Statistics are per position, so a norm never mixes frames and streams exactly.
+Statistics are per position, so a norm never mixes frames and streams exactly. The one exception is `BatchNorm` while it
+is trained.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class RmsNorm(nn.Module):
@@ -39,3 +41,24 @@ class ChannelLayerNorm(nn.Module):
         normed = centred * torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + self.eps)
         per_channel = (-1, *[1] * (x.ndim - 2))
         return (normed * self.weight.float().view(per_channel) + self.bias.float().view(per_channel)).to(x.dtype)
+
+
+class BatchNorm(_BatchNorm):
+    """Batch norm for `(b, c, ...)`: in evaluation a scale and a shift per channel, which fold into a convolution.
+
+    In training its statistics are those of the whole batch, frames and clips together (at least two values per
+    channel), and are averaged for evaluation: a decoder in training mode neither streams nor treats clips apart.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any rank will do."""
+
+
+def norm_before(kind: str) -> nn.Module:
+    """What "rms", "batch" and "none" put before a convolution: RMS norm or nothing."""
+    return RmsNorm() if kind == "rms" else nn.Identity()
+
+
+def norm_after(kind: str, channels: int) -> nn.Module:
+    """What they put after it: batch norm, which only there folds into the convolution, or nothing."""
+    return BatchNorm(channels) if kind == "batch" else nn.Identity()

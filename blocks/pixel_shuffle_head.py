@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blocks.norms import RmsNorm
+from blocks.activations import ACTIVATIONS
+from blocks.norms import norm_before
 from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
 
@@ -22,12 +23,16 @@ class PixelShuffleHead(Block):
 
         kernel_size: int = choice(3)
         """Kernel."""
+        norm: str = choice("rms", "none")
+        """Norm before the convolution (none in TAEHV)."""
+        activation: str = choice("silu", "relu")
+        """Activation before the convolution (ReLU in TAEHV)."""
 
     def __init__(self, config: Config, in_channels: int, spatial_factor: int) -> None:
         super().__init__()
         self.spatial_factor = spatial_factor
-        self.norm = RmsNorm()
-        self.activation = nn.SiLU()
+        self.norm = norm_before(config.norm)
+        self.activation = ACTIVATIONS[config.activation]()
         kernel = config.kernel_size
         self.conv = nn.Conv2d(in_channels, 3 * spatial_factor**2, kernel, padding=kernel // 2)
 

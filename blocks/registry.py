@@ -93,6 +93,9 @@ class Block(nn.Module):
     causal: ClassVar[bool] = True
     """Whether, in causal mode, no output frame depends on a later input frame."""
 
+    normed: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Attributes of convolutions and of the norms right after them, for `rewrites.fold_norms`."""
+
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """Features in `input_layout` to features in `output_layout`."""
         raise NotImplementedError(f"{type(self).__name__} has to define forward(x, time)")

@@ -4,14 +4,13 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from blocks.convolutions import DenseConv, DepthwiseSeparableConv, FactorizedConv
+from blocks.activations import ACTIVATIONS
 from blocks.norms import ChannelLayerNorm, RmsNorm
 from blocks.registry import Block
 from blocks.time_context import TimeContext
 
-Convolution = DenseConv | DepthwiseSeparableConv | FactorizedConv
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
+Convolution = Callable[[int, int, int], nn.Module]
+"""Makes a convolution from channels in, channels out and kernel; the module takes a video and its time context."""
 
 
 class Residual3d(Block):
@@ -25,7 +24,7 @@ class Residual3d(Block):
     """
 
     def __init__(
-        self, convolution: type[Convolution], kernel_size: int, activation: str, in_channels: int, out_channels: int
+        self, convolution: Convolution, kernel_size: int, activation: str, in_channels: int, out_channels: int
     ) -> None:
         super().__init__()
         self.norm1 = RmsNorm()

@@ -15,6 +15,13 @@ TemporalMode = Literal["causal", "bidirectional"]
 State = tuple[Tensor, ...]
 
 
+def time_padding(kernel_size: int, mode: TemporalMode) -> tuple[int, int]:
+    """Frames before and after the current one that a convolution in time sees."""
+    extra = kernel_size - 1
+    before = extra if mode == "causal" else extra // 2
+    return before, extra - before
+
+
 class TimeContext:
     """One pass of a decoder over a clip or over a chunk of a stream.
 
@@ -66,7 +73,7 @@ class TimeContext:
         if self.mode == "causal":
             return self._with_past(x, extra, dim=2)
         first, last = x[:, :, :1], x[:, :, -1:]
-        before, after = extra // 2, extra - extra // 2
+        before, after = time_padding(kernel_size, self.mode)
         return torch.cat([first] * before + [x] + [last] * after, dim=2)
 
     def previous(self, x: Tensor) -> Tensor:
@@ -127,7 +134,8 @@ class TimeContext:
                 raise ValueError("the state has too few tensors: it is of another decoder")
             longer = torch.cat([self._past.pop(0), x], dim=dim)
         if self._streaming:
-            self._future.append(longer.narrow(dim, longer.shape[dim] - frames, frames).detach())
+            # A copy: a view would keep all frames of the chunk alive until the next one.
+            self._future.append(longer.narrow(dim, longer.shape[dim] - frames, frames).detach().clone())
         return longer
 
 
@@ -139,3 +147,11 @@ def to_frames(x: Tensor) -> Tensor:
 def to_video(x: Tensor, time: TimeContext) -> Tensor:
     """`(b t, c, h, w)` -> `(b, c, t, h, w)`."""
     return rearrange(x, "(b t) c h w -> b c t h w", b=time.batch)
+
+
+def channels_to_frames(x: Tensor, steps: int) -> Tensor:
+    """`(n, steps c, h, w)` -> `(n steps, c, h, w)`: each group of c channels becomes a frame.
+
+    Nothing moves in memory, and no tensor has a fifth axis, which a rearrangement of named axes would give it.
+    """
+    return x.reshape(-1, x.shape[1] // steps, *x.shape[2:])

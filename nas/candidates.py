@@ -41,7 +41,7 @@ class ShortDistillation:
 
     def latency(self, config: DecoderConfig) -> LatencyRecord:
         """Latency on the device that the budget is for."""
-        with torch.device("meta" if self.device.kind == "predicted" else "cpu"):
+        with torch.device("cpu" if self.device.needs_weights else "meta"):
             decoder = Decoder(config)
         return self.device.latency(decoder, config.latents, self.workload)
 

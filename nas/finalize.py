@@ -28,19 +28,28 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.comparison import print_comparison
     from nas.distillation import DivergedError
     from nas.finishing import Finisher
-    from nas.latency import DEFAULT_DEVICE, Workload, open_device
+    from nas.latency import DEFAULT_DEVICE, Workload
+    from nas.latency.devices import open_predicted
+    from nas.latency.remeasure import measured_leaders
+    from nas.outcomes import best_outcomes
     from nas.recipes import evaluation_targets, frames_per_clip, full_steps, full_targets
     from nas.runs import load_run, newest_run
-    from nas.study import best_outcomes, load_study, read_outcomes
+    from nas.study import load_study, read_outcomes
     from nas.targets import open_targets
     from nas.teachers import load_teacher
 
     console = show.make_console()
     run = load_run(arguments.run) if arguments.run else newest_run()
-    settings, device = run.settings, open_device(run.settings.device)
+    settings = run.settings
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
-        candidates = best_outcomes(read_outcomes(load_study(run.storage_url)))[: arguments.top]
+        outcomes = read_outcomes(load_study(run.storage_url))
+        again = measured_leaders(run, outcomes)
+        if again is not None:
+            show.say(
+                console, "measured", f"only candidates that meet the budget on {again[0]}, where they were measured"
+            )
+        candidates = (best_outcomes(outcomes) if again is None else again[1])[: arguments.top]
         if not candidates:
             raise NothingFeasibleError(f"{run.folder} has no scored candidate within the budget: search longer")
         weights = Path(settings.teacher_weights) if settings.teacher_weights else None
@@ -63,7 +72,7 @@ def finalize(arguments: argparse.Namespace) -> None:
             teacher=teacher,
             training=training,
             unseen=unseen,
-            phone=device if device.kind == "predicted" else open_device(DEFAULT_DEVICE),
+            phone=open_predicted(settings.device, DEFAULT_DEVICE),
             workload=Workload(settings.height, settings.width, settings.frames),
             clips=f"the {clips.origin} clips" if folder is None else f"clips of {folder.name}/",
             steps=arguments.steps or full_steps(),

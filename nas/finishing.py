@@ -20,9 +20,9 @@ from nas.latency.devices import LatencyDevice
 from nas.latency.host import MIN_ROUNDS
 from nas.model import TurboVAED
 from nas.model_folder import read_numbers, write_model_folder
+from nas.outcomes import Outcome
 from nas.recipes import distill_settings, training_device
 from nas.runs import Run, versions
-from nas.study import Outcome
 from nas.targets import Targets
 from nas.teachers import Teacher
 from search_spaces import Decoder

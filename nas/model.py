@@ -1,11 +1,13 @@
 """TurboVAED: a finished student as a diffusers model, in place of the teacher's decoder."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from nas.published import RELEASES, load_published
 from nas.torchvision_operators import import_torchvision
 from search_spaces import Decoder, DecoderConfig
 
@@ -31,6 +33,24 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def __init__(self, architecture: dict[str, Any], teacher: str) -> None:
         super().__init__()
         self.decoder = Decoder(DecoderConfig.from_dict(architecture))
+
+    @classmethod
+    def from_published(cls, path_or_repo: str | Path, preset: str) -> Self:
+        """A published Turbo-VAED (arXiv 2508.09136) with the weights that its authors released.
+
+        Args:
+            path_or_repo: the released file or a folder with it, or `owner/name@revision` on the hub, where the revision
+                has all its 40 digits.
+            preset: `turbo_vaed_hunyuan`, `turbo_vaed_cog`, `turbo_vaed_dc` or `turbo_vaed_ltx`.
+
+        Raises:
+            UserError: there is no such file, it cannot be read, or it is not of this preset.
+        """
+        decoder = load_published(path_or_repo, preset)
+        with torch.device("meta"):
+            model: Self = cls(decoder.config.to_dict(), RELEASES[preset].teacher).eval()
+        model.decoder = decoder
+        return model
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         """Latents `(b, c, t, h, w)` -> frames `(b, 3, t', h', w')` in [-1, 1]."""

@@ -90,7 +90,8 @@ def run_trials(
     """Open the study, run its trials under a live table, print what was found."""
     from nas import console as show
     from nas.candidates import ShortDistillation
-    from nas.study import BudgetUnreachableError, best_outcomes, open_study, read_outcomes, run_study, trained_count
+    from nas.outcomes import best_outcomes
+    from nas.study import BudgetUnreachableError, open_study, read_outcomes, run_study, trained_count
     from nas.trial_table import TrialTable, front_line
 
     settings = run.settings
@@ -102,14 +103,14 @@ def run_trials(
             table.replay(outcome)
         evaluator = ShortDistillation(run, targets, device, workload, table.progress)
         try:
-            run_study(study, space, targets.spec, settings.budget_ms, limits, evaluator, table.add)
+            run_study(study, space, targets.spec, settings.budget_ms, limits, evaluator, table.add, table.unmeasured)
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(settings, error)) from error
     found = read_outcomes(study)
     if not best_outcomes(found):
         raise NothingFeasibleError("no candidate was scored: give the search more --trials or time (--time-limit)")
-    if device.kind == "predicted":
-        console.print(f"* predicted for {device.name}, not measured", style="dim")
+    mark = "*" if device.kind == "predicted" else ""
+    console.print(f"ms/frame{mark}: per decoded frame {device.describe(workload)}", style="dim", soft_wrap=True)
     show.say(console, "trials", table.counts())
     show.say(console, "front", front_line(found))
     show.say(console, "saved", str(run.folder))
@@ -135,7 +136,11 @@ def make_parser() -> Parser:
         metavar="TIME",
         help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps",
     )
-    budget.add_argument("--device", default=DEFAULT_DEVICE, help="device of the budget, or host (default: %(default)s)")
+    budget.add_argument(
+        "--device",
+        default=DEFAULT_DEVICE,
+        help="name, host, profile.json or agent's http:// address (default: %(default)s)",
+    )
     budget.add_argument(
         "--resolution", default="512x512", metavar="HxW", help="of the timed decode (default: %(default)s)"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import optuna
 import sqlalchemy.exc
@@ -19,41 +19,22 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.distillation import DivergedError
 from nas.errors import UserError
 from nas.latency import LatencyRecord
+from nas.latency.record import MeasurementFailedError
+from nas.outcomes import TRAINED, Kind, Outcome
 from search_spaces import DecoderConfig, LatentSpec, SearchSpace, published_seeds
 
 STUDY_NAME = "search"
 _MAX_ATTEMPTS = 3
 """How often a proposal is tried that was cut off (by a kill, not by an error)."""
-
-
-Kind = Literal["scored", "pruned", "failed", "over budget", "not exportable", "same"]
-"""How a proposal ended. The first three were trained; "same" has the architecture of an earlier one."""
-TRAINED: tuple[Kind, ...] = ("scored", "pruned", "failed")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one proposal."""
-
-    number: int
-    config: DecoderConfig
-    latency: LatencyRecord
-    parameters: int
-    kind: Kind
-    """How it ended."""
-    score: float | None = None
-    """PSNR against the teacher in dB; for a pruned one the last that was reported."""
-    detail: str = ""
-    """Why it failed or cannot be exported; which one it equals."""
-    preset: str = ""
-    """Name of the published design that it is, if it is one."""
+_MOST_UNMEASURED = 10
+"""Proposals in a row that the device may fail to run."""
 
 
 class Evaluator(Protocol):
     """What the study asks about a proposal."""
 
     def latency(self, config: DecoderConfig) -> LatencyRecord:
-        """Latency of the decoder on the device that the budget is for."""
+        """Latency on the device that the budget is for; `MeasurementFailedError` if it cannot run the decoder."""
 
     def parameters(self, config: DecoderConfig) -> int:
         """Number of parameters."""
@@ -141,24 +122,35 @@ def run_study(
     limits: StudyLimits,
     evaluator: Evaluator,
     on_outcome: Callable[[Outcome], None],
+    on_unmeasured: Callable[[DecoderConfig, str], None] = lambda config, reason: None,
 ) -> None:
     """Propose, measure and score until a limit is reached; every outcome is in the database before the next proposal.
 
+    A decoder that the device cannot run is no outcome: it is reported with the reason, and not proposed for training.
+
     Raises:
         BudgetUnreachableError: nothing within the budget was found.
+        UserError: the device ran none of the last ten proposals.
     """
+    unmeasured = 0
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
     if not study.user_attrs.get("seeded"):
-        for title, config in published_seeds(
-            space, latents, lambda each: evaluator.latency(each).ms_per_frame <= budget_ms
-        ):
+        for title, config in published_seeds(space, latents, lambda each: _fits(each, budget_ms, evaluator)):
             study.enqueue_trial(space.params(config), user_attrs={"preset": title}, skip_if_exists=True)
         study.set_user_attr("seeded", True)
     while trained_count(study) < limits.trials and (deadline is None or time.monotonic() < deadline):
         with _without_experimental_warnings():
             trial = study.ask()
             config = space.suggest(trial, latents)
-        on_outcome(_run_trial(study, trial, config, budget_ms, evaluator))
+        try:
+            on_outcome(_run_trial(study, trial, config, budget_ms, evaluator))
+            unmeasured = 0
+        except MeasurementFailedError as error:
+            _drop_unmeasured(study, trial, config, str(error))
+            on_unmeasured(config, str(error))
+            unmeasured += 1
+            if unmeasured == _MOST_UNMEASURED:
+                raise UserError(f"the device ran none of the last {unmeasured} decoders: {error}") from error
         _give_up_if_hopeless(study, limits)
 
 
@@ -182,21 +174,6 @@ def read_outcomes(study: optuna.Study) -> list[Outcome]:
 def trained_count(study: optuna.Study) -> int:
     """Candidates that were trained, pruned ones included."""
     return sum(_kind(trial) in TRAINED for trial in _finished(study))
-
-
-def best_outcomes(found: list[Outcome]) -> list[Outcome]:
-    """Scored candidates, best first, each architecture once."""
-    scored = [outcome for outcome in found if outcome.kind == "scored"]
-    return sorted(scored, key=lambda outcome: (-(outcome.score or 0.0), outcome.latency.ms_per_frame))
-
-
-def pareto_front(found: list[Outcome]) -> list[Outcome]:
-    """Scored candidates that no other beats in both latency and score, fastest first."""
-    front: list[Outcome] = []
-    for outcome in sorted(best_outcomes(found), key=lambda each: (each.latency.ms_per_frame, -(each.score or 0.0))):
-        if not front or (outcome.score or 0.0) > (front[-1].score or 0.0):
-            front.append(outcome)
-    return front
 
 
 def _run_trial(
@@ -247,12 +224,29 @@ def _train(
 
 
 def _known_latency(study: optuna.Study, config: DecoderConfig, evaluator: Evaluator) -> LatencyRecord:
-    """A decoder is measured once; an equal one takes that number."""
+    """A decoder is measured once; an equal one takes that number, or that failure."""
     digest = config.digest()
     for trial in study.get_trials(deepcopy=False):
-        if trial.user_attrs.get("digest") == digest and "latency" in trial.user_attrs:
+        if trial.user_attrs.get("digest") != digest:
+            continue
+        if "latency" in trial.user_attrs:
             return LatencyRecord.from_dict(trial.user_attrs["latency"])
+        if "unmeasured" in trial.user_attrs:
+            raise MeasurementFailedError(trial.user_attrs["unmeasured"])
     return evaluator.latency(config)
+
+
+def _fits(config: DecoderConfig, budget_ms: float, evaluator: Evaluator) -> bool:
+    try:
+        return evaluator.latency(config).ms_per_frame <= budget_ms
+    except MeasurementFailedError:
+        return False
+
+
+def _drop_unmeasured(study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, reason: str) -> None:
+    for key, value in {"digest": config.digest(), "unmeasured": reason}.items():
+        trial.set_user_attr(key, value)
+    study.tell(trial, state=TrialState.FAIL)
 
 
 def _finished_twin(study: optuna.Study, config: DecoderConfig) -> FrozenTrial | None:

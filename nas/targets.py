@@ -1,7 +1,7 @@
 """What students are trained and scored on: the teacher's latents, frames and features, computed once and kept on disk.
 
     <cache>/targets/<key>/index.json            what is there; written last
-    <cache>/targets/<key>/<split>-<n>.safetensors   one clip: latents, frames, truth, feature.<tap>
+    <cache>/targets/<key>/<split>-<n>.safetensors   one clip: latents, truth, and if wanted frames, feature.<tap>
 
 The key covers everything that the tensors depend on, so a changed clip, teacher or setting is another folder.
 """
@@ -9,7 +9,6 @@ The key covers everything that the tensors depend on, so a changed clip, teacher
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +21,11 @@ from nas.clips import SPLITS, Clip, ClipSet, Split, read_frames, to_video
 from nas.errors import UserError
 from nas.files import disk_errors, write_bytes
 from nas.shards import is_whole, read_row, read_shard, write_shard
+from nas.target_limits import refuse_full_disk, refuse_too_large, refuse_without_memory
 from nas.teachers import Tap, Teacher
 from search_spaces import LatentSpec
 
-_FORMAT = 2
+_FORMAT = 3
 _IN_MEMORY = 2 * 1024**3
 """Sets up to this many bytes are kept in memory after the first use, and checked bit by bit when opened."""
 _MAX_BYTES = 20 * 1024**3
@@ -50,6 +50,8 @@ class TargetSettings:
     """Places in the teacher's decoder whose features are kept."""
     seed: int = 0
     """Of the crops."""
+    frames: bool = True
+    """Whether the teacher's frames are kept. Without them it decodes no further than to the last tap, if at all."""
 
     def crops(self, split: Split) -> int:
         """Crops per clip of a split."""
@@ -62,12 +64,19 @@ class TargetBatch:
 
     latents: Tensor
     """`(b, c, t, h, w)`, raw."""
-    frames: Tensor
-    """The teacher's frames, `(b, 3, t', h', w')` in [-1, 1]."""
     features: dict[str, Tensor]
     """The teacher's features `(b, c, t, h, w)` by tap."""
     truth: Tensor
-    """The video itself, like `frames`."""
+    """The video itself, `(b, 3, t', h', w')` in [-1, 1]."""
+    decoded: Tensor | None
+    """The teacher's frames, like `truth`; None if they were not kept."""
+
+    @property
+    def frames(self) -> Tensor:
+        """The teacher's frames; UserError if they were not kept."""
+        if self.decoded is None:
+            raise UserError("these targets hold no frames of the teacher: compute them with `frames=True`")
+        return self.decoded
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class TargetSplit:
         rows = [self._row(*self.samples[index]) for index in indices]
         stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
         features = {name.removeprefix("feature."): each for name, each in stacked.items() if "feature." in name}
-        return TargetBatch(stacked["latents"], stacked["frames"], features, stacked["truth"] / 127.5 - 1)
+        return TargetBatch(stacked["latents"], features, stacked["truth"] / 127.5 - 1, stacked.get("frames"))
 
     def _row(self, shard: int, position: int) -> dict[str, Tensor]:
         if self.memory is None:
@@ -143,12 +152,11 @@ def open_targets(
         max_bytes: a larger set is refused.
 
     Raises:
-        UserError: a crop that is not on the teacher's grid, a set that is too large, too little room on the disk, a
-            disk that cannot be written.
+        UserError: a crop that is not on the teacher's grid or that its device has too little memory for, a set that is
+            too large, too little room on the disk, a disk that cannot be written.
     """
-    spec = teacher.spec
     try:
-        spec.latent_shape(settings.num_frames, settings.crop, settings.crop)
+        teacher.latent_shape(settings.num_frames, settings.crop, settings.crop)
     except ValueError as error:
         raise UserError(f"targets do not fit {teacher.name}: {error}") from error
     plan = [(split, clip, settings.crops(split)) for split in SPLITS for clip in clips.split(split)]
@@ -158,12 +166,16 @@ def open_targets(
     names = _shard_names(split for split, _, _ in plan)
     crop_bytes = _bytes_per_crop(teacher, settings)
     size = crop_bytes * sum(crops for _, _, crops in plan)
-    _refuse_too_large(size, max_bytes)
+    refuse_too_large(size, max_bytes)
     missing = [i for i, name in enumerate(names) if not is_whole(folder / name, check_data=size <= _IN_MEMORY)]
     index = _index(teacher, plan, settings, names)
     with disk_errors(f"cannot write the targets to {folder}"):
         if missing:
-            _announce(folder, crop_bytes * sum(plan[i][2] for i in missing), announce)
+            to_write = crop_bytes * sum(plan[i][2] for i in missing)
+            refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps)
+            refuse_full_disk(folder, to_write)
+            if announce is not None:
+                announce(f"computing {max(to_write / 1e6, 1):.0f} MB once, kept in {folder}")
             _compute(teacher, plan, settings, folder, names, missing, progress)
         if missing or not _holds(folder / "index.json", index):
             write_bytes(folder / "index.json", index)
@@ -174,6 +186,7 @@ def _content_key(teacher: Teacher, plan: list[tuple[Split, Clip, int]], settings
     content = {
         "format": _FORMAT,
         "teacher": teacher.weights_hash,
+        "precision": str(teacher.dtype),
         "clips": [(split, clip.digest(), crops) for split, clip, crops in plan],
         "settings": asdict(settings),
     }
@@ -197,31 +210,12 @@ def _holds(path: Path, content: bytes) -> bool:
 
 def _bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
     channels, frames, height, width = teacher.spec.latent_shape(settings.num_frames, settings.crop, settings.crop)
-    total = 4 * channels * frames * height * width + (2 + 1) * 3 * settings.num_frames * settings.crop**2
+    pixels = 3 * settings.num_frames * settings.crop**2
+    total = 4 * channels * frames * height * width + pixels + 2 * pixels * settings.frames
     for name in settings.taps:
         tap = teacher.taps[name]
         total += 2 * tap.channels * tap.temporal * frames * tap.spatial**2 * height * width
     return total
-
-
-def _refuse_too_large(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise UserError(
-            f"targets would take {size / 1e9:.1f} GB, more than the {max_bytes / 1e9:.1f} GB allowed: "
-            f"give fewer clips with --clips"
-        )
-
-
-def _announce(folder: Path, size: int, announce: Callable[[str], None] | None) -> None:
-    existing = next(place for place in folder.parents if place.exists())
-    free = shutil.disk_usage(existing).free
-    if size > free:
-        raise UserError(
-            f"targets need {size / 1e9:.1f} GB in {folder.parent}, but only {free / 1e9:.1f} GB are free: "
-            f"free space, give fewer clips, or set NAS_CACHE to a folder on another disk"
-        )
-    if announce is not None:
-        announce(f"computing {max(size / 1e6, 1):.0f} MB once, kept in {folder}")
 
 
 def _compute(
@@ -238,7 +232,7 @@ def _compute(
         split, clip, crops = plan[number]
         rows = []
         for video in _cut(clip, crops, settings, random=split == "train"):
-            rows.append(_targets_of(teacher, video, settings.taps))
+            rows.append(_targets_of(teacher, video, settings))
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -261,10 +255,14 @@ def _cut(clip: Clip, crops: int, settings: TargetSettings, *, random: bool) -> I
         yield video[:, :, :, y : y + settings.crop, x : x + settings.crop]
 
 
-def _targets_of(teacher: Teacher, video: Tensor, taps: tuple[str, ...]) -> dict[str, Tensor]:
+def _targets_of(teacher: Teacher, video: Tensor, settings: TargetSettings) -> dict[str, Tensor]:
     latents = teacher.encode(video)
-    frames, features = teacher.decode_with_features(latents, taps)
-    tensors = {"latents": latents.float(), "frames": frames.half(), "truth": ((video + 1) * 127.5).round().byte()}
+    tensors = {"latents": latents, "truth": ((video + 1) * 127.5).round().byte()}
+    if settings.frames:
+        frames, features = teacher.decode_with_features(latents, settings.taps)
+        tensors["frames"] = frames.half()
+    else:
+        features = teacher.features(latents, settings.taps)
     tensors |= {f"feature.{name}": feature.half() for name, feature in features.items()}
     return {name: tensor.cpu() for name, tensor in tensors.items()}
 

@@ -5,8 +5,10 @@ import time
 from rich.console import Console
 from rich.markup import escape
 
-from nas.console import StatusLine, format_count, format_seconds
-from nas.study import TRAINED, Outcome, StudyLimits, pareto_front
+from nas.console import StatusLine, format_count, format_seconds, warn
+from nas.outcomes import TRAINED, Outcome, pareto_front
+from nas.study import StudyLimits
+from search_spaces import DecoderConfig
 
 _OTHER_COLUMNS = 4 + 10 + 10 + 30
 
@@ -49,6 +51,10 @@ class TrialTable:
         style = "green" if best else "" if outcome.kind == "scored" else "dim"
         self._row(str(outcome.number), name, latency, format_count(outcome.parameters), _verdict(outcome), style)
 
+    def unmeasured(self, config: DecoderConfig, reason: str) -> None:
+        """A proposal could not be run on the device."""
+        warn(self._console, f"left out, the device cannot run {config.summary()}: {reason}")
+
     def counts(self) -> str:
         """What became of all proposals: "9 of 30 trained   41 over budget"."""
         over_budget = f"   {self._over_budget} over budget" if self._over_budget else ""
@@ -58,7 +64,7 @@ class TrialTable:
         """Redraw the status line: the best so far, the trial in progress, the time left."""
         parts = []
         if self._best is not None:
-            latency = f"{self._best.latency.ms_per_frame:.1f} ms{mark(self._best)}"
+            latency = f"{self._best.latency.ms_per_frame:.1f} ms/frame{mark(self._best)}"
             parts.append(f"best #{self._best.number}  {latency}  {_score(self._best):.2f} dB")
         parts.append(self.counts())
         if number is not None:
@@ -91,8 +97,10 @@ def mark(outcome: Outcome) -> str:
 
 
 def front_line(found: list[Outcome]) -> str:
-    """The Pareto front in one line: `11.3 ms* 25.2 dB | ...`."""
-    points = (f"{each.latency.ms_per_frame:.1f} ms{mark(each)} {_score(each):.2f} dB" for each in pareto_front(found))
+    """The Pareto front in one line: `11.3 ms/frame* 25.2 dB | ...`."""
+    points = (
+        f"{each.latency.ms_per_frame:.1f} ms/frame{mark(each)} {_score(each):.2f} dB" for each in pareto_front(found)
+    )
     return " | ".join(points)
 
 

@@ -147,11 +147,14 @@ class DecoderConfig:
         """One line, e.g. `dw3d 128x2 > dps > mem2d 48x2 > ps4`: blocks with width x depth, upsamplers between."""
         parts = []
         for stage in self.stages:
+            count = stage.depth + (stage.transition is not None)
+            blocks = f"{get_block(stage.block.name).label} {stage.width}x{count}"
             if stage.upsampler:
                 time = "t" if stage.temporal_factor > 1 else ""
-                parts.append(get_block(stage.upsampler.name).label + time)
-            kind = get_block(stage.block.name).label
-            parts.append(f"{kind} {stage.width}x{stage.depth + (stage.transition is not None)}")
+                label = get_block(stage.upsampler.name).label + time
+                parts.append(label if count else f"{label} {stage.width}")
+            if count:
+                parts.append(blocks)
         head = get_block(self.head.name).label
         parts.append(f"{head}{self.head_factor}" if self.head_factor > 1 else head)
         shortcut = f" + {get_block(self.shortcut.name).label}" if self.shortcut else ""

@@ -136,8 +136,9 @@ class Decoder(nn.Module):
         yield None, self.head
 
     def _run(self, latents: Tensor, time: TimeContext, taps: frozenset[int]) -> tuple[Tensor, dict[int, Tensor]]:
-        x, tapped = latents, dict[int, Tensor]()
+        x = latents
         layout: Layout = "video"
+        tapped: dict[int, Tensor] = {}
         for stage, part in self._parts():
             assert isinstance(part, Block)
             x = part(_to_layout(x, layout, part.input_layout, time), time)

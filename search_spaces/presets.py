@@ -1,15 +1,18 @@
-"""Published decoders as configs (Turbo-VAED, arXiv 2508.09136), and the same designs for other latents."""
+"""Published decoders as configs: Turbo-VAED exactly, Flash-VAED and TAEHV nearly; and the designs for other latents."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from blocks import get_block
 from blocks.registry import BlockConfig
 from search_spaces.config import DecoderConfig, StageConfig
 from search_spaces.latent_spec import LatentSpec
+from search_spaces.stage_groups import Group, group_stages
 
 _HUNYUAN = LatentSpec(channels=16, spatial=8, temporal=4)
 _COGVIDEOX = LatentSpec(channels=16, spatial=8, temporal=4)  # the published student gives 4(n-1)+1 frames for any n
 _VIDEO_DC_AE = LatentSpec(channels=128, spatial=32, temporal=4, frame_rule="multiple", causal=False)
+_WAN = LatentSpec(channels=16, spatial=8, temporal=4)
 _LTX = LatentSpec(channels=128, spatial=32, temporal=8, causal=False)
 
 
@@ -42,7 +45,7 @@ def turbo_vaed(
                 width=width,
                 depth=depth,
                 block=_part("dense_conv3d", kernel_size=3, activation="relu"),
-                upsampler=_part("decoupled_pixel_shuffle3d", kernel_size=3),
+                upsampler=_part("decoupled_pixel_shuffle3d", expansion="dense"),
                 temporal_factor=2 if index in temporal_stages else 1,
                 spatial_factor=2,
                 transition=_part("dense_conv3d", kernel_size=3) if width != widths[index - 1] else None,
@@ -61,6 +64,66 @@ def _turbo_vaed_4x8x8(latents: LatentSpec) -> DecoderConfig:
     return turbo_vaed(latents, widths=(512, 256, 32, 16), layers=(9, 4, 4, 5), temporal_stages=(1, 2), patch_size=1)
 
 
+def _flash_vaed_wan() -> DecoderConfig:
+    """Wan 2.1's decoder made depthwise low and narrow high. Differs by norms without weights (there: with), and by a
+    layer norm in the shortcut of the one block that widens.
+    """
+    depthwise = _part("depthwise_separable_conv3d", kernel_size=3)
+    frame_wise, nearest = _part("residual_conv2d"), _part("nearest_conv2plus1d")
+    return DecoderConfig(
+        latents=_WAN,
+        stem=_part("conv3d_stem"),
+        stages=(
+            StageConfig(width=384, depth=1, block=depthwise),
+            StageConfig(width=384, depth=1, block=_part("frame_attention2d")),
+            StageConfig(width=384, depth=4, block=depthwise),
+            StageConfig(192, 0, depthwise, nearest, temporal_factor=2, spatial_factor=2),
+            StageConfig(width=384, depth=3, block=depthwise),
+            StageConfig(24, 3, frame_wise, nearest, temporal_factor=2, spatial_factor=2),
+            StageConfig(12, 3, frame_wise, nearest, spatial_factor=2),
+        ),
+        head=_part("conv3d_head"),
+    )
+
+
+def _flash_vaed_ltx() -> DecoderConfig:
+    """LTX-Video's decoder made the same way. Differs in the last stage, whose block before the upsampler is 2-D (there:
+    3-D), and by a 2-D convolution in the head (there: 3-D).
+    """
+    depthwise, shuffle = _part("depthwise_separable_conv3d", kernel_size=3), _part("pixel_shuffle3d")
+    dense, frame_wise = _part("dense_conv3d"), _part("residual_conv2d")
+    return DecoderConfig(
+        latents=_LTX,
+        stem=_part("conv3d_stem"),
+        stages=(
+            StageConfig(width=512, depth=7, block=depthwise),
+            StageConfig(512, 3, depthwise, shuffle, 2, 2),
+            StageConfig(64, 3, dense, shuffle, 2, 2, transition=dense),
+            StageConfig(32, 4, frame_wise, shuffle, 2, 2, transition=frame_wise),
+        ),
+        head=_part("pixel_shuffle_head"),
+        temporal_mode="bidirectional",
+    )
+
+
+def _taehv_wan() -> DecoderConfig:
+    """TAEHV's taew2_1. Differs by latents that no 3 tanh(x / 3) limits, and by frames in [-1, 1] (there: [0, 1]).
+    Time grows before the enlargement (there: after it, for more multiply-accumulates and the same result).
+    """
+    memory, nearest = _part("memory_conv2d"), _part("nearest_conv2d")
+    return DecoderConfig(
+        latents=_WAN,
+        stem=_part("conv2d_stem"),
+        stages=(
+            StageConfig(width=256, depth=3, block=memory),
+            StageConfig(128, 3, memory, nearest, spatial_factor=2),
+            StageConfig(64, 3, memory, nearest, temporal_factor=2, spatial_factor=2),
+            StageConfig(64, 0, memory, nearest, temporal_factor=2, spatial_factor=2),
+        ),
+        head=_part("pixel_shuffle_head", norm="none", activation="relu"),
+    )
+
+
 PRESETS: dict[str, DecoderConfig] = {
     "turbo_vaed_hunyuan": _turbo_vaed_4x8x8(_HUNYUAN),
     "turbo_vaed_cog": _turbo_vaed_4x8x8(_COGVIDEOX),
@@ -70,8 +133,11 @@ PRESETS: dict[str, DecoderConfig] = {
     "turbo_vaed_ltx": turbo_vaed(
         _LTX, widths=(512, 256, 128, 64), layers=(2, 3, 2, 3), temporal_stages=(1, 2, 3), patch_size=4
     ),
+    "flash_vaed_wan": _flash_vaed_wan(),
+    "flash_vaed_ltx": _flash_vaed_ltx(),
+    "taehv_wan": _taehv_wan(),
 }
-"""The decoders of the paper, exactly: name -> config at the latents that they were published for."""
+"""Name -> config at the latents that it was published for. `turbo_vaed_*` are exact."""
 
 _SMALLEST_WIDTH = 16
 
@@ -80,33 +146,66 @@ def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) ->
     """The same design for other latents, and all its widths divided by `width_divisor` (not below 16).
 
     The head keeps its share of the upsampling as far as the stages can still refine time often enough: stages are left
-    out from the output's end, or the head upsamples more. The first upsampling stages refine time, too.
+    out from the output's end, or the head upsamples more. The stages that refine time do so here too, where that is too
+    few the first others.
     The result is causal if the teacher is.
     """
     steps, in_time = latents.spatial_doublings, latents.temporal_steps
-    published = [stage for stage in config.stages if stage.upsampler is not None]
+    first, *doublings = group_stages(config.stages)
     upsampling = max(steps - (config.head_factor.bit_length() - 1), len(in_time))
-    upsampling = min(upsampling, len(published), steps)
+    upsampling = min(upsampling, len(doublings), steps)
     if upsampling < len(in_time):
         raise ValueError(
-            f"{len(published)} upsampling stages cannot make {latents.temporal}x in time "
+            f"{len(doublings)} upsampling stages cannot make {latents.temporal}x in time "
             f"and {latents.spatial}x in space"
         )
     head_factor = latents.spatial // 2**upsampling
-    stages = [_narrower(config.stages[0], width_divisor, 1)]
-    for index, stage in enumerate(published[:upsampling]):
-        # A head that shuffles pixels needs four channels at least where it ends.
-        least = 4 * head_factor**2 if index == upsampling - 1 and head_factor > 1 else 1
-        stages.append(_narrower(stage, width_divisor, in_time[index] if index < len(in_time) else 1, least))
+    kept = doublings[:upsampling]
+    head = _adapt_head(config.head, head_factor)
+    # A head that keeps its width needs four channels at least where its last shuffle ends.
+    least = [1] * upsampling
+    if head.name == "staged_pixel_shuffle_head":
+        least[-1] = 4 * head_factor**2
+    stages = [_narrower(stage, width_divisor) for stage in first]
+    for group, factor, width in zip(kept, _temporal_factors(kept, in_time), least, strict=True):
+        stages += _adapt_group(group, width_divisor, factor, width)
     return DecoderConfig(
         latents=latents,
         stem=config.stem,
         stages=tuple(stages),
-        head=_part("conv3d_head") if head_factor == 1 else _part("staged_pixel_shuffle_head"),
+        head=head,
         temporal_mode="causal" if latents.causal else "bidirectional",
     )
 
 
-def _narrower(stage: StageConfig, divisor: int, temporal_factor: int, least: int = 1) -> StageConfig:
-    width = max(stage.width // divisor, min(stage.width, _SMALLEST_WIDTH), least)
-    return replace(stage, width=width, temporal_factor=temporal_factor)
+def _temporal_factors(groups: Sequence[Group], steps: Sequence[int]) -> list[int]:
+    """Each group's factor in time: the steps go to those that had one, then to the first others."""
+    by_preference = sorted(range(len(groups)), key=lambda index: all(s.temporal_factor == 1 for s in groups[index]))
+    chosen = sorted(by_preference[: len(steps)])
+    return [dict(zip(chosen, steps, strict=True)).get(index, 1) for index in range(len(groups))]
+
+
+def _adapt_group(group: Group, divisor: int, temporal_factor: int, least: int) -> Group:
+    """The group with this factor in time, which a stage for time alone takes if there is one."""
+    apart = group[0].spatial_factor == 1
+    if apart and temporal_factor == 1:
+        group, apart = (replace(group[1], transition=group[0].transition), *group[2:]), False
+    factors = [temporal_factor] + [1] * (len(group) - 1)
+    stages = [
+        replace(_narrower(stage, divisor, least if stage.width == group[-1].width else 1), temporal_factor=factor)
+        for stage, factor in zip(group, factors, strict=True)
+    ]
+    return tuple(stages)
+
+
+def _adapt_head(head: BlockConfig, factor: int) -> BlockConfig:
+    """The same head, if it has this factor, else its nearest of kin."""
+    if factor > 1 and head.name == "conv3d_head":
+        return _part("staged_pixel_shuffle_head")
+    if factor == 1 and head.name == "staged_pixel_shuffle_head":
+        return _part("conv3d_head")
+    return head
+
+
+def _narrower(stage: StageConfig, divisor: int, least: int = 1) -> StageConfig:
+    return replace(stage, width=max(stage.width // divisor, min(stage.width, _SMALLEST_WIDTH), least))

@@ -1,22 +1,16 @@
 """SearchSpace: which decoders a study may propose for given latents, and the walk that proposes one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from math import comb, prod
-from typing import Any, Protocol
+from math import prod
 
 from blocks import BlockConfig, get_block
 from blocks.registry import Option
+from search_spaces.choices import Chooser, Recorder, choose_int, count_parts, describe_part, suggest_part
 from search_spaces.config import DecoderConfig, StageConfig
 from search_spaces.latent_spec import LatentSpec
-
-
-class Chooser(Protocol):
-    """What decides: an `optuna.Trial`, or anything else with this method."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
-        """One of `choices`, which are options (`blocks.registry.Option`)."""
+from search_spaces.stage_groups import Group, group_stages
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,11 @@ class SearchSpace:
     """By resolution; the last one serves all finer ones too."""
     upsamplers: tuple[str, ...]
     heads: tuple[str, ...]
-    """For what the stages leave of the upsampling; "conv3d_head" only where nothing is left."""
+    """Where the stages leave upsampling to the head."""
+    plain_heads: tuple[str, ...]
+    """Where they leave nothing."""
+    middles: tuple[str, ...] = ()
+    """What may come once after the first block; a decoder without is always offered, too."""
     shortcuts: tuple[str, ...] = ()
     """What may run beside the whole decoder; a decoder without is always offered, too."""
     largest_head_factor: int = 4
@@ -51,19 +49,21 @@ class SearchSpace:
         Parameters are named after what they set: `stage1.width`, `stage1.block`, `stage1.dense_conv3d.kernel_size`.
         Where what is offered depends on an earlier choice, so does the name: in Optuna a name has one set of choices.
         """
-        upsampling = _choose_int(chooser, "upsampling_stages", self._upsampling_counts(latents))
+        upsampling = choose_int(chooser, "upsampling_stages", self._upsampling_counts(latents))
         layout = str(chooser.suggest_categorical(_temporal_name(upsampling), _temporal_layouts(upsampling, latents)))
         in_time = dict(zip((int(index) for index in layout.split(",") if index), latents.temporal_steps, strict=True))
         head_factor = latents.spatial // 2**upsampling
-        stages = []
-        for index in range(upsampling + 1):
-            unit = _width_unit(index, upsampling, head_factor)
-            stages.append(self._suggest_stage(chooser, index, unit, in_time.get(index, 1)))
+        heads = self._heads(upsampling, head_factor)
+        head = suggest_part(chooser, self._head_name(heads, head_factor), heads)
+        stages = self._suggest_first(chooser)
+        for index in range(1, upsampling + 1):
+            unit = _width_unit(head.name, head_factor) if index == upsampling else 1
+            stages += self._suggest_doubling(chooser, index, unit, in_time.get(index, 1), stages[-1].width)
         return DecoderConfig(
             latents=latents,
-            stem=_suggest_part(chooser, "stem", self.stems),
+            stem=suggest_part(chooser, "stem", self.stems),
             stages=tuple(stages),
-            head=_suggest_part(chooser, _head_name(head_factor), self._heads(head_factor)),
+            head=head,
             temporal_mode="causal" if latents.causal else "bidirectional",
             shortcut=self._suggest_shortcut(chooser),
         )
@@ -74,22 +74,25 @@ class SearchSpace:
         Raises:
             ValueError: the config is no point of this space (names the first choice that is missing).
         """
-        recorder = _Recorder(self.name, _describe(config))
+        recorder = Recorder(self.name, self._describe(config))
         if self.suggest(recorder, config.latents) != config:
             raise ValueError(f"{config.summary()} is not in the space '{self.name}'")
         return recorder.used
 
     def size(self, latents: LatentSpec) -> int:
         """Number of walks through the space."""
-        total, shortcuts = 0, 1 + _count_parts(self.shortcuts)
+        total, shortcuts = 0, 1 + count_parts(self.shortcuts)
         for upsampling in self._upsampling_counts(latents):
             head_factor = latents.spatial // 2**upsampling
-            stages = (
-                len(self._widths(index, _width_unit(index, upsampling, head_factor))) * self._stage_size(index)
-                for index in range(upsampling + 1)
+            last = sum(
+                count_parts((head,)) * len(self._widths(upsampling, _width_unit(head, head_factor)))
+                for head in self._heads(upsampling, head_factor)
             )
-            ends = _count_parts(self.stems) * _count_parts(self._heads(head_factor))
-            total += comb(upsampling, len(latents.temporal_steps)) * ends * prod(stages) * shortcuts
+            widths = last * prod(len(self._widths(index, 1)) for index in range(upsampling))
+            for layout in _temporal_layouts(upsampling, latents):
+                in_time = layout.split(",")
+                stages = prod(self._stage_size(index, str(index) in in_time) for index in range(upsampling + 1))
+                total += count_parts(self.stems) * shortcuts * widths * stages
         return total
 
     def _level(self, index: int) -> Level:
@@ -101,26 +104,70 @@ class SearchSpace:
         if fewest > steps:
             raise ValueError(f"{latents.temporal}x in time needs more stages than {latents.spatial}x in space gives")
         counts = range(fewest, steps + 1)
-        return [n for n in counts if self._widths(n, _width_unit(n, n, latents.spatial // 2**n))]
+        return [n for n in counts if self._heads(n, latents.spatial // 2**n)]
 
     def _widths(self, index: int, unit: int) -> list[int]:
         # Four channels at least are left where a head's last shuffle ends: fewer cannot make three colours.
         least = 4 * unit if unit > 1 else 1
         return [width for width in self._level(index).widths if width % unit == 0 and width >= least]
 
-    def _heads(self, head_factor: int) -> list[str]:
-        return [name for name in self.heads if (name == "conv3d_head") == (head_factor == 1)]
+    def _heads(self, upsampling: int, head_factor: int) -> list[str]:
+        """Those that some width of the last stage fits."""
+        heads = self.plain_heads if head_factor == 1 else self.heads
+        return [head for head in heads if self._widths(upsampling, _width_unit(head, head_factor))]
+
+    def _head_name(self, heads: Sequence[str], head_factor: int) -> str:
+        if head_factor == 1:
+            return "plain_head"
+        return "head" if len(heads) == len(self.heads) else f"head.{'.'.join(heads)}"
+
+    def _suggest_first(self, chooser: Chooser) -> Group:
+        """At the latents' resolution: blocks, with or without a middle after the first."""
+        stage = self._suggest_blocks(chooser, 0, 1)
+        if not self.middles or not chooser.suggest_categorical("has_middle", [False, True]):
+            return (stage,)
+        middle = suggest_part(chooser, "middle", self.middles)
+        group = (replace(stage, depth=1), StageConfig(width=stage.width, depth=1, block=middle))
+        return group if stage.depth == 1 else (*group, replace(stage, depth=stage.depth - 1))
+
+    def _suggest_doubling(
+        self, chooser: Chooser, index: int, unit: int, temporal_factor: int, width_before: int
+    ) -> Group:
+        """One step up in resolution. The width is changed by the upsampler, by a block before it or by one after it."""
+        last, prefix = self._suggest_blocks(chooser, index, unit), f"stage{index}"
+        change = chooser.suggest_categorical(_change_name(prefix, last.depth), _changes(last.depth))
+        upsampler = suggest_part(chooser, f"{prefix}.upsampler", self.upsamplers, prefix)
+        apart = temporal_factor > 1 and chooser.suggest_categorical(f"{prefix}.apart", [False, True])
+        after = change == "block"
+        # As in Wan's decoder the upsampler halves the width where a block sets it afterwards.
+        scaled = replace(last, width=width_before // 2, depth=0) if after else last
+        transition = get_block(last.block.name).Config() if change == "transition" else None
+        finer = replace(scaled, upsampler=upsampler, spatial_factor=2)
+        if apart:
+            in_time = replace(scaled, depth=0, upsampler=upsampler, temporal_factor=temporal_factor)
+            group: Group = replace(in_time, transition=transition), finer
+        else:
+            group = (replace(finer, temporal_factor=temporal_factor, transition=transition),)
+        return (*group, last) if after else group
+
+    def _suggest_blocks(self, chooser: Chooser, index: int, unit: int) -> StageConfig:
+        level, prefix = self._level(index), f"stage{index}"
+        return StageConfig(
+            block=suggest_part(chooser, f"{prefix}.block", level.blocks, prefix),
+            width=choose_int(chooser, _width_name(index, unit), self._widths(index, unit)),
+            depth=choose_int(chooser, f"{prefix}.depth", level.depths),
+        )
 
     def _suggest_shortcut(self, chooser: Chooser) -> BlockConfig | None:
         has_one = self.shortcuts and chooser.suggest_categorical("has_shortcut", [True, False])
-        return _suggest_part(chooser, "shortcut", self.shortcuts) if has_one else None
+        return suggest_part(chooser, "shortcut", self.shortcuts) if has_one else None
 
     def _suggest_stage(self, chooser: Chooser, index: int, unit: int, temporal_factor: int) -> StageConfig:
         level, prefix = self._level(index), f"stage{index}"
-        block = _suggest_part(chooser, f"{prefix}.block", level.blocks, prefix)
+        block = suggest_part(chooser, f"{prefix}.block", level.blocks, prefix)
         stage = StageConfig(
-            width=_choose_int(chooser, _width_name(index, unit), self._widths(index, unit)),
-            depth=_choose_int(chooser, f"{prefix}.depth", level.depths),
+            width=choose_int(chooser, _width_name(index, unit), self._widths(index, unit)),
+            depth=choose_int(chooser, f"{prefix}.depth", level.depths),
             block=block,
         )
         if index == 0:
@@ -130,91 +177,80 @@ class SearchSpace:
             width=stage.width,
             depth=stage.depth,
             block=block,
-            upsampler=_suggest_part(chooser, f"{prefix}.upsampler", self.upsamplers, prefix),
+            upsampler=suggest_part(chooser, f"{prefix}.upsampler", self.upsamplers, prefix),
             temporal_factor=temporal_factor,
             spatial_factor=2,
             transition=get_block(block.name).Config() if transition else None,
         )
 
-    def _stage_size(self, index: int) -> int:
+    def _stage_size(self, index: int, refines_time: bool) -> int:
+        """Walks through one stage, widths aside."""
         level = self._level(index)
-        blocks = len(level.depths) * _count_parts(level.blocks)
-        return blocks if index == 0 else blocks * 2 * _count_parts(self.upsamplers)
+        blocks = count_parts(level.blocks)
+        if index == 0:
+            return len(level.depths) * blocks * (1 + count_parts(self.middles))
+        changes = sum(len(_changes(depth)) for depth in level.depths)
+        return changes * blocks * count_parts(self.upsamplers) * (2 if refines_time else 1)
 
-
-class _Recorder:
-    """A chooser that follows given values and refuses those that are not offered."""
-
-    def __init__(self, space: str, values: dict[str, Option]) -> None:
-        self._space = space
-        self._values = values
-        self.used: dict[str, Option] = {}
-
-    def suggest_categorical(self, name: str, choices: Sequence[Option], /) -> Option:
-        value = self._values.get(name)
-        if value is None or value not in choices:
-            raise ValueError(f"{name} = {value!r} is not in the space '{self._space}': it offers {list(choices)}")
-        self.used[name] = value
-        return value
-
-
-def _describe(config: DecoderConfig) -> dict[str, Option]:
-    """Every choice that a config embodies, by the names that `suggest` uses."""
-    upsampling = len(config.stages) - 1
-    values: dict[str, Option] = {
-        "upsampling_stages": upsampling,
-        _temporal_name(upsampling): ",".join(
-            str(i) for i, stage in enumerate(config.stages) if stage.temporal_factor > 1
-        ),
-        **_describe_part("stem", config.stem),
-        **_describe_part(_head_name(config.head_factor), config.head),
-        "has_shortcut": config.shortcut is not None,
-    }
-    if config.shortcut is not None:
-        values |= _describe_part("shortcut", config.shortcut)
-    for index, stage in enumerate(config.stages):
-        prefix = f"stage{index}"
-        values |= {
-            _width_name(index, _width_unit(index, upsampling, config.head_factor)): stage.width,
-            f"{prefix}.depth": stage.depth,
-            f"{prefix}.transition": stage.transition is not None,
-            **_describe_part(f"{prefix}.block", stage.block, prefix),
+    def _describe(self, config: DecoderConfig) -> dict[str, Option]:
+        """Every choice that a config embodies, by the names that `suggest` uses."""
+        first, *doublings = group_stages(config.stages)
+        upsampling = len(doublings)
+        head_name = self._head_name(self._heads(upsampling, config.head_factor), config.head_factor)
+        values: dict[str, Option] = {
+            "upsampling_stages": upsampling,
+            _temporal_name(upsampling): ",".join(
+                str(index)
+                for index, group in enumerate(doublings, start=1)
+                if any(s.temporal_factor > 1 for s in group)
+            ),
+            "has_middle": len(first) > 1,
+            **(describe_part("middle", first[1].block) if len(first) > 1 else {}),
+            **describe_part("stem", config.stem),
+            **describe_part(head_name, config.head),
+            "has_shortcut": config.shortcut is not None,
         }
-        if stage.upsampler is not None:
-            values |= _describe_part(f"{prefix}.upsampler", stage.upsampler, prefix)
-    return values
+        if config.shortcut is not None:
+            values |= describe_part("shortcut", config.shortcut)
+        middle = first[1:2]
+        for index, group in enumerate((first, *doublings)):
+            prefix, last = f"stage{index}", group[0] if index == 0 else group[-1]
+            depth = sum(stage.depth for stage in group if stage not in middle) if index == 0 else last.depth
+            unit = _width_unit(config.head.name, config.head_factor) if index == upsampling else 1
+            values |= {_width_name(index, unit): last.width, f"{prefix}.depth": depth}
+            values |= describe_part(f"{prefix}.block", last.block, prefix)
+            if index > 0:
+                values |= _describe_doubling(group, prefix)
+        return values
 
 
-def _describe_part(name: str, config: BlockConfig, prefix: str | None = None) -> dict[str, Option]:
-    options = {key: value for key, value in config.to_dict().items() if key != "name"}
-    return {name: config.name} | {f"{prefix or name}.{config.name}.{key}": value for key, value in options.items()}
-
-
-def _suggest_part(chooser: Chooser, name: str, parts: Sequence[str], prefix: str | None = None) -> BlockConfig:
-    part = str(chooser.suggest_categorical(name, list(parts)))
-    config = get_block(part).Config
-    options = {
-        option: chooser.suggest_categorical(f"{prefix or name}.{part}.{option}", list(choices))
-        for option, choices in config.choices().items()
+def _describe_doubling(group: Group, prefix: str) -> dict[str, Option]:
+    start, last = group[0], group[-1]
+    change = "transition" if start.transition else "upsampler" if last.upsampler else "block"
+    assert start.upsampler is not None
+    return {
+        _change_name(prefix, last.depth): change,
+        f"{prefix}.apart": start.spatial_factor == 1,
+        **describe_part(f"{prefix}.upsampler", start.upsampler, prefix),
     }
-    return config(**options)
 
 
-def _choose_int(chooser: Chooser, name: str, choices: Sequence[int]) -> int:
-    return int(chooser.suggest_categorical(name, list(choices)))
-
-
-def _width_unit(index: int, upsampling: int, head_factor: int) -> int:
-    """What a width must be a multiple of: before a head that shuffles pixels, the square of its factor."""
-    return head_factor**2 if index == upsampling else 1
+def _width_unit(head: str, head_factor: int) -> int:
+    """What the width before a head must be a multiple of: this one keeps its width and moves a share into space."""
+    return head_factor**2 if head == "staged_pixel_shuffle_head" else 1
 
 
 def _width_name(index: int, unit: int) -> str:
     return f"stage{index}.width" if unit == 1 else f"stage{index}.width.by{unit}"
 
 
-def _head_name(head_factor: int) -> str:
-    return "head" if head_factor > 1 else "plain_head"
+def _changes(depth: int) -> list[str]:
+    """What may change the width."""
+    return ["upsampler", "transition", "block"] if depth else ["upsampler", "transition"]
+
+
+def _change_name(prefix: str, depth: int) -> str:
+    return f"{prefix}.change" if depth else f"{prefix}.change.shallow"
 
 
 def _temporal_name(upsampling: int) -> str:
@@ -225,7 +261,3 @@ def _temporal_layouts(upsampling: int, latents: LatentSpec) -> list[str]:
     """Which of the upsampling stages refine time, the largest step first: "1,2", "1,3", ..."""
     steps = len(latents.temporal_steps)
     return [",".join(map(str, stages)) for stages in combinations(range(1, upsampling + 1), steps)]
-
-
-def _count_parts(parts: Sequence[str]) -> int:
-    return sum(prod(len(choices) for choices in get_block(part).Config.choices().values()) for part in parts)

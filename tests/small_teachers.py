@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -84,6 +85,15 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """Class and configuration by the name of the teacher; latents as published, but for `OTHER_CHANNELS`."""
+
+SAME_HERE = {"wan-tiny": "wan"}
+"""Teachers whose small instance is that of another one."""
+
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in SAME_HERE)) for name in sorted(CONFIGS)]
+"""All of them in turn, for a fixture or a test."""
+
+IN_PIECES = {"cogvideox", "mochi", "wan", "wan-tiny", "wan2.2"}
+"""They decode one or two latent frames at a time."""
 
 OTHER_CHANNELS = {"video-dc-ae": 16}
 """Latent channels where they are not the published ones."""

@@ -5,32 +5,45 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import pytest
-from block_contract import CHECKS
+from block_contract import CHECKS, each_option
 
 from blocks import Block, BlockConfig, block_config, build_block, choice, get_block, list_blocks, register_block
 from blocks.registry import _REGISTRY, Role
 
 SLOW_CHECKS = {"export", "core_ml"}
-"""Seconds each: in the quick suite for the default options of each part only."""
+"""Seconds each."""
 
 NEEDED = {
-    "block": {"dense_conv3d", "depthwise_separable_conv3d", "factorized_conv3d", "memory_conv2d"},
-    "upsampler": {"decoupled_pixel_shuffle3d", "pixel_shuffle3d", "nearest_conv3d", "trilinear_conv3d"},
+    "block": {
+        *("dense_conv3d", "depthwise_separable_conv3d", "factorized_conv3d", "memory_conv2d", "residual_conv2d"),
+        *("inverted_bottleneck3d", "memory_convnext2d", "low_rank_conv3d", "reparameterized_conv3d"),
+        "frame_attention2d",
+    },
+    "upsampler": {
+        *("decoupled_pixel_shuffle3d", "pixel_shuffle3d", "nearest_conv3d", "trilinear_conv3d"),
+        *("nearest_conv2d", "nearest_conv2plus1d", "pixel_shuffle2d"),
+    },
     "stem": {"conv3d_stem", "conv2d_stem"},
-    "head": {"conv3d_head", "pixel_shuffle_head", "staged_pixel_shuffle_head"},
+    "head": {"conv3d_head", "pixel_shuffle_head", "staged_pixel_shuffle_head", "haar_head"},
     "shortcut": {"linear_shortcut"},
 }
 """Parts that the search spaces and the published decoders are made of."""
 
 
 def cases() -> Iterator[Any]:
-    """Every check for every option of every part, e.g. `memory_conv2d-kernel_size=3,depth=2-causality`."""
+    """Every check for every option of every part, e.g. `memory_conv2d-kernel_size=3,depth=2-causality`.
+
+    Quick are the defaults without conversions.
+    """
     for name in list_blocks():
-        for index, config in enumerate(get_block(name).Config.all_configs()):
+        default = get_block(name).Config()
+        for config in each_option(default):
             options = ",".join(f"{key}={value}" for key, value in config.to_dict().items() if key != "name")
             for check in CHECKS:
-                marks = [pytest.mark.slow] if index > 0 and check in SLOW_CHECKS else []
-                yield pytest.param(config, check, id=f"{name}-{options}-{check}", marks=marks)
+                slow = config != default or check in SLOW_CHECKS
+                yield pytest.param(
+                    config, check, id=f"{name}-{options}-{check}", marks=[pytest.mark.slow] if slow else []
+                )
 
 
 @pytest.mark.parametrize(("config", "check"), list(cases()))

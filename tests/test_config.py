@@ -289,7 +289,7 @@ def test_the_head_makes_what_the_stages_leave() -> None:
 
 
 def test_summaries() -> None:
-    assert decoder().summary() == "dw3d 32x1 > nearestt > conv3d 24x3 > nearestt > mem2d 16x0 > ps2"
+    assert decoder().summary() == "dw3d 32x1 > nearestt > conv3d 24x3 > nearestt 16 > ps2"
     assert PRESETS["turbo_vaed_cog"].summary() == (
         "dw3d 512x9 > dpst > conv3d 256x5 > dpst > conv3d 32x5 > dps > conv3d 16x6 > conv"
     )

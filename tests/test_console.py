@@ -14,7 +14,8 @@ from nas.comparison import Row, print_comparison
 from nas.console import StatusLine, format_bytes, format_count, format_seconds, make_console, progress, say, warn
 from nas.evaluation import Evaluation, Quality
 from nas.latency import LatencyRecord
-from nas.study import Outcome, StudyLimits
+from nas.outcomes import Outcome
+from nas.study import StudyLimits
 from nas.trial_table import TrialTable, front_line, mark
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -157,7 +158,7 @@ def test_proposals_over_budget_are_counted_and_only_published_ones_have_a_row() 
 
 def test_the_status_line_says_the_best_and_how_far_it_is() -> None:
     parts = fill(terminal(), EVERY_KIND, trials=20)[-1].split("   ")
-    assert parts[:3] == ["best #3  21.7 ms*  27.10 dB", "5 of 20 trained", "2 over budget"]
+    assert parts[:3] == ["best #3  21.7 ms/frame*  27.10 dB", "5 of 20 trained", "2 over budget"]
     assert re.fullmatch(r"\d+ s left", parts[3])
 
 
@@ -198,7 +199,7 @@ def test_the_front_is_one_line_with_marks() -> None:
     """Fastest first, without what is slower and worse."""
     found = [outcome(0, score=25.2, ms=11.3), outcome(1, score=27.4, latency=latency(28.9, "measured"))]
     others = [outcome(2, score=25.0, ms=12.0), outcome(3, "pruned", 30.0, 1.0)]
-    assert front_line(others + found) == "11.3 ms* 25.20 dB | 28.9 ms 27.40 dB"
+    assert front_line(others + found) == "11.3 ms/frame* 25.20 dB | 28.9 ms/frame 27.40 dB"
 
 
 def evaluation(to_teacher: bool = True) -> Evaluation:

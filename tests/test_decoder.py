@@ -1,5 +1,6 @@
 """Decoders of random configs, for the latents of every kind of teacher."""
 
+import gc
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -8,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from block_contract import stream_every_way
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from blocks import block_config, get_block
 from blocks.time_context import State
+from nas.export.coreml import export_program
 from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, StageConfig
 
 SPECS = {
@@ -25,8 +28,6 @@ SPECS = {
 }
 STREAMED = {name: spec for name, spec in SPECS.items() if spec.causal and spec.frame_rule == "leading"}
 SEEDS = range(3)
-PLANS = [(0, *cuts, 5) for count in range(5) for cuts in combinations(range(1, 5), count)]
-"""Every way of cutting 5 latent frames into chunks."""
 
 
 class Narrow:
@@ -115,23 +116,66 @@ def test_clips_of_a_batch_do_not_mix(space: str, spec: LatentSpec, seed: int) ->
         assert largest_difference(together[index : index + 1], decoder(latents[index : index + 1])) < 1e-5
 
 
-@pytest.mark.parametrize(("space", "spec", "seed"), list(cases(STREAMED)))
+def streamed() -> Iterator[Any]:
+    """Ten random causal decoders of every space, for all kinds of latents that stream."""
+    for space in SEARCH_SPACES:
+        for seed in range(10):
+            spec = list(STREAMED.values())[seed % len(STREAMED)]
+            yield pytest.param(space, spec, seed, id=f"{space}-{seed}", marks=[pytest.mark.slow] if seed > 1 else [])
+
+
+@pytest.mark.parametrize(("space", "spec", "seed"), list(streamed()))
 @torch.no_grad()
-def test_every_split_streams_to_what_one_shot_gives(space: str, spec: LatentSpec, seed: int) -> None:
+def test_every_split_of_7_latents_streams_to_what_one_shot_gives(space: str, spec: LatentSpec, seed: int) -> None:
     decoder = make_decoder(make_config(space, spec, seed))
-    clips = [make_latents(spec, 5), make_latents(spec, 5, batch=2, seed=1)]
-    wanted = [decoder(clip) for clip in clips]
-    for plan in PLANS if seed == 0 and spec.spatial == 8 else (PLANS[0], PLANS[2], PLANS[-1]):
-        # Two streams take turns on one model.
-        streams: list[list[Tensor]] = [[] for _ in clips]
-        states: list[State | None] = [None for _ in clips]
-        for start, end in pairwise(plan):
-            for index, clip in enumerate(clips):
-                frames, states[index] = decoder.stream(clip[:, :, start:end], states[index])
-                assert frames.shape[2] == spec.num_frames(end) - (spec.num_frames(start) if start else 0)
-                streams[index].append(frames)
-        for stream, whole in zip(streams, wanted, strict=True):
-            assert largest_difference(torch.cat(stream, dim=2), whole) < 1e-5, plan
+    latents = make_latents(spec, 7, 1, 2)
+    whole = decoder(latents)
+    count = 0
+    for cuts, frames, _ in stream_every_way(decoder.stream, latents):
+        count += 1
+        assert largest_difference(frames, whole) < 1e-5, cuts
+    assert count == 64
+
+
+@torch.no_grad()
+def test_chunks_have_the_teachers_number_of_frames(decoder: Decoder) -> None:
+    spec = decoder.config.latents
+    latents = make_latents(spec, 5, batch=2)
+    for cuts in combinations(range(1, 5), 2):
+        state: State | None = None
+        for start, end in pairwise((0, *cuts, 5)):
+            frames, state = decoder.stream(latents[:, :, start:end], state)
+            assert frames.shape[2] == spec.num_frames(end) - (spec.num_frames(start) if start else 0)
+
+
+def bytes_of_tensors() -> int:
+    """Of all tensors that anything refers to."""
+    gc.collect()
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in gc.get_objects() if is_tensor(x)}
+    return sum(storages.values())
+
+
+def is_tensor(x: object) -> bool:
+    return type(x) in (Tensor, nn.Parameter)
+
+
+@torch.no_grad()
+def test_a_stream_of_200_latents_takes_constant_memory(decoder: Decoder) -> None:
+    """And gives the frames of one decode."""
+    spec = decoder.config.latents
+    latents = make_latents(spec, 200, 1, 1)
+    whole = decoder(latents)
+    state: State | None = None
+    start, memory = 0, []
+    for index, length in enumerate((5, 1, 2, 9, 3) * 10):
+        frames, state = decoder.stream(latents[:, :, start : start + length], state)
+        first = spec.num_frames(start) if start else 0
+        assert largest_difference(frames, whole[:, :, first : first + frames.shape[2]]) < 1e-5
+        del frames
+        start += length
+        if index in (2, 27, 49):
+            memory.append(bytes_of_tensors())
+    assert start == 200 and len(memory) == 3 and len(set(memory)) == 1
 
 
 @torch.no_grad()
@@ -308,3 +352,14 @@ def test_a_decoder_with_a_shortcut_streams() -> None:
         part, state = decoder.stream(chunk, state)
         frames.append(part)
     assert largest_difference(torch.cat(frames, dim=2), decoder(latents)) < 1e-5
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_whole_decoder_exports(decoder: Decoder) -> None:
+    """With taps, streaming and shortcut in its code, there still is no control flow that depends on data."""
+    config = replace(decoder.config, shortcut=get_block("linear_shortcut").Config())
+    latents = make_latents(config.latents, 2)
+    for whole in (decoder, make_decoder(config)):
+        program: Any = export_program(whole, (latents,)).module()
+        assert largest_difference(program(latents), whole(latents)) < 1e-5

@@ -95,8 +95,8 @@ def test_same_command_again_does_nothing_more(shell: Shell, inputs: Inputs, run_
         latency = trial.user_attrs["latency"]["ms_per_frame"]
         assert f" {latency:.1f}*" in row
         assert (f"{trial.value:.2f}" if was_trained(trial) else "over budget, not trained") in row
-    assert "* predicted for iphone-16-pro, not measured" in done.stdout
-    assert re.search(r"^front +\d.* ms\* \d+\.\d+ dB", done.stdout, re.MULTILINE)
+    assert "ms/frame*: per decoded frame at 64x64 x 5 frames, predicted for iphone-16-pro" in done.stdout
+    assert re.search(r"^front +\d.* ms/frame\* \d+\.\d+ dB", done.stdout, re.MULTILINE)
     assert re.search(r"^next +python -m nas.finalize R$", done.stdout, re.MULTILINE)
 
 

@@ -134,13 +134,13 @@ def parameter(name: str, shape: str) -> tuple[str, str]:
 
 
 FAULTS = (
-    Fault("time padded on both sides", "causality streaming", "not causal", (SYMMETRIC, ("(x, time)", "(x)"))),
+    Fault("symmetric time padding", "causality streaming", "not causal", (SYMMETRIC, ("(x, time)", "(x)"))),
     Fault("group norm over time", "causality streaming", "not causal", (norm("nn.GroupNorm(2, in_channels)"),)),
     Fault(
         "batch norm", "batch_independence determinism", "others in its batch", (norm("nn.BatchNorm3d(in_channels)"),)
     ),
-    Fault("mean over the batch", "batch_independence", "others in its batch", (insert("x = x - x.mean(0, True) / 2"),)),
-    Fault("unused weight", "gradient macs", "parameter extra is not used", (parameter("extra", "3, 3"),)),
+    Fault("batch mean", "batch_independence", "others in its batch", (insert("x = x - x.mean(0, True) / 2"),)),
+    Fault("unused parameter", "gradient macs", "parameter extra is not used", (parameter("extra", "3, 3"),)),
     Fault(
         "weight that learns nothing",
         "gradient",
@@ -156,18 +156,18 @@ FAULTS = (
     Fault("infinite gradient of the input at zero", "gradient", "not finite", (insert(ROOT),)),
     Fault("odd sizes lose a column", "shape", "(1, 8, 3, 5, 6), not (1, 8, 3, 5, 7)", (insert(EVEN),)),
     Fault("layout not as promised", "shape", "of rank 4, its output layout has 5", ((RETURN, FRAMES),)),
-    Fault("branch on data", "export meta_device", "data-dependent", (insert("if x.mean() > 0:", "    x = 2 * x"),)),
-    Fault("tensor of another device", "meta_device", "meta", (insert("x = x + torch.ones(x.shape[-1])"),)),
     Fault(
-        "operation that is not counted", "macs", "the cost of ['aten::fft_fft'", (insert("x = torch.fft.fft(x).real"),)
+        "data-dependent branch", "export meta_device", "data-dependent", (insert("if x.mean() > 0:", "    x = 2 * x"),)
     ),
-    Fault("tensor of rank 6", "core_ml", "rank <= 5", (insert("x = torch.stack([x, 2 * x], dim=2).sum(dim=2)"),)),
+    Fault("tensor of another device", "meta_device", "meta", (insert("x = x + torch.ones(x.shape[-1])"),)),
+    Fault("uncounted operation", "macs", "the cost of ['aten::fft_fft'", (insert("x = torch.fft.fft(x).real"),)),
+    Fault("6-D reshape", "core_ml", "rank <= 5", (insert("x = x.unflatten(1, (2, -1)).flip(1).flatten(1, 2)"),)),
     Fault("overflow in float16", "half_precision", "not finite in torch.float16", ((ACTIVATE, NARROW_NORM),)),
     Fault("always float32", "half_precision", "gives torch.float32 for", ((RETURN, f"{RETURN}.float()"),)),
     Fault("noise", "determinism", "another output for the same input", (insert("x = x + torch.rand_like(x)"),)),
     Fault("changes its input", "determinism", "changes its input", (("silu(self.norm(x))", "silu(x, True)"),)),
     Fault("state in the block", "determinism streaming", "another output", (insert(*REMEMBER),)),
-    Fault("forgets the frame before", "streaming", "chunks (0, 1, 5) do not give", (insert(FORGET),)),
+    Fault("forgets the frame before", "streaming", "do not give what one shot gives", (insert(FORGET),)),
     Fault("state as long as the chunk", "streaming", "the state's size depends on the chunks", (insert(*KEEP_ALL),)),
     Fault("label of another part", "registration", "has the label 'dw3d' of", (('label="dropped"', 'label="dw3d"'),)),
     Fault("file of another name", "registration", "is in dropped_in.py", (('block("dropped_in"', 'block("dropped"'),)),
@@ -177,9 +177,9 @@ FAULTS = (
         "has no convolution `conv` with bias",
         ((", label", ', role="stem", label'), ("self.conv =", "self.first ="), ("self.conv(", "self.first(")),
     ),
-    Fault("always twice the frames", "shape", "(1, 8, 6, 8, 12), not (1, 8, 3, 8, 12)", (TWICE,), UPSAMPLER),
+    Fault("wrong upsample factor", "shape", "(1, 8, 6, 8, 12), not (1, 8, 3, 8, 12)", (TWICE,), UPSAMPLER),
     Fault("leading frames are kept", "shape", "(1, 16, 6, 4, 6), not (1, 16, 5, 4, 6)", (KEEP_LEADING,), UPSAMPLER),
-    Fault("5-D interpolation", "core_ml macs", "upsample_nearest3d", ((ENLARGE, ENLARGE_5D),), UPSAMPLER),
+    Fault("5-D interpolate", "core_ml macs", "upsample_nearest3d", ((ENLARGE, ENLARGE_5D),), UPSAMPLER),
 )
 
 REFUSED = (

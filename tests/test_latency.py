@@ -232,8 +232,8 @@ def test_measurement_refuses_what_it_cannot_time() -> None:
 
 
 def test_devices() -> None:
-    assert list_devices() == ["host", "iphone-16-pro"]
-    host, phone = map(open_device, list_devices())
+    assert list_devices() == ["host", "iphone-16-pro", "coreml", "iphone"]
+    host, phone = map(open_device, list_devices()[:2])
     assert (host.name, host.kind, host.error) == ("host", "measured", None)
     assert (phone.name, phone.kind) == ("iphone-16-pro", "predicted")
     words = phone.describe(Workload(512, 512, 17))
@@ -246,5 +246,5 @@ def test_devices() -> None:
 def test_unknown_device_names_the_near_one(name: str, near: str) -> None:
     with pytest.raises(UserError) as refusal:
         open_device(name)
-    expected = f"unknown device '{name}': did you mean '{near}'? known: host, iphone-16-pro"
+    expected = f"unknown device '{name}': did you mean '{near}'? known: coreml, host, iphone, iphone-16-pro"
     assert str(refusal.value) == expected

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.latency import list_operations
-from nas.latency.operations import Operation, UnknownOperationError
+from nas.latency.operations import Convolution, Operation, UnknownOperationError
 from nas.torchvision_operators import import_torchvision
 from search_spaces import PRESETS, Decoder, DecoderConfig, adapt
 
@@ -63,6 +63,7 @@ def test_a_convolution_is_counted_exactly() -> None:
         bytes_read=2 * (4 * positions + weights),
         bytes_written=2 * 6 * positions,
         channels_in=4,
+        convolution=Convolution(channels_out=6, groups=1, kernel=(3, 5, 1), input_shape=(1, 4, 7, 8, 9)),
     )
 
 

@@ -27,8 +27,8 @@ from nas.finishing import Finisher
 from nas.latency import Workload, open_device
 from nas.model import TurboVAED
 from nas.model_folder import read_numbers, write_model_folder
+from nas.outcomes import Outcome
 from nas.runs import Run, RunSettings
-from nas.study import Outcome
 from nas.targets import TargetSettings, open_targets
 from nas.teachers import load_teacher
 from search_spaces import Decoder, DecoderConfig

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import Shell, read_trials, was_trained
+from commands import Shell, read_trials, refuse, was_trained
 from small_teachers import CONFIGS, make_weights, random_latents
 from videos import write_video
 
 from nas.files import read_json
 from nas.latency import Workload, open_device
 from nas.model import TurboVAED
-from nas.teachers import Teacher, load_teacher
+from nas.teachers import Teacher, load_teacher, published_latents
 from search_spaces import PRESETS, Decoder, adapt
 
 QUICK = ("cogvideox", "video-dc-ae")
@@ -21,6 +21,20 @@ CASES = [
     *(pytest.param(name, True, marks=pytest.mark.slow) for name in sorted(CONFIGS)),
 ]
 DEVICE = "iphone-16-pro"
+OFF_THE_GRID = {
+    "wan": ("16", "13 and 17"),
+    "wan2.2": ("18", "17 and 21"),
+    "wan-tiny": ("2", "1 and 5"),
+    "hunyuan": ("20", "17 and 21"),
+    "hunyuan1.5": ("14", "13 and 17"),
+    "cogvideox": ("18", "16 and 17"),
+    "ltx": ("13", "9 and 17"),
+    "ltx2": ("24", "17 and 25"),
+    "mochi": ("17", "13 and 19"),
+    "cosmos": ("10", "9 and 17"),
+    "video-dc-ae": ("17", "16 and 20"),
+}
+"""Frames that no latents of a teacher decode to, and the nearest that some do."""
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +87,32 @@ def check_finalize(shell: Shell, teacher: Teacher) -> None:
         frames = model.decode(random_latents(spec, num_latents, height, width)).sample
         expected = (spec.num_frames(num_latents), height * spec.spatial, width * spec.spatial)
         assert frames.shape == (1, 3, *expected) and bool(frames.isfinite().all())
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_what_is_off_the_grid_is_refused_before_anything_is_loaded(name: str, tmp_path: Path) -> None:
+    """There are no weights and no clips here."""
+    shell = Shell(tmp_path, tmp_path / "cache")
+    frames, near = OFF_THE_GRID[name]
+    of_teacher = ["--teacher", name, "--teacher-weights", "nowhere", "--clips", "nowhere", "--latency-budget", "30ms"]
+    fits = f"does not fit {name}"
+    refuse(shell, "nas.search", [*of_teacher, "--frames", frames], fits, f"the nearest valid counts are {near}")
+    space = published_latents(name)
+    assert space is not None
+    off = f"{4 * space.spatial}x{4 * space.spatial + 4}"
+    message = f"width must be a multiple of {space.spatial}", f"{4 * space.spatial} and {5 * space.spatial}"
+    refuse(shell, "nas.search", [*of_teacher, "--resolution", off], fits, *message)
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_weights_of_another_teacher_or_cut_off_are_refused(name: str, tmp_path: Path) -> None:
+    shell, weights = Shell(tmp_path, tmp_path / "cache"), make_weights(name, tmp_path / "weights")
+    other = "ltx" if CONFIGS[name][0] == "AutoencoderKLWan" else "wan"
+    arguments = ["--teacher-weights", "weights", "--clips", "nowhere", "--latency-budget", "30ms"]
+    classes = f"is for {CONFIGS[name][0]}, expected {CONFIGS[other][0]}"
+    refuse(
+        shell, "nas.search", ["--teacher", other, *arguments], "config.json", classes, "another --teacher or weights"
+    )
+    file = weights / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    refuse(shell, "nas.search", ["--teacher", name, *arguments], f"{file.name} is no complete safetensors file")

@@ -10,17 +10,8 @@ import pytest
 from nas.distillation import DivergedError
 from nas.errors import UserError
 from nas.latency import LatencyRecord
-from nas.study import (
-    BudgetUnreachableError,
-    Outcome,
-    StudyLimits,
-    best_outcomes,
-    open_study,
-    pareto_front,
-    read_outcomes,
-    run_study,
-    trained_count,
-)
+from nas.outcomes import Outcome, best_outcomes, pareto_front
+from nas.study import BudgetUnreachableError, StudyLimits, open_study, read_outcomes, run_study, trained_count
 from search_spaces import SEARCH_SPACES, DecoderConfig, LatentSpec
 
 LATENTS = LatentSpec(channels=16, spatial=8, temporal=4)

@@ -203,6 +203,7 @@ def test_the_key_is_of_everything_that_the_targets_depend_on(world: World, tmp_p
         {"test_crops": 0},
         {"taps": TAPS[:1]},
         {"seed": 1},
+        {"frames": False},
         {"clips": replace(world.clips, train=world.clips.train[:1])},
         {"clips": replace(world.clips, score=world.clips.test, test=world.clips.score)},
         {"clips": replace(world.clips, test=(replace(world.clips.score[0], num_frames=5),))},
@@ -211,6 +212,9 @@ def test_the_key_is_of_everything_that_the_targets_depend_on(world: World, tmp_p
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"latents_mean": [0.0] * 16}))
     changes.append({"teacher": load_teacher("wan-tiny", folder)})
+    half = load_teacher("wan-tiny")
+    half.dtype = torch.bfloat16
+    changes.append({"teacher": half})
     keys = [key_of(world, tmp_path, **change) for change in changes]
     assert len({world.targets.key, *keys}) == len(changes) + 1
 

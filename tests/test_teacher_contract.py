@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from small_teachers import OTHER_CHANNELS, make_weights, open_original, random_latents, random_video
+from small_teachers import (
+    EACH,
+    IN_PIECES,
+    OTHER_CHANNELS,
+    make_weights,
+    open_original,
+    random_latents,
+    random_video,
+)
 from torch import Tensor, nn
 
 from nas.distillation.losses import match_taps
+from nas.errors import UserError
 from nas.teachers import Teacher, list_releases, load_teacher
 from search_spaces import PRESETS, Decoder, DecoderConfig, adapt
 
@@ -39,9 +48,6 @@ OFF_GRID = {
 SIZES = [(2, 2, 3), (3, 3, 2), (4, 2, 2)]
 """Frames, height and width of latents."""
 
-NORMS_OVER_TIME = {"hunyuan"}
-"""Their convolutions and attention look back only, but their group norms take in the whole clip."""
-
 
 @pytest.fixture(autouse=True)
 def without_gradients() -> Iterator[None]:
@@ -56,7 +62,10 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return lambda name: base / name if (base / name).exists() else make_weights(name, base / name)
 
 
-@pytest.fixture(scope="session", params=sorted(RELEASES))
+@pytest.fixture(
+    scope="session",
+    params=EACH,
+)
 def teacher(request: pytest.FixtureRequest, folder_of: Callable[[str], Path]) -> Teacher:
     """Each of the teachers in turn."""
     return load_teacher(request.param, folder_of(request.param))
@@ -126,13 +135,19 @@ def test_videos_go_to_latents_and_back(size: tuple[int, int, int], teacher: Teac
 
 
 def test_members_of_a_batch_do_not_mix(teacher: Teacher) -> None:
-    if teacher.name == "hunyuan1.5":
-        pytest.xfail("diffusers' class decodes one clip at a time: its attention mask has no batch")
+    """In any of the three uses; they are worked on one after the other."""
     latents = random_latents(teacher.spec, 2)
     both = torch.cat([latents, latents.flip(4)])
-    frames = teacher.decode(both)
-    for index in range(2):
-        assert torch.allclose(frames[index], teacher.decode(both[index : index + 1])[0], atol=1e-4)
+    taps = teacher.tap_names[:2]
+    frames, features = teacher.decode_with_features(both, taps)
+    videos = torch.cat([random_video(frames.shape[2], *frames.shape[3:]), frames[:1]])
+    encoded = teacher.encode(videos)
+    for index, one in enumerate(torch.split(both, 1)):
+        alone, features_alone = teacher.decode_with_features(one, taps)
+        assert torch.equal(frames[index], alone[0])
+        assert all(torch.equal(features[tap][index], features_alone[tap][0]) for tap in taps)
+        assert torch.equal(encoded[index], teacher.encode(videos[index : index + 1])[0])
+    assert all(torch.equal(features[tap], found) for tap, found in teacher.features(both, taps).items())
     assert float((frames[0] - frames[1]).abs().max()) > 0.05
 
 
@@ -143,8 +158,10 @@ def test_encoding_and_decoding_are_those_of_the_class(teacher: Teacher, folder_o
     latents = encoded.latent if teacher.name == "video-dc-ae" else encoded.latent_dist.mode()
     assert torch.equal(teacher.encode(video), latents)
     decoded: Tensor = original.decode(latents).sample
-    assert torch.equal(teacher.decode(latents), decoded.clamp(-1, 1))
-    assert torch.equal(teacher.decoding()(latents), decoded)
+    # Mochi's decodes in pieces here, which leaves the order of additions to the library.
+    tolerance = 1e-5 if teacher.name == "mochi" else 0.0
+    assert torch.allclose(teacher.decode(latents), decoded.clamp(-1, 1), rtol=0, atol=tolerance)
+    assert torch.allclose(teacher.decoding()(latents), decoded, rtol=0, atol=tolerance)
 
 
 def test_off_the_grid_the_nearest_are_named(teacher: Teacher) -> None:
@@ -164,9 +181,21 @@ def test_off_the_grid_the_nearest_are_named(teacher: Teacher) -> None:
 
 
 def test_latents_of_another_width_are_refused(teacher: Teacher) -> None:
-    for channels in (1, teacher.spec.channels - 1, teacher.spec.channels + 1, 2 * teacher.spec.channels):
-        with pytest.raises((ValueError, RuntimeError), match="channels"):
-            teacher.decode(torch.zeros(1, channels, 2, 2, 2))
+    right, taps = teacher.spec.channels, teacher.tap_names[:1]
+    for channels in (1, right - 1, right + 1, 2 * right):
+        message = rf"^latents of {teacher.name} have {right} channels, .* got \(1, {channels}, 2, 2, 2\): give .*$"
+        for use in (teacher.decode, lambda latents: teacher.features(latents, taps)):
+            with pytest.raises(UserError, match=message):
+                use(torch.zeros(1, channels, 2, 2, 2))
+    with pytest.raises(UserError, match=f"have {right} channels"):
+        teacher.decode(torch.zeros(right, 2, 2, 2))
+
+
+def test_no_taps_are_no_work(teacher: Teacher) -> None:
+    ran: list[nn.Module] = []
+    handle = teacher.model.get_submodule("decoder").register_forward_hook(lambda module, *_: ran.append(module))
+    assert teacher.features(random_latents(teacher.spec, 2), ()) == {} and ran == []
+    handle.remove()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -254,7 +283,7 @@ def test_an_error_on_the_way_leaves_the_model_as_it_was(teacher: Teacher) -> Non
     def stumble(module: nn.Module, *_: Any) -> None:
         calls.append(module)
         # In a model that decodes in pieces, with the caches of the first one filled.
-        if len(calls) == (2 if teacher.name in ("cogvideox", "wan", "wan2.2", "wan-tiny") else 1):
+        if len(calls) == (2 if teacher.name in IN_PIECES else 1):
             raise ArithmeticError("on purpose")
 
     handle = teacher.find_tap(teacher.model, first).register_forward_hook(stumble)
@@ -263,37 +292,6 @@ def test_an_error_on_the_way_leaves_the_model_as_it_was(teacher: Teacher) -> Non
             teacher.features(latents, (first,))
     finally:
         handle.remove()
-    with pytest.raises(RuntimeError):
-        teacher.features(latents[:, 1:], (first,))
     assert modules_of(teacher) == before
     assert not any(module._forward_hooks for module in teacher.model.modules())
     assert torch.equal(teacher.decode(latents), frames)
-
-
-def test_the_first_latents_alone_give_the_first_frames_where_causal(teacher: Teacher) -> None:
-    """And not where the spec says so; with CogVideoX's rule only among clips whose first latent counts alike."""
-    whole = teacher.decode(random_latents(teacher.spec, 6))
-    parity = 2 if teacher.spec.frame_rule == "leading_if_odd" else 1
-    for count in range(parity, 6, parity):
-        part = teacher.decode(random_latents(teacher.spec, 6)[:, :, :count])
-        difference = float((part - whole[:, :, : part.shape[2]]).abs().max())
-        if teacher.spec.causal and teacher.name not in NORMS_OVER_TIME:
-            assert difference < 1e-4, count
-        else:
-            assert difference > 1e-2, count
-
-
-def test_hashes_tell_weights_apart(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    digests = {name: load_teacher(name, folder_of(name)).weights_hash for name in RELEASES if name != "wan-tiny"}
-    assert len(set(digests.values())) == len(RELEASES) - 1
-    assert load_teacher("wan-tiny", folder_of("wan-tiny")).weights_hash == digests["wan"], "the same in these tests"
-    for name in ("wan2.2", "cogvideox", "video-dc-ae"):
-        copy = make_weights(name, tmp_path / name)
-        assert load_teacher(name, copy).weights_hash == digests[name]
-        file = copy / "diffusion_pytorch_model.safetensors"
-        content = bytearray(file.read_bytes())
-        content[-1] ^= 1
-        file.write_bytes(content)
-        assert load_teacher(name, copy).weights_hash != digests[name]
-    other = make_weights("cogvideox", tmp_path / "scaled", scaling_factor=0.5)
-    assert load_teacher("cogvideox", other).weights_hash != digests["cogvideox"], "the same weights, scaled otherwise"

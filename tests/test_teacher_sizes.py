@@ -1,16 +1,14 @@
 """The published teachers at full size, on the meta device: nothing of it takes memory or weights."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 from small_teachers import CONFIGS, make_weights, random_latents
 
 from nas.teachers import Teacher, list_releases, load_teacher, without_weights
-from nas.teachers.weights import WeightFiles
 
+README = (Path(__file__).parents[1] / "README.md").read_text()
 RELEASES = {release.name: release for release in list_releases()}
 
 PARAMETERS = {
@@ -44,17 +42,6 @@ def full_size(request: pytest.FixtureRequest) -> Teacher:
     return without_weights(RELEASES[request.param])
 
 
-def with_statistics(teacher: Teacher, folder: Path) -> Teacher:
-    """The same with made-up statistics of its latents, from where that teacher takes them."""
-    channels = RELEASES[teacher.name].latents.channels
-    file = folder / "statistics.safetensors"
-    save_file({"latents_mean": torch.zeros(channels), "latents_std": torch.ones(channels)}, file)
-    config: dict[str, Any] = dict(teacher.weights.config)
-    if teacher.class_name == "AutoencoderKLWan":
-        config |= {"latents_mean": [0.0] * channels, "latents_std": [1.0] * channels}
-    return type(teacher)(teacher.name, "", "", WeightFiles(file, config), "meta")
-
-
 def test_every_published_teacher_is_listed() -> None:
     assert set(PARAMETERS) == set(RELEASES) == set(CONFIGS)
 
@@ -70,6 +57,40 @@ def test_where_a_configuration_is_not_the_default_the_table_says_so(full_size: T
     release = RELEASES[full_size.name]
     assert release.note or not release.config
     assert {name for name in ("cogvideox", "ltx2", "wan2.2") if RELEASES[name].note} == {"cogvideox", "ltx2", "wan2.2"}
+
+
+def test_statistics_are_the_published_ones(full_size: Teacher) -> None:
+    """Mean and standard deviation of the first and last channel; LTX-Video's lie in the weights."""
+    first_and_last = {
+        "wan": ((-0.7571, 2.8184), (-0.2921, 1.9160)),
+        "wan2.2": ((-0.2289, 0.4765), (-0.0667, 0.7744)),
+        "mochi": ((-0.06730895953510081, 0.9263795028493863), (-0.0321993391887285, 0.9274757570805041)),
+    }
+    scaled = {"hunyuan": 0.476986, "hunyuan1.5": 1.03682, "cogvideox": 0.7}
+    spec = full_size.spec
+    if full_size.name in first_and_last:
+        assert tuple((spec.mean[at], spec.std[at]) for at in (0, -1)) == first_and_last[full_size.name]
+    elif full_size.name in scaled:
+        assert spec.mean == () and spec.std == pytest.approx((1 / scaled[full_size.name],) * spec.channels)
+    elif full_size.name in ("ltx", "ltx2", "video-dc-ae"):
+        assert spec.mean == spec.std == ()
+    else:
+        assert len(spec.mean) == len(spec.std) == spec.channels
+
+
+def test_the_readme_says_what_is_declared(full_size: Teacher) -> None:
+    """Of every teacher that was published: size, frame rule, source and licence, and precision on a GPU."""
+    release = RELEASES[full_size.name]
+    rows = [line for line in README.splitlines() if line.startswith(f"| `{release.name}` |")]
+    if release.embedded is None:
+        what, takes = rows
+        latents = release.latents
+        geometry = (
+            f"{latents.channels}, {latents.temporal}x{latents.spatial}x{latents.spatial} | {latents.frames_formula()}"
+        )
+        assert what.startswith(f"| `{release.name}` | {geometry}") and what.endswith(f" | {release.licence} |")
+        assert f" | {release.decoder_parameters:,} | {release.repository}" in what
+        assert takes.endswith(f" | {str(full_size.gpu_dtype).removeprefix('torch.')} |")
 
 
 def test_wan22_is_configured_as_published() -> None:
@@ -88,11 +109,8 @@ def test_wan22_is_configured_as_published() -> None:
 def test_frames_and_taps_are_those_of_the_small_instances(full_size: Teacher, tmp_path: Path) -> None:
     """The small ones stand for the published ones: same class, same grids, same stages."""
     small = load_teacher(full_size.name, make_weights(full_size.name, tmp_path / "small"))
-    teacher, latents = with_statistics(full_size, tmp_path), RELEASES[full_size.name].latents
-    assert (teacher.spec.channels, teacher.spec.spatial) == (latents.channels, latents.spatial)
-    assert (teacher.spec.temporal, teacher.spec.frame_rule) == (latents.temporal, latents.frame_rule)
-    if teacher.name != "ltx2":  # the class's default is causal, what was published is not
-        assert teacher.spec.causal == latents.causal
+    teacher, latents = full_size, RELEASES[full_size.name].latents
+    assert replace(teacher.spec, mean=(), std=()) == latents
     frames = teacher.skeleton_decoding()(random_latents(latents, 2, 2, 3).to("meta"))
     assert frames.shape == (1, 3, latents.num_frames(2), 2 * latents.spatial, 3 * latents.spatial)
     grids = {name: (tap.temporal, tap.spatial) for name, tap in teacher.taps.items()}

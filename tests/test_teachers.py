@@ -166,7 +166,7 @@ def test_taps_leave_nothing_behind(tiny: Teacher) -> None:
     assert set(first) == {"up_blocks.1"}
     assert torch.equal(tiny.features(latents, ("up_blocks.1",))["up_blocks.1"], first["up_blocks.1"])
     assert not any(module._forward_hooks for module in tiny.model.modules())
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError, match="16 channels"):
         tiny.features(torch.zeros(1, 15, 2, 2, 2), ("mid_block",))
     assert not any(module._forward_hooks for module in tiny.model.modules())
 
@@ -214,7 +214,7 @@ def test_a_size_off_the_grid_names_the_nearest_ones(shape: tuple[int, int, int],
 
 def test_the_published_teacher_has_its_published_size() -> None:
     """Wan 2.1's configuration is the default one of the class."""
-    teacher = WanTeacher("wan", "", "", WeightFiles(Path("none.safetensors"), {}), "cpu")
+    teacher = WanTeacher("wan", "", "", WeightFiles.none({}), "cpu")
     assert teacher.decoder_parameters == 73_295_331
     assert (teacher.spec.channels, teacher.spec.spatial, teacher.spec.temporal) == (16, 8, 4)
     assert len(teacher.spec.mean) == len(teacher.spec.std) == 16

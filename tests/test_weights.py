@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nas.errors import UserError
-from nas.teachers import load_teacher
+from nas.teachers import list_releases, load_teacher, without_weights
 from nas.torchvision_operators import import_torchvision
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -115,6 +115,31 @@ def test_local_weights_of_every_layout(
 def test_wan_tiny_takes_other_weights_too(saved: Path) -> None:
     teacher = load_teacher("wan-tiny", saved)
     assert teacher.spec.channels == 4 and teacher.source == str(saved)
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "ltx2", "wan2.2"])
+def test_a_file_alone_is_of_the_published_configuration(name: str, tmp_path: Path) -> None:
+    """Where that is not the default of the class: statistics and direction of time show in no shape."""
+    release = next(each for each in list_releases() if each.name == name)
+    assert release.config
+    found = release.weights(Path(shutil.copy(make_file(tmp_path), tmp_path / "vae.safetensors")), "Any")[0]
+    assert found.config == release.config
+    (tmp_path / "config.json").write_text('{"_class_name": "Any", "z_dim": 3}')
+    assert release.weights(tmp_path / "vae.safetensors", "Any")[0].config == {"z_dim": 3}
+
+
+@torch.no_grad()
+def test_a_file_alone_of_cogvideox_is_scaled_as_published(tmp_path: Path) -> None:
+    """With the default of the class a student of the 5B model would begin with latents of another size."""
+    spec = without_weights(next(each for each in list_releases() if each.name == "cogvideox")).spec
+    assert spec.std == pytest.approx((1 / 0.7,) * 16)
+    assert not without_weights(next(each for each in list_releases() if each.name == "ltx2")).spec.causal
+
+
+def make_file(folder: Path) -> Path:
+    """Some safetensors file."""
+    save_file({"weight": torch.zeros(1)}, folder / "some.safetensors")
+    return folder / "some.safetensors"
 
 
 def test_digest_is_of_weights_and_config(folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nas.latency.budget import parse_budget
-from nas.latency.record import LatencyRecord, Workload
+from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
 
 if TYPE_CHECKING:
     from nas.latency.devices import LatencyDevice, list_devices, open_device
@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_DEVICE",
     "LatencyDevice",
     "LatencyRecord",
+    "MeasurementFailedError",
     "Operation",
     "Workload",
     "list_devices",

@@ -1,19 +1,23 @@
-"""The devices that a latency budget may be for: this machine, or one that a profile describes."""
+"""The devices that a latency budget may be for: what measures (here, a Mac, a phone, elsewhere) and what predicts."""
 
+import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import nn
 
 from nas.errors import unknown_name
-from nas.latency.host import describe_host, measure
+from nas.latency.calibrated_profile import CalibratedProfile, load_calibrated
+from nas.latency.host import Clock, describe_host, measure
 from nas.latency.operations import list_operations
 from nas.latency.predict import predict
 from nas.latency.profile import Profile, list_profiles, load_profile
 from nas.latency.record import Kind, LatencyRecord, Workload, provenance
 from search_spaces import LatentSpec
 
-HOST = "host"
-"""The name of this machine."""
+HOST, CORE_ML, IPHONE = "host", "coreml", "iphone"
+"""Names of this machine, of Core ML on this Mac, and of an iPhone that is connected to this Mac."""
 
 
 class LatencyDevice(Protocol):
@@ -31,19 +35,30 @@ class LatencyDevice(Protocol):
     def error(self) -> float | None:
         """Typical relative error of its predictions; None if it measures."""
 
+    @property
+    def needs_weights(self) -> bool:
+        """Whether decoders have to have values; else they may be on the meta device."""
+
     def describe(self, workload: Workload) -> str:
         """ "at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
-        """Latency of a decoder; the decoder stays as it is."""
+        """Latency of a decoder; the decoder stays as it is. `MeasurementFailedError` if the device cannot run it."""
 
 
+@dataclass(frozen=True)
 class HostDevice:
     """This machine: every latency is a real run."""
+
+    time_limit_s: float = 10.0
+    """Of the timed rounds, see `measure`."""
+    clock: Clock = time.perf_counter
+    """What a CPU is timed with."""
 
     name = HOST
     kind: Kind = "measured"
     error: float | None = None
+    needs_weights = True
 
     def describe(self, workload: Workload) -> str:
         """ "at 512x512 x 17 frames, measured on this machine (x86_64 CPU, 2 threads)"."""
@@ -51,15 +66,16 @@ class HostDevice:
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
         """Of the decoder with its weights, see `measure`."""
-        return measure(decoder, spec, workload)
+        return measure(decoder, spec, workload, time_limit_s=self.time_limit_s, clock=self.clock)
 
 
 class PredictedDevice:
     """A device that is not here: every latency is computed from the decoder's operations."""
 
     kind: Kind = "predicted"
+    needs_weights = False
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile | CalibratedProfile) -> None:
         self.profile = profile
         self.name = profile.device
         self.error: float | None = profile.typical_error
@@ -81,25 +97,45 @@ class PredictedDevice:
             ms_per_frame=total,
             kind=self.kind,
             device=self.name,
-            method=f"sum over operations, fitted to {len(self.profile.points)} published frame rates",
+            method=f"sum over operations, fitted to {self.profile.basis}",
             height=workload.height,
             width=workload.width,
             num_frames=workload.num_frames,
-            dtype="float16",
+            dtype=self.profile.dtype,
             error=self.profile.typical_error,
             by_stage=by_stage,
         )
 
 
+def open_predicted(name: str, default: str) -> LatencyDevice:
+    """The device of this name if it is one that predicts, else the default one: nothing that measures is touched."""
+    predicts = name in list_profiles() or name.endswith(".json")
+    return open_device(name if predicts else default)
+
+
 def list_devices() -> list[str]:
-    """Names that `open_device` takes."""
-    return [HOST, *list_profiles()]
+    """Names that `open_device` takes, beside the address of an agent and the path of a profile."""
+    return [HOST, *list_profiles(), CORE_ML, IPHONE]
 
 
 def open_device(name: str) -> LatencyDevice:
-    """The device of this name; `nas.errors.UserError` with the nearest name if there is none."""
+    """The device of this name: one of `list_devices`, an agent's http:// address, a profile's .json file.
+
+    Raises:
+        UserError: there is no such device (with the nearest name), or it cannot be used from here.
+    """
+    if name.startswith(("http://", "https://")):
+        from nas.latency.agent.client import open_agent
+
+        return open_agent(name)
+    if name.endswith(".json"):
+        return PredictedDevice(load_calibrated(Path(name)))
     if name == HOST:
         return HostDevice()
+    if name in (CORE_ML, IPHONE):
+        from nas.latency.core_ml import open_core_ml
+
+        return open_core_ml(name)
     if name not in list_profiles():
         raise unknown_name("device", name, list_devices())
     return PredictedDevice(load_profile(name))

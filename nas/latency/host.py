@@ -15,6 +15,9 @@ from search_spaces import LatentSpec
 
 MIN_ROUNDS, ENOUGH_ROUNDS, MAX_ROUNDS = 2, 3, 20
 
+Clock = Callable[[], float]
+"""Seconds from some moment on."""
+
 
 def measure(
     decoder: nn.Module,
@@ -22,6 +25,7 @@ def measure(
     workload: Workload,
     *,
     time_limit_s: float = 10.0,
+    clock: Clock = time.perf_counter,
     on_round: Callable[[int], None] | None = None,
 ) -> LatencyRecord:
     """Time one decode of random latents after another, and take the median.
@@ -35,6 +39,7 @@ def measure(
         spec: of its latents.
         workload: the decode.
         time_limit_s: seconds for the timed rounds.
+        clock: what a CPU is timed with; a GPU has its own.
         on_round: called with the number of timed rounds that are done.
 
     Raises:
@@ -48,7 +53,7 @@ def measure(
     shape = (1, *spec.latent_shape(workload.num_frames, workload.height, workload.width))
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     with torch.inference_mode():
-        rounds = _time_rounds(decoder, latents, workload, time_limit_s, on_round or (lambda count: None))
+        rounds = _time_rounds(decoder, latents, workload, time_limit_s, clock, on_round or (lambda count: None))
     totals = np.array([sum(round_.values()) for round_ in rounds])
     median = float(np.median(totals))
     low, high = np.percentile(totals, [10, 90])
@@ -56,7 +61,7 @@ def measure(
         ms_per_frame=median / workload.num_frames,
         kind="measured",
         device=describe_host(),
-        method=f"median of {len(rounds)} decodes in PyTorch {torch.__version__}",
+        method=f"median of {len(rounds)} decodes in PyTorch {torch.__version__}{_clock_note(device, clock)}",
         height=workload.height,
         width=workload.width,
         num_frames=workload.num_frames,
@@ -68,10 +73,19 @@ def measure(
 
 def describe_host() -> str:
     """What measures: the GPU, or the kind of processor and the threads that PyTorch uses."""
+    return f"this machine ({describe_hardware()})"
+
+
+def describe_hardware() -> str:
+    """ "x86_64 CPU, 2 threads"."""
     if torch.cuda.is_available():
-        return f"this machine ({torch.cuda.get_device_name()})"
+        return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
-    return f"this machine ({platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''})"
+    return f"{platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _clock_note(device: torch.device, clock: Clock) -> str:
+    return ", CPU time" if clock is time.process_time and device.type == "cpu" else ""
 
 
 def _check_frames(frames: Tensor, workload: Workload) -> None:
@@ -81,17 +95,22 @@ def _check_frames(frames: Tensor, workload: Workload) -> None:
 
 
 def _time_rounds(
-    decoder: nn.Module, latents: Tensor, workload: Workload, time_limit_s: float, on_round: Callable[[int], None]
+    decoder: nn.Module,
+    latents: Tensor,
+    workload: Workload,
+    time_limit_s: float,
+    clock: Clock,
+    on_round: Callable[[int], None],
 ) -> list[dict[str, float]]:
     """Milliseconds by stage of each round; a warm-up that is shorter than the limit is not among them."""
     started = time.perf_counter()
-    rounds = [_time_stages(decoder, latents, workload)]
+    rounds = [_time_stages(decoder, latents, workload, clock)]
     if time.perf_counter() - started < time_limit_s:
         rounds.clear()
         started = time.perf_counter()
     on_round(len(rounds))
     while len(rounds) < MAX_ROUNDS:
-        rounds.append(_time_stages(decoder, latents, workload))
+        rounds.append(_time_stages(decoder, latents, workload, clock))
         on_round(len(rounds))
         elapsed = time.perf_counter() - started
         # A third round would take a very slow decoder far over the limit and say little more.
@@ -101,19 +120,19 @@ def _time_rounds(
     return rounds
 
 
-def _time_stages(decoder: nn.Module, latents: Tensor, workload: Workload) -> dict[str, float]:
+def _time_stages(decoder: nn.Module, latents: Tensor, workload: Workload, clock: Clock) -> dict[str, float]:
     """Milliseconds by stage of one decode, in the order in which the stages first ran."""
     groups = stage_modules(decoder)
-    stages, marks = [next(iter(groups))], [_mark(latents.device)]
+    stages, marks = [next(iter(groups))], [_mark(latents.device, clock)]
 
     def on_stage(name: str) -> None:
         if name != stages[-1]:
             stages.append(name)
-            marks.append(_mark(latents.device))
+            marks.append(_mark(latents.device, clock))
 
     with watch_stages(groups, on_stage):
         frames = decoder(latents)
-    marks.append(_mark(latents.device))
+    marks.append(_mark(latents.device, clock))
     _check_frames(frames, workload)
     if latents.device.type == "cuda":
         torch.cuda.synchronize()
@@ -123,10 +142,10 @@ def _time_stages(decoder: nn.Module, latents: Tensor, workload: Workload) -> dic
     return by_stage
 
 
-def _mark(device: torch.device) -> "float | torch.cuda.Event":
+def _mark(device: torch.device, clock: Clock) -> "float | torch.cuda.Event":
     """A moment. On a GPU an event in its queue, so that marking stages does not make the GPU wait for the CPU."""
     if device.type != "cuda":
-        return time.perf_counter()
+        return clock()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     return event

@@ -26,6 +26,20 @@ class UnknownOperationError(ValueError):
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """The geometry of a convolution, which decides how a runtime computes it."""
+
+    channels_out: int
+    """Of the result."""
+    groups: int
+    """1 for a dense one."""
+    kernel: tuple[int, ...]
+    """Size in each axis."""
+    input_shape: tuple[int, ...]
+    """Batch, channels, then the grid."""
+
+
+@dataclass(frozen=True)
 class Operation:
     """One executed operation. Views are not in the list: they cost nothing."""
 
@@ -43,6 +57,8 @@ class Operation:
     """Of all outputs, as float16."""
     channels_in: int = 0
     """Input channels that each output channel of a convolution sees (1 for depthwise); 0 for all other operations."""
+    convolution: Convolution | None = None
+    """What else a convolution is; None for all other operations."""
 
     @property
     def bytes_moved(self) -> int:
@@ -113,6 +129,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 bytes_read=_bytes(inputs),
                 bytes_written=_bytes(outputs),
                 channels_in=_channels_in(args) if name == "convolution" else 0,
+                convolution=_geometry(args, out) if name == "convolution" else None,
             )
         )
         return out
@@ -170,6 +187,11 @@ def _channels_in(args: Any) -> int:
     """Input channels per group of a convolution; a transposed one's weight has all input channels first."""
     weight, transposed, groups = args[1], args[6], args[8]
     return int(weight.shape[0]) // groups if transposed else int(weight.shape[1])
+
+
+def _geometry(args: Any, out: Tensor) -> Convolution:
+    x, weight, groups = args[0], args[1], args[8]
+    return Convolution(int(out.shape[1]), int(groups), tuple(weight.shape[2:]), tuple(x.shape))
 
 
 def _convolution_macs(args: Any, out: Tensor) -> int:

@@ -1,25 +1,63 @@
-"""Predicted latency: every operation is charged for its compute, its off-chip traffic and its high-rank copies.
+"""Predicted latency: the sum of what a device's profile charges for every operation. Nothing here is measured.
+
+The profiles that come with the program charge for compute, off-chip traffic and high-rank copies (`cost_terms`):
 
     ms = a * effective GMACs + b * MB beyond the on-chip memory + c * MB of copies above rank 5
 
-The three coefficients come from a device's profile (`fit.py`); nothing here is measured.
+Those that `python -m nas.latency calibrate` makes have coefficients for each kind of operation (`kind_terms.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import ceil
 
-from nas.latency.operations import Operation
+from nas.latency.calibrated_profile import CalibratedProfile
+from nas.latency.kind_terms import kind_terms
+from nas.latency.operations import Operation, UnknownOperationError
 from nas.latency.profile import TERMS, Machine, Profile
 
 
-def predict(operations: Iterable[Operation], profile: Profile, num_frames: int) -> tuple[float, dict[str, float]]:
-    """Milliseconds per frame of a decode of `num_frames` frames, in all and by stage in the order of execution."""
+def predict(
+    operations: Iterable[Operation], profile: Profile | CalibratedProfile, num_frames: int
+) -> tuple[float, dict[str, float]]:
+    """Milliseconds per frame of a decode of `num_frames` frames, in all and by stage in the order of execution.
+
+    Raises:
+        UnknownOperationError: the profile knows no cost of an operation.
+    """
+    if isinstance(profile, CalibratedProfile):
+        cost = kind_cost(profile.coefficients, profile.device)
+    else:
+        cost = _chip_cost(profile)
     by_stage: dict[str, float] = {}
     for operation in operations:
-        terms = cost_terms(operation, profile.machine)
-        ms = sum(profile.coefficients[name] * terms[name] for name in TERMS)
-        by_stage[operation.stage] = by_stage.get(operation.stage, 0.0) + ms / num_frames
+        by_stage[operation.stage] = by_stage.get(operation.stage, 0.0) + cost(operation) / num_frames
     return sum(by_stage.values()), by_stage
+
+
+def _chip_cost(profile: Profile) -> Callable[[Operation], float]:
+    """Milliseconds of an operation by the three terms."""
+
+    def cost(operation: Operation) -> float:
+        terms = cost_terms(operation, profile.machine)
+        return sum(profile.coefficients[name] * terms[name] for name in TERMS)
+
+    return cost
+
+
+def kind_cost(coefficients: dict[str, float], device: str) -> Callable[[Operation], float]:
+    """Milliseconds of an operation by the coefficients of its kind; `UnknownOperationError` if they lack it."""
+
+    def cost(operation: Operation) -> float:
+        terms = kind_terms(operation)
+        unknown = [name for name in terms if name not in coefficients]
+        if unknown:
+            raise UnknownOperationError(
+                f"the profile of {device} knows no cost of {unknown[0].split('.')[0]} operations such as "
+                f"{operation.name} (in '{operation.stage}'): calibrate again with this version"
+            )
+        return sum(coefficients[name] * amount for name, amount in terms.items())
+
+    return cost
 
 
 def cost_terms(operation: Operation, machine: Machine) -> dict[str, float]:

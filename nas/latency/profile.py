@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, ClassVar
 
 from nas.errors import unknown_name
 
@@ -86,6 +86,14 @@ class Profile:
     def __post_init__(self) -> None:
         if tuple(self.coefficients) != TERMS or any(value < 0 for value in self.coefficients.values()):
             raise ValueError(f"a profile needs coefficients of at least 0 for {', '.join(TERMS)}: {self.coefficients}")
+
+    dtype: ClassVar[str] = "float16"
+    """Precision that it predicts for: what phones run."""
+
+    @property
+    def basis(self) -> str:
+        """What it was fitted to, in words."""
+        return f"{len(self.points)} published frame rates"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives that `from_dict` takes back."""

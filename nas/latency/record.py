@@ -1,7 +1,7 @@
 """A latency with its provenance: how it was found, on what, for which decode."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 Kind = Literal["measured", "predicted"]
@@ -19,14 +19,18 @@ class Workload:
     """Decoded frames."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field.name} must be a whole number of at least 1, got {value!r}")
+                raise ValueError(f"{each.name} must be a whole number of at least 1, got {value!r}")
 
     def describe(self) -> str:
         """ "512x512 x 17 frames" (height first)."""
         return f"{self.height}x{self.width} x {self.num_frames} frames"
+
+    def to_dict(self) -> dict[str, int]:
+        """JSON primitives, by the names of the fields."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class LatencyRecord:
     """Relative: typical error of the prediction on decoders that it was not fitted to, or spread of the rounds."""
     by_stage: dict[str, float]
     """Milliseconds per frame of each stage, in order of execution; they add up to `ms_per_frame`."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What else the device said, JSON primitives: compute units, rounds, operating system."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -81,6 +87,10 @@ class LatencyRecord:
     def from_dict(cls, data: dict[str, Any]) -> "LatencyRecord":
         """Inverse of `to_dict`."""
         return cls(**{**data, "by_stage": dict(data["by_stage"])})
+
+
+class MeasurementFailedError(Exception):
+    """A device could not run a decoder. A result, not a fault of the program: such a decoder does not ship."""
 
 
 def provenance(workload: Workload, kind: Kind, device: str, error: float | None) -> str:

@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> Parser:
     """Its arguments."""
     parser = Parser("nas.teachers", __doc__ or "")
-    parser.add_argument("--costs", action="store_true", help="what decoding costs, and how little of it features need")
+    parser.add_argument("--costs", action="store_true", help="what decoding takes, and how little of it features need")
     return parser
 
 
@@ -46,7 +46,7 @@ def show_teachers(arguments: argparse.Namespace) -> None:
 
 
 _TITLES = ("published as", "channels", "compression", "frames of n latents", "decoder", "weights")
-_COST_TITLES = ("clip", "GMACs per frame", "of that for features at", "")
+_COST_TITLES = ("clip", "GMACs per frame", "of that for features at", "", "memory")
 
 
 def _facts(release: "Release") -> list[str]:
@@ -64,7 +64,7 @@ def _facts(release: "Release") -> list[str]:
 
 
 def _costs(release: "Release") -> list[str]:
-    """Multiply-accumulates of the decoder at 512x512, and the share that its first two taps need."""
+    """Multiply-accumulates of the decoder at 512x512, the share that its first two taps need, and memory in float32."""
     from nas.latency import Workload, list_operations
     from nas.teachers import without_weights
 
@@ -80,7 +80,9 @@ def _costs(release: "Release") -> list[str]:
     with teacher.stopping_after(teacher.skeleton, taps):
         needed = macs()
     per_frame = everything / clip.num_frames / 1e9
-    return [clip.describe(), f"{per_frame:.0f}", " and ".join(taps), f"{100 * needed / everything:.0f}%"]
+    memory = teacher.memory(clip.num_frames, clip.height, clip.width, taps) / 2**30
+    shares = [" and ".join(taps), f"{100 * needed / everything:.0f}%"]
+    return [clip.describe(), f"{per_frame:.0f}", *shares, f"{memory:.1f} GiB"]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from nas.teachers.registry import Release, register_release
 from nas.teachers.teacher import Teacher
 from search_spaces import LatentSpec
@@ -10,11 +12,13 @@ from search_spaces import LatentSpec
 class CogVideoXTeacher(Teacher):
     """diffusers' AutoencoderKLCogVideoX: two latent frames at a time, the past handed from piece to piece.
 
-    An odd number of latent frames begins with one that becomes a single frame, an even number does not.
+    An odd number of latent frames begins with a piece of three, the first of which becomes a single frame; an even
+    number does not. Its convolutions look back only, its norms take in the whole piece.
     """
 
     class_name = "AutoencoderKLCogVideoX"
     cached = frozenset({"mid_block", "up_blocks", "norm_out", "conv_out"})
+    gpu_dtype = torch.bfloat16
 
     @property
     def spec(self) -> LatentSpec:
@@ -37,6 +41,7 @@ register_release(
         licence="CogVideoX",
         latents=LatentSpec(channels=16, spatial=8, temporal=4, frame_rule="leading_if_odd"),
         decoder_parameters=123_368_451,
+        config={"scaling_factor": 0.7},
         note="scaling factor 0.7; the class default, 1.15258426, is the 2B model's",
     ),
     CogVideoXTeacher,

@@ -3,6 +3,8 @@
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from nas.teachers.registry import Release, register_release
 from nas.teachers.teacher import Teacher
 from search_spaces import LatentSpec
@@ -13,6 +15,7 @@ class CosmosTeacher(Teacher):
 
     class_name = "AutoencoderKLCosmos"
     head = ("norm_out", "conv_out", "unpatch_embed")
+    gpu_dtype = torch.bfloat16
 
     @property
     def spec(self) -> LatentSpec:

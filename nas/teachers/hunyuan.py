@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from nas.teachers.registry import Release, register_release
@@ -10,9 +11,10 @@ from search_spaces import LatentSpec
 
 
 class HunyuanVideo15Teacher(Teacher):
-    """diffusers' AutoencoderKLHunyuanVideo15: the whole clip at once, causal; one clip at a time."""
+    """diffusers' AutoencoderKLHunyuanVideo15: the whole clip at once, causal; a batch of one only."""
 
     class_name = "AutoencoderKLHunyuanVideo15"
+    gpu_dtype = torch.float16
 
     @property
     def spec(self) -> LatentSpec:
@@ -27,7 +29,9 @@ class HunyuanVideo15Teacher(Teacher):
 
 
 class HunyuanVideoTeacher(HunyuanVideo15Teacher):
-    """diffusers' AutoencoderKLHunyuanVideo, in one piece; its convolutions are causal, its norms run over time.
+    """diffusers' AutoencoderKLHunyuanVideo, in one piece: convolutions and attention look back only, norms do not.
+
+    A group norm takes in all frames of the clip, so pieces of a clip give other frames than the whole.
 
     By default the class cuts clips into overlapping pieces of 16 frames and blends them, which is not what the model
     makes of a clip: switched off.
@@ -52,6 +56,7 @@ register_release(
         licence="Tencent Hunyuan Community",
         latents=LatentSpec(channels=16, spatial=8, temporal=4),
         decoder_parameters=146_136_067,
+        note="decoded in one piece; the class blends overlapping pieces of 16 frames by default",
     ),
     HunyuanVideoTeacher,
 )

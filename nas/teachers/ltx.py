@@ -23,19 +23,19 @@ class LTXVideoTeacher(Teacher):
     """
 
     class_name = "AutoencoderKLLTXVideo"
+    gpu_dtype = torch.bfloat16
 
     @property
     def spec(self) -> LatentSpec:
         """128 channels, 8x32x32; mean and std of the latents lie in the weights, not in the configuration."""
         config: Any = self.skeleton.config
         in_time, in_space = self._upsampling()
-        mean, std = self.weights.tensor("latents_mean"), self.weights.tensor("latents_std")
         return LatentSpec(
             channels=config.latent_channels,
             spatial=in_space * config.patch_size,
             temporal=in_time * config.patch_size_t,
-            mean=tuple(mean.tolist()),
-            std=tuple((std / config.scaling_factor).tolist()),
+            mean=self._statistics("latents_mean", 1),
+            std=self._statistics("latents_std", config.scaling_factor),
             causal=bool(config.decoder_causal),
         )
 
@@ -66,25 +66,23 @@ class LTXVideoTeacher(Teacher):
         finally:
             decoder.time_embedder = embedder
 
+    def _statistics(self, name: str, divisor: float) -> tuple[float, ...]:
+        return tuple((self.weights.tensor(name) / divisor).tolist()) if self.weights.known else ()
+
     def _upsampling(self) -> tuple[int, int]:
         """In time and in space, before the patches."""
-        config: Any = self.skeleton.config
-        scaling = config.decoder_spatio_temporal_scaling
-        return 2 ** sum(scaling), 2 ** sum(scaling)
+        in_time = in_space = 1
+        for block in self.skeleton.get_submodule("decoder.up_blocks").children():
+            upsamplers: Any = block.upsamplers or ()
+            for upsampler in upsamplers:
+                in_time, in_space = in_time * upsampler.stride[0], in_space * upsampler.stride[1]
+        return in_time, in_space
 
 
 class LTX2VideoTeacher(LTXVideoTeacher):
     """diffusers' AutoencoderKLLTX2Video: causal or not as its configuration says."""
 
     class_name = "AutoencoderKLLTX2Video"
-
-    def _upsampling(self) -> tuple[int, int]:
-        config: Any = self.skeleton.config
-        scaling = zip(config.decoder_spatio_temporal_scaling, config.upsample_type, strict=True)
-        kinds = [kind for scales, kind in scaling if scales]
-        in_time = sum(kind in ("temporal", "spatiotemporal") for kind in kinds)
-        in_space = sum(kind in ("spatial", "spatiotemporal") for kind in kinds)
-        return 2**in_time, 2**in_space
 
 
 register_release(
@@ -107,6 +105,7 @@ register_release(
         licence="LTX-2 Community",
         latents=LatentSpec(channels=128, spatial=32, temporal=8, causal=False),
         decoder_parameters=528_380_720,
+        config={"decoder_causal": False},
         note="released with a decoder that is not causal; the class default is causal",
     ),
     LTX2VideoTeacher,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.teachers.registry import Release, register_release
 from nas.teachers.teacher import Teacher
@@ -10,9 +10,10 @@ from search_spaces import LatentSpec
 
 
 class MochiTeacher(Teacher):
-    """diffusers' AutoencoderKLMochi: the whole clip at once, 6x in time.
+    """diffusers' AutoencoderKLMochi: encodes the whole clip at once, decodes one latent frame at a time, 6x in time.
 
-    All latent frames are upsampled alike; only at the end the first five frames are dropped.
+    All latent frames are upsampled alike; only at the end the first five frames are dropped. Half precision is not for
+    it: the encoder takes sines of 256 pi times a pixel, and rounded to bfloat16 a pixel has another sine.
     """
 
     class_name = "AutoencoderKLMochi"
@@ -39,9 +40,31 @@ class MochiTeacher(Teacher):
         """As everywhere; the middle is called `block_in` here."""
         return ("block_in", *super().tap_names[1:])
 
+    def build(self) -> nn.Module:
+        """With a decoder that hands the past from latent frame to latent frame.
+
+        The class can do so for convolutions that pad with zeros in space; Mochi's repeat the border. The same padding
+        is moved into the convolution, and only the past is left to the class: the same frames in bounded memory.
+        """
+        model: Any = super().build()
+        model.use_framewise_decoding, model.num_latent_frames_batch_size = True, 1
+        for causal in model.decoder.modules():
+            if getattr(causal, "pad_mode", None) == "replicate":
+                causal.pad_mode = "constant"
+                causal.conv = _pad_by_itself(causal.conv, (0, causal.height_pad, causal.width_pad))
+        built: nn.Module = model
+        return built
+
     def on_grid(self, feature: Tensor, num_latents: int) -> Tensor:
         """Without the frames that the first latent frame has too many at this point."""
         return feature[:, :, feature.shape[2] // num_latents - 1 :]
+
+
+def _pad_by_itself(conv: Any, padding: tuple[int, int, int]) -> nn.Module:
+    """The same convolution (of random weights), repeating the border."""
+    sizes = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride)
+    padded: nn.Module = type(conv)(*sizes, padding, conv.dilation, padding_mode="replicate")
+    return padded
 
 
 register_release(

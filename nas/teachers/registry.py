@@ -36,9 +36,9 @@ class Release:
     embedded: Path | None = None
     """Folder with the weights, for a teacher that comes with this package."""
     config: dict[str, Any] = field(default_factory=dict)
-    """What the architecture differs in from the default of its class."""
+    """What the published configuration differs in from the default of its class."""
     note: str = ""
-    """Where the published configuration differs from the default of its class, for people."""
+    """The same for people, and what else is special about it."""
 
     @property
     def source(self) -> str:
@@ -54,9 +54,9 @@ class Release:
     def weights(self, path: Path | None, class_name: str) -> tuple[WeightFiles, str]:
         """The weights in `path`, or else the published ones, and where they are from."""
         if path is not None:
-            return local_weights(path, class_name), str(path)
+            return local_weights(path, class_name, self.config), str(path)
         if self.embedded is not None:
-            return local_weights(self.embedded, class_name), self.source
+            return local_weights(self.embedded, class_name, self.config), self.source
         if not self.revision:
             raise UserError(
                 f"no revision of {self.repository} is pinned for '{self.name}': download its VAE and give the folder "
@@ -119,7 +119,7 @@ def list_releases() -> list[Release]:
 def without_weights(release: Release) -> Teacher:
     """A published teacher of full size that only has a skeleton: for operations and shapes."""
     _, teacher = _RELEASES[release.name]
-    return teacher(release.name, release.source, release.licence, WeightFiles(Path(), release.config), "meta")
+    return teacher(release.name, release.source, release.licence, WeightFiles.none(release.config), "meta")
 
 
 def published_latents(name: str) -> LatentSpec | None:

@@ -1,7 +1,7 @@
 """Teacher: one vocabulary over unmodified video autoencoders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, unknown_name
+from nas.teachers.memory import peak_bytes
+from nas.teachers.truncation import recorded_outputs, skipped_modules
 from nas.teachers.weights import WeightFiles
 from nas.torchvision_operators import import_torchvision
 from search_spaces import LatentSpec
@@ -42,6 +44,10 @@ class Teacher(ABC):
     """Modules of the decoder that run after the last tap; features need none of them."""
     cached: ClassVar[frozenset[str]] = frozenset()
     """Modules of the decoder (a list stands for its members) that return their output and a cache."""
+    gpu_dtype: ClassVar[torch.dtype] = torch.float32
+    """What it computes in on a GPU: half precision where the published model is run in it. Elsewhere float32."""
+    least_latents: ClassVar[int] = 1
+    """Latent frames that the frame rule holds from."""
 
     def __init__(self, name: str, source: str, licence: str, weights: WeightFiles, device: str | torch.device) -> None:
         self.name = name
@@ -51,6 +57,7 @@ class Teacher(ABC):
         """Licence of the weights."""
         self.weights = weights
         self.device = torch.device(device)
+        self.dtype = self.gpu_dtype if self.device.type == "cuda" else torch.float32
 
     @property
     @abstractmethod
@@ -63,12 +70,16 @@ class Teacher(ABC):
         up_blocks = len(list(self.skeleton.get_submodule("decoder.up_blocks").children()))
         return ("mid_block", *(f"up_blocks.{index}" for index in range(up_blocks)))
 
-    def build(self) -> nn.Module:
-        """A fresh model of the teacher's class and configuration, on the current default device, without weights."""
+    def model_class(self) -> Any:
+        """The class of the model, imported now."""
         import_torchvision()
         import diffusers
 
-        model: nn.Module = getattr(diffusers, self.class_name)(**self.weights.config)
+        return getattr(diffusers, self.class_name)
+
+    def build(self) -> nn.Module:
+        """A fresh model of the teacher's class and configuration, on the current default device, without weights."""
+        model: nn.Module = self.model_class()(**self.weights.config)
         return model
 
     def run_encoder(self, model: Any, video: Tensor) -> Tensor:
@@ -92,13 +103,13 @@ class Teacher(ABC):
 
     @cached_property
     def model(self) -> nn.Module:
-        """The model with its weights, float32, frozen."""
+        """The model with its weights, frozen."""
         from accelerate import init_empty_weights
 
         # Buffers that no file holds (wavelets, for example) are computed, parameters are not.
         with init_empty_weights(include_buffers=False):
             model = self.build()
-        self.weights.load_into(model)
+        self.weights.load_into(model, self.dtype)
         return model.to(self.device).eval().requires_grad_(False)
 
     @cached_property
@@ -108,6 +119,8 @@ class Teacher(ABC):
         Raises:
             UserError: the configuration is not one of the class.
         """
+        # Before the device changes: importing a class may make tensors, which have to be real ones (Cosmos' wavelets).
+        self.model_class()
         try:
             with torch.device("meta"):
                 return self.build().eval().requires_grad_(False)
@@ -173,28 +186,53 @@ class Teacher(ABC):
         millions = self.decoder_parameters / 1e6
         return f"{self.name}: {kind}, {self.spec.channels} channels, {size}, decoder {millions:.2f} M parameters"
 
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Shape `(c, t, h, w)` of the latents of a video of this size.
+
+        Raises:
+            ValueError: it is not on the teacher's grid; the nearest sizes are named.
+        """
+        shape = self.spec.latent_shape(num_frames, height, width)
+        self._check_count(shape[1])
+        return shape
+
+    def memory(self, num_frames: int, height: int, width: int, taps: Sequence[str] = ()) -> int:
+        """Bytes that encoding and decoding a clip of this size take at most, estimated from the sizes of all tensors.
+
+        Weights are part of it, the program itself is not.
+        """
+        video = torch.empty(1, 3, num_frames, height, width, device="meta")
+        latents = torch.empty(1, *self.latent_shape(num_frames, height, width), device="meta")
+        encoding = peak_bytes(lambda: self.run_encoder(self.skeleton, video))
+        decoding = peak_bytes(lambda: self._tapped(self.skeleton, latents, taps))
+        weights = sum(tensor.nbytes for tensor in self.skeleton.parameters())
+        return (weights + video.nbytes + max(encoding, decoding)) * self.dtype.itemsize // torch.float32.itemsize
+
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
-        """Video in [-1, 1] -> latents (the mode). ValueError if the size is not on the teacher's grid."""
-        self.spec.latent_shape(*video.shape[2:])
-        return self.run_encoder(self.model, video.to(self.device))
+        """Video in [-1, 1] -> latents (the mode), float32. ValueError if the size is not on the teacher's grid."""
+        self.latent_shape(*video.shape[2:])
+        return _joined([self.run_encoder(self.model, clip).float() for clip in self._clips(video)])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents -> frames in [-1, 1]."""
-        return self.run_decoder(self.model, latents.to(self.device)).clamp(-1, 1)
+        """Latents -> frames in [-1, 1], float32. ValueError if they are not latents of this teacher."""
+        return self.decode_with_features(latents, ())[0]
 
     @torch.no_grad()
     def decode_with_features(self, latents: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Frames in [-1, 1] and the features `(b, c, t, h, w)` at these taps, in one pass."""
-        frames, features = self._tapped(self.model, latents.to(self.device), taps)
-        return frames.clamp(-1, 1), features
+        """Frames in [-1, 1] and the features `(b, c, t, h, w)` at these taps, in one pass, float32."""
+        self._check_latents(latents)
+        found = [self._tapped(self.model, clip, taps) for clip in self._clips(latents)]
+        features = {name: _joined([each[name].float() for _, each in found]) for name in taps}
+        return _joined([frames.float().clamp(-1, 1) for frames, _ in found]), features
 
-    @torch.no_grad()
     def features(self, latents: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """Features `(b, c, t, h, w)` at these taps; what the decoder does after the last of them is left out."""
+        if not taps:
+            return {}
         with self.stopping_after(self.model, taps):
-            return self._tapped(self.model, latents.to(self.device), taps)[1]
+            return self.decode_with_features(latents, taps)[1]
 
     @contextmanager
     def stopping_after(self, model: nn.Module, taps: Sequence[str]) -> Iterator[None]:
@@ -204,18 +242,29 @@ class Teacher(ABC):
         """
         order = [*self.tap_names, *self.head]
         last = max(order.index(tap) for tap in self._known(taps))
-        decoder = model.get_submodule("decoder")
-        originals: list[tuple[nn.Module, str, nn.Module]] = []
-        try:
-            for name in order[last + 1 :]:
-                path, _, leaf = name.rpartition(".")
-                parent = decoder.get_submodule(path)
-                originals.append((parent, leaf, parent.get_submodule(leaf)))
-                setattr(parent, leaf, _HandOn(with_cache=name.split(".")[0] in self.cached))
+        with skipped_modules(model.get_submodule("decoder"), order[last + 1 :], self.cached):
             yield
-        finally:
-            for parent, leaf, module in originals:
-                setattr(parent, leaf, module)
+
+    def _clips(self, batch: Tensor) -> Sequence[Tensor]:
+        """One after the other: memory does not grow with the batch, and some of the classes take no batch at all."""
+        return torch.split(batch.to(self.device, self.dtype), 1)
+
+    def _check_latents(self, latents: Tensor) -> None:
+        channels = self.spec.channels
+        if latents.ndim != 5 or latents.shape[1] != channels:
+            raise UserError(
+                f"latents of {self.name} have {channels} channels, (b, {channels}, t, h, w), got "
+                f"{tuple(latents.shape)}: give what its encoder or its diffusion model makes"
+            )
+        self._check_count(latents.shape[2])
+
+    def _check_count(self, num_latents: int) -> None:
+        if num_latents < self.least_latents:
+            raise UserError(
+                f"{self.name} decodes {self.least_latents} latent frames at least ({num_latents} would not become "
+                f"{self.spec.num_frames(num_latents)} frames): give {self.spec.num_frames(self.least_latents)} frames "
+                f"or more"
+            )
 
     def _known(self, taps: Sequence[str]) -> Sequence[str]:
         unknown = sorted(set(taps) - set(self.tap_names))
@@ -225,33 +274,15 @@ class Teacher(ABC):
 
     def _tapped(self, model: nn.Module, latents: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         # A model that decodes in pieces passes a tap once per piece; the pieces come in the order of time.
-        pieces: dict[str, list[Tensor]] = {name: [] for name in self._known(taps)}
-
-        def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            return lambda module, inputs, output: pieces[name].append(
-                output[0] if isinstance(output, tuple) else output
-            )
-
-        handles = [self.find_tap(model, name).register_forward_hook(keep(name)) for name in taps]
-        try:
+        with recorded_outputs({name: self.find_tap(model, name) for name in self._known(taps)}) as pieces:
             frames = self.run_decoder(model, latents)
-        finally:
-            for handle in handles:
-                handle.remove()
-        num_latents = latents.shape[2]
-        return frames, {name: self.on_grid(torch.cat(found, dim=2), num_latents) for name, found in pieces.items()}
+        whole = {name: torch.cat(pieces.pop(name), dim=2) for name in list(pieces)}
+        return frames, {name: self.on_grid(feature, latents.shape[2]) for name, feature in whole.items()}
 
 
-class _HandOn(nn.Module):
-    """In place of a module whose work nobody wants."""
-
-    def __init__(self, *, with_cache: bool) -> None:
-        super().__init__()
-        self._with_cache = with_cache
-
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
-        """Its first input, and no cache."""
-        return (x, None) if self._with_cache else x
+def _joined(clips: Sequence[Tensor]) -> Tensor:
+    """A batch of them; the only one is not copied."""
+    return clips[0] if len(clips) == 1 else torch.cat(list(clips))
 
 
 class _Decoding(nn.Module):

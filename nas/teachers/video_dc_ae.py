@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from nas.teachers.registry import Release, register_release
 from nas.teachers.teacher import Teacher
@@ -10,10 +11,15 @@ from search_spaces import LatentSpec
 
 
 class VideoDCTeacher(Teacher):
-    """Our own AutoencoderVideoDC: the whole clip at once, not causal; a single latent frame decodes to one frame."""
+    """Our own AutoencoderVideoDC: the whole clip at once, not causal.
+
+    A single latent frame would decode to one frame, against the frame rule: at least two are asked for.
+    """
 
     class_name = "AutoencoderVideoDC"
     head = ("project_out",)
+    gpu_dtype = torch.bfloat16
+    least_latents = 2
 
     @property
     def spec(self) -> LatentSpec:
@@ -33,12 +39,11 @@ class VideoDCTeacher(Teacher):
         stages = len(list(self.skeleton.get_submodule("decoder.stages").children()))
         return tuple(f"stages.{index}" for index in reversed(range(stages)))
 
-    def build(self) -> nn.Module:
-        """An AutoencoderVideoDC."""
+    def model_class(self) -> Any:
+        """Our own."""
         from nas.teachers.architectures.video_dc_ae import AutoencoderVideoDC
 
-        model: nn.Module = AutoencoderVideoDC(**self.weights.config)
-        return model
+        return AutoencoderVideoDC
 
     def run_encoder(self, model: Any, video: Tensor) -> Tensor:
         """The encoder is deterministic."""

@@ -28,6 +28,16 @@ class WeightFiles:
     file: Path
     config: dict[str, Any]
 
+    @classmethod
+    def none(cls, config: dict[str, Any]) -> "WeightFiles":
+        """Of a model of which only the configuration is known."""
+        return cls(Path(), config)
+
+    @property
+    def known(self) -> bool:
+        """Whether there are weights to the configuration."""
+        return self.file != Path()
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file and of the configuration."""
@@ -54,11 +64,11 @@ class WeightFiles:
                 f"differ, first {name}: {shapes}: give weights of this class, with their config.json beside them"
             )
 
-    def load_into(self, model: nn.Module) -> None:
-        """Give a model on the meta device these weights, in float32; UserError as `check`."""
+    def load_into(self, model: nn.Module, dtype: torch.dtype) -> None:
+        """Give a model on the meta device these weights in this precision; UserError as `check`."""
         self.check(model)
         with self._opened() as file:
-            state = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
+            state = {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
         model.load_state_dict(state, assign=True)
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -78,13 +88,14 @@ class WeightFiles:
             raise UserError(f"{self.file} is no complete safetensors file ({error}): download it again") from error
 
 
-def local_weights(path: Path, class_name: str) -> WeightFiles:
+def local_weights(path: Path, class_name: str, config: dict[str, Any]) -> WeightFiles:
     """Weights of the user's.
 
     Args:
         path: a folder in diffusers' layout, one with such a folder named `vae` in it, or a safetensors file (with a
-            config.json beside it, or of the class's default configuration).
+            config.json beside it, or of the published configuration).
         class_name: diffusers class that they have to be for.
+        config: the published configuration, for a file without one.
 
     Raises:
         UserError: nothing there, or a configuration of another class.
@@ -92,8 +103,8 @@ def local_weights(path: Path, class_name: str) -> WeightFiles:
     if path.is_file():
         if path.suffix != ".safetensors":
             raise UserError(f"{path} is no .safetensors file: pickled checkpoints are not loaded, convert it first")
-        config = path.with_name("config.json")
-        return WeightFiles(path, _read_config(config, class_name) if config.exists() else {})
+        beside = path.with_name("config.json")
+        return WeightFiles(path, _read_config(beside, class_name) if beside.exists() else config)
     for folder in (path, path / "vae"):
         if (folder / _WEIGHTS).is_file() and (folder / "config.json").is_file():
             return WeightFiles(folder / _WEIGHTS, _read_config(folder / "config.json", class_name))

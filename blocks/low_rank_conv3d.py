@@ -1,0 +1,32 @@
+"""3-D convolutions of low rank between space and time: narrow in the middle, cheaper where little moves."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from blocks.convolutions import DenseConv, LowRankConv
+from blocks.registry import BlockConfig, choice, register_block
+from blocks.residual import Residual3d
+
+
+@register_block("low_rank_conv3d", label="lr3d")
+class LowRankConv3d(Residual3d):
+    """Residual block of two such convolutions, `(b, c, t, h, w)`."""
+
+    @dataclass(frozen=True)
+    class Config(BlockConfig):
+        """Options."""
+
+        rank: float = choice(0.5, 0.25)
+        """Channels between space and time, as a share of the block's."""
+        activation: str = choice("silu", "relu")
+        """First activation."""
+
+    def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
+        def convolution(wide: int, narrow: int, kernel_size: int) -> nn.Module:
+            # A kernel of 1 is the shortcut's: all channels have to come through.
+            if kernel_size == 1:
+                return DenseConv(wide, narrow, 1)
+            return LowRankConv(wide, narrow, kernel_size, config.rank)
+
+        super().__init__(convolution, 3, config.activation, in_channels, out_channels)

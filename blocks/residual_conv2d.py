@@ -1,0 +1,48 @@
+"""Plain 2-D residual block, frame by frame: what high resolutions can afford (Flash-VAED's upper stages)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from blocks.activations import ACTIVATIONS
+from blocks.norms import norm_after, norm_before
+from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.time_context import TimeContext
+
+
+@register_block("residual_conv2d", label="res2d")
+class ResidualConv2d(Block):
+    """Two k x k convolutions, each after norm and activation, plus the input; `(b t, c, h, w)`, no sense of time."""
+
+    input_layout = output_layout = "frames"
+
+    normed = ("conv1", "norm1"), ("conv2", "norm2")
+
+    @dataclass(frozen=True)
+    class Config(BlockConfig):
+        """Options."""
+
+        inner: float = choice(1.0, 0.5)
+        """Width between the convolutions as a share of the block's."""
+        norm: str = choice("rms", "batch", "none")
+        """RMS norm before, or batch norm after each convolution, or none."""
+        activation: str = choice("silu", "relu")
+        """Both activations."""
+
+    def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        inner = max(1, round(config.inner * out_channels))
+        self.norm = norm_before(config.norm)
+        self.activation = ACTIVATIONS[config.activation]()
+        self.conv1 = nn.Conv2d(in_channels, inner, 3, padding=1)
+        self.norm1 = norm_after(config.norm, inner)
+        self.conv2 = nn.Conv2d(inner, out_channels, 3, padding=1)
+        self.norm2 = norm_after(config.norm, out_channels)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, time: TimeContext) -> Tensor:
+        """`(b t, in, h, w)` -> `(b t, out, h, w)`."""
+        hidden = self.norm1(self.conv1(self.activation(self.norm(x))))
+        hidden = self.norm2(self.conv2(self.activation(self.norm(hidden))))
+        out: Tensor = self.shortcut(x) + hidden
+        return out

@@ -1,0 +1,184 @@
+"""Measure latency where it counts: make a profile of a device, offer a device to others, re-measure a search.
+
+python -m nas.latency calibrate --device host
+python -m nas.latency serve --device host
+python -m nas.latency measure RUN --device http://mac:8765
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.commands import Parser, positive_int, run_command
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nas.latency.calibrated_profile import CalibratedProfile
+
+TOKEN_VARIABLE = "NAS_AGENT_TOKEN"
+
+# Everything that imports torch is imported inside functions: --help has to answer at once.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = make_parser().parse_args(argv)
+    command = shlex.join(["python", "-m", "nas.latency", *(sys.argv[1:] if argv is None else argv)])
+    return run_command(lambda: arguments.run_it(arguments), continue_with=command)
+
+
+def calibrate(arguments: argparse.Namespace) -> None:
+    """Measure, fit, judge, write, print."""
+    from nas.console import make_console, progress, say
+    from nas.files import disk_errors, write_json
+    from nas.latency.calibrate import design_programs, make_profile, measure_programs
+    from nas.latency.devices import HOST, HostDevice, open_device
+
+    console = make_console()
+    # Short rounds: each decode takes a fraction of a second and comes up again in the next pass.
+    device = HostDevice(0.5, _host_clock()) if arguments.device == HOST else open_device(arguments.device)
+    if device.kind != "measured":
+        raise UserError(
+            f"--device {arguments.device} is predicted, not measured: give host, coreml, iphone or an agent"
+        )
+    fitted, unseen = design_programs(
+        arguments.decoders, arguments.held_out, arguments.seed, (arguments.gmacs / 20, arguments.gmacs)
+    )
+    say(console, "decoders", f"{len(fitted)} to fit to, {len(unseen)} others to judge by, {arguments.passes} passes")
+    with progress(console, "measuring") as advance:
+        records = measure_programs(device, [*fitted, *unseen], arguments.passes, advance)
+    profile = make_profile(fitted, records[: len(fitted)], unseen, records[len(fitted) :], arguments.passes)
+    with disk_errors("cannot write the profile"):
+        write_json(arguments.out, profile.to_dict())
+    print_profile(console, profile)
+    say(console, "saved", str(arguments.out))
+    say(console, "next", f"python -m nas.search --latency-budget 30ms --device {shlex.quote(str(arguments.out))}")
+
+
+def print_profile(console: "Console", profile: "CalibratedProfile") -> None:
+    """Every unseen decoder, then the errors."""
+    from nas.console import say
+
+    console.print(f"{'ms per decode: measured':>23} {'predicted':>9} {'error':>6}  size, decoder", style="bold")
+    for point in sorted(profile.points, key=lambda each: each.measured_ms):
+        size = f"{point.height}x{point.width}x{point.num_frames}"
+        numbers = f"{point.measured_ms:23.1f} {point.predicted_ms:9.1f} {point.error:+6.0%}"
+        console.print(f"{numbers}  {size:11} {point.decoder}", markup=False, soft_wrap=True)
+    say(console, "device", f"{profile.device}, {profile.dtype}, {profile.method}")
+    say(
+        console,
+        "error",
+        f"median {profile.typical_error:.1%}, 90th percentile {profile.p90_error:.1%}, "
+        f"rank correlation {profile.rank_correlation:.3f} on {len(profile.points)} unseen decoders "
+        f"(fitted to {profile.fitted_to})",
+    )
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Offer a device of this machine over HTTP until interrupted."""
+    from nas.latency.agent.server import serve_device
+
+    token = os.environ.get(TOKEN_VARIABLE)
+    if arguments.token_file is not None:
+        try:
+            token = arguments.token_file.read_text().strip()
+        except OSError as error:
+            raise UserError(f"cannot read the token in {arguments.token_file}: {error.strerror}") from error
+    serve_device(
+        arguments.device,
+        arguments.folder,
+        bind=arguments.bind,
+        port=arguments.port,
+        token=token or None,
+        largest_upload=arguments.largest_upload * 10**6,
+        time_limit_s=arguments.time_limit,
+    )
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Re-measure the leaders of a search."""
+    from nas.console import make_console
+    from nas.latency.remeasure import remeasure
+    from nas.runs import load_run, newest_run
+
+    console = make_console()
+    run = load_run(arguments.run) if arguments.run else newest_run()
+    remeasure(console, run, arguments.device, arguments.top)
+
+
+def make_parser() -> Parser:
+    """Its arguments."""
+    parser = Parser("nas.latency", __doc__ or "")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_CommandParser)
+    _add_calibrate(commands.add_parser("calibrate", help="make a profile of a device", description=calibrate.__doc__))
+    _add_serve(commands.add_parser("serve", help="offer a device over HTTP", description=serve.__doc__))
+    _add_measure(commands.add_parser("measure", help="re-measure a search", description=measure.__doc__))
+    return parser
+
+
+class _CommandParser(Parser):
+    """Parser of one command; argparse names it after the whole program."""
+
+    def __init__(self, prog: str, description: str, **_: object) -> None:
+        super().__init__(prog.removeprefix("python -m "), description)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="host", help="host, coreml, iphone or an agent (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("host.json"), metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--decoders", type=positive_int, default=60, metavar="N", help="to fit to (default: 60)")
+    parser.add_argument("--held-out", type=positive_int, default=30, metavar="N", help="to judge by (default: 30)")
+    parser.add_argument("--passes", type=positive_int, default=3, metavar="N", help="over all of them (default: 3)")
+    parser.add_argument(
+        "--gmacs", type=positive_int, default=8, metavar="G", help="of the longest decode, in billions (default: 8)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of decoders (default: 0)")
+    parser.set_defaults(run_it=calibrate)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="host", help="host, coreml or iphone (default: %(default)s)")
+    parser.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="address (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8765, metavar="N", help="default: %(default)s; 0: any free one")
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help=f"bearer token (default: that in {TOKEN_VARIABLE})"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("latency-agent"),
+        metavar="DIR",
+        help="queue, results (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--largest-upload", type=positive_int, default=512, metavar="MB", help="in megabytes (default: 512)"
+    )
+    parser.add_argument(
+        "--time-limit", type=positive_int, default=900, metavar="S", help="of a measurement, seconds (default: 900)"
+    )
+    parser.set_defaults(run_it=serve)
+
+
+def _add_measure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
+    parser.add_argument("--device", required=True, help="host, coreml, iphone or an agent's http:// address")
+    parser.add_argument("--top", type=positive_int, default=5, metavar="K", help="candidates to measure (default: 5)")
+    parser.set_defaults(run_it=measure)
+
+
+def _host_clock() -> Callable[[], float]:
+    """CPU time where one thread computes: unlike the time that passes it leaves out other processes' turns."""
+    import torch
+
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+if __name__ == "__main__":
+    sys.exit(main())

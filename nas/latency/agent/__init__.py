@@ -1,0 +1,1 @@
+"""Latency measured elsewhere: a server beside the device, a queue that survives it, a client in the search."""

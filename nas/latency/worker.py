@@ -1,0 +1,71 @@
+"""The process in which one measurement runs: `python -m nas.latency.worker FOLDER` (see `isolated.py`)."""
+
+import os
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nas.latency.isolated import run_isolated, serve_task
+from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
+
+_MEMORY_SHARE = 0.75
+"""Of the machine's memory, for one measurement."""
+
+COMMAND = (sys.executable, "-m", "nas.latency.worker")
+
+
+def measure_host(config: dict[str, Any], workload: Workload, time_limit_s: float) -> LatencyRecord:
+    """A decoder of this architecture on this machine, in a process of its own.
+
+    Raises:
+        MeasurementFailedError: it could not be run.
+    """
+    task = {"task": "host", "config": config, "workload": workload.to_dict()}
+    return LatencyRecord.from_dict(run_isolated(COMMAND, task, time_limit_s))
+
+
+def _host(task: dict[str, Any]) -> dict[str, Any]:
+    import platform
+
+    from nas.latency.host import describe_hardware, measure
+    from search_spaces import Decoder, DecoderConfig
+
+    config = DecoderConfig.from_dict(task["config"])
+    _limit_memory()
+    try:
+        record = measure(Decoder(config), config.latents, Workload(**task["workload"]))
+    except (RuntimeError, MemoryError) as error:
+        raise MeasurementFailedError(f"PyTorch cannot run it: {str(error).splitlines()[0]}") from error
+    return replace(record, device=f"{platform.node()} ({describe_hardware()})").to_dict()
+
+
+def _limit_memory() -> None:
+    """Let a decoder that is too large fail here, before the system looks for a process to end."""
+    import torch
+
+    # With CUDA a process reserves far more addresses than it uses memory.
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        resource.setrlimit(resource.RLIMIT_AS, (int(_MEMORY_SHARE * physical),) * 2)
+
+
+def _core_ml(task: dict[str, Any]) -> dict[str, Any]:
+    from nas.latency.core_ml_runs import measure_package
+
+    return measure_package(task)
+
+
+def _iphone(task: dict[str, Any]) -> dict[str, Any]:
+    from nas.latency.iphone_runs import measure_package
+
+    return measure_package(task)
+
+
+TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"host": _host, "coreml": _core_ml, "iphone": _iphone}
+
+
+if __name__ == "__main__":
+    serve_task(Path(sys.argv[1]), lambda task: TASKS[task["task"]](task))
