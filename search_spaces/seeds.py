@@ -18,7 +18,7 @@ def published_seeds(
 ) -> Iterator[tuple[str, DecoderConfig]]:
     """Names and configs of the published designs, scaled to these latents; all of them points of the space.
 
-    Each in full, then narrower until it fits; what fits comes also with every shortcut of the space.
+    Each as published, then narrower until it fits; what fits comes with the first shortcut of the space.
 
     Args:
         space: designs that it does not hold are left out.
@@ -33,11 +33,18 @@ def published_seeds(
                 break
             seen.add(config.digest())
             title = name if divisor == 1 else f"{name} x 1/{divisor}"
-            yield title, config
-            if fits(config):
-                for part in map(get_block, space.shortcuts):
-                    yield f"{title} + {part.label}", replace(config, shortcut=part.Config())
-                break
+            if not fits(config):
+                yield title, config
+                continue
+            yield _with_shortcut(title, config, space)
+            break
+
+
+def _with_shortcut(title: str, config: DecoderConfig, space: SearchSpace) -> tuple[str, DecoderConfig]:
+    if not space.shortcuts:
+        return title, config
+    part = get_block(space.shortcuts[0])
+    return f"{title} + {part.label}", replace(config, shortcut=part.Config())
 
 
 def _in_space(preset: DecoderConfig, space: SearchSpace, latents: LatentSpec, divisor: int) -> DecoderConfig | None:
