@@ -7,6 +7,7 @@ import pytest
 from small_teachers import CONFIGS, make_weights, random_latents
 
 from nas.teachers import Teacher, list_releases, load_teacher, without_weights
+from nas.teachers.__main__ import _costs
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 RELEASES = {release.name: release for release in list_releases()}
@@ -91,6 +92,16 @@ def test_the_readme_says_what_is_declared(full_size: Teacher) -> None:
         assert what.startswith(f"| `{release.name}` | {geometry}") and what.endswith(f" | {release.licence} |")
         assert f" | {release.decoder_parameters:,} | {release.repository}" in what
         assert takes.endswith(f" | {str(full_size.gpu_dtype).removeprefix('torch.')} |")
+
+
+@pytest.mark.slow
+def test_the_readme_says_what_the_command_says(full_size: Teacher) -> None:
+    """Multiply-accumulates, the share of features, and memory, of `python -m nas.teachers --costs`."""
+    release = RELEASES[full_size.name]
+    rows = [line for line in README.splitlines() if line.startswith(f"| `{release.name}` |")]
+    _, macs, _, share, memory = _costs(release)
+    if release.embedded is None:
+        assert rows[1].startswith(f"| `{release.name}` | {macs} | {share} | ") and f" | {memory} | " in rows[1]
 
 
 def test_wan22_is_configured_as_published() -> None:

@@ -123,7 +123,7 @@ class Teacher(ABC):
         self.model_class()
         try:
             with torch.device("meta"):
-                return self.build().eval().requires_grad_(False)
+                return self.build().to("meta").eval().requires_grad_(False)
         except _CONFIG_ERRORS as error:
             raise self._unfit_config(error) from error
 
