@@ -42,10 +42,10 @@ def search(arguments: argparse.Namespace) -> None:
     """The search, in the order in which things happen."""
     from nas import console as show
     from nas.clips import open_clips
+    from nas.database import database_errors
     from nas.latency import open_device
     from nas.recipes import frames_per_clip, short_targets
     from nas.runs import open_run
-    from nas.study import database_errors
     from nas.targets import open_targets
     from nas.teachers import load_teacher, published_latents
     from search_spaces import SEARCH_SPACES

@@ -9,13 +9,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, cast
 
 import optuna
-import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.database import open_storage
 from nas.distillation import DivergedError
 from nas.errors import UserError
 from nas.latency import LatencyRecord
@@ -78,7 +77,7 @@ def open_study(storage_url: str, seed: int, *, warmup_steps: int) -> optuna.Stud
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name=STUDY_NAME,
-        storage=optuna.storages.RDBStorage(storage_url),
+        storage=open_storage(storage_url),
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warmup_steps),
         load_if_exists=True,
@@ -95,23 +94,9 @@ def load_study(storage_url: str) -> optuna.Study:
     """The study in this database, to read; UserError if there is none yet."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        return optuna.load_study(study_name=STUDY_NAME, storage=optuna.storages.RDBStorage(storage_url))
+        return optuna.load_study(study_name=STUDY_NAME, storage=open_storage(storage_url))
     except KeyError as error:
         raise UserError(f"{storage_url} holds no study yet: run the same python -m nas.search again first") from error
-
-
-@contextmanager
-def database_errors(folder: Path) -> Iterator[None]:
-    """Turn a database that cannot be written (a full disk, mostly) into a UserError with the database's own reason."""
-    try:
-        yield
-    except (sqlalchemy.exc.OperationalError, optuna.exceptions.StorageInternalError) as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise UserError(
-            f"cannot write the study in {folder}: {cause}: free space or choose another folder, then run it again"
-        ) from error
 
 
 def run_study(

@@ -30,7 +30,7 @@ class LatentSpec:
     std: tuple[float, ...] = ()
     """Standard deviation of each latent channel; empty when unknown (ones)."""
     causal: bool = True
-    """Whether the teacher never looks ahead: the first latents then decode to the first frames of the whole."""
+    """Whether the teacher's convolutions and attention look back only; its norms may still run over the clip."""
 
     def __post_init__(self) -> None:
         for name, value in (("channels", self.channels), ("spatial", self.spatial), ("temporal", self.temporal)):

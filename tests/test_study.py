@@ -12,7 +12,7 @@ from nas.errors import UserError
 from nas.latency import LatencyRecord
 from nas.outcomes import Outcome, best_outcomes, pareto_front
 from nas.study import BudgetUnreachableError, StudyLimits, open_study, read_outcomes, run_study, trained_count
-from search_spaces import SEARCH_SPACES, DecoderConfig, LatentSpec
+from search_spaces import PRESETS, SEARCH_SPACES, DecoderConfig, LatentSpec, adapt
 
 LATENTS = LatentSpec(channels=16, spatial=8, temporal=4)
 SPACE = SEARCH_SPACES["turbo3d"]
@@ -110,10 +110,11 @@ def test_nothing_exportable_ends_the_search(tmp_path: Path) -> None:
 def test_published_designs_come_first(tmp_path: Path) -> None:
     found = search(tmp_path, Arithmetic(), trials=2)
     assert found[0].preset == "turbo_vaed_hunyuan"
-    assert any(outcome.preset.endswith("x 1/4") for outcome in found)
-    helped = next(outcome for outcome in found if outcome.preset.endswith(" + linear"))
-    plain = found[helped.number - 1]
-    assert helped.preset == f"{plain.preset} + linear" and replace(helped.config, shortcut=None) == plain.config
+    assert found[0].config == adapt(PRESETS["turbo_vaed_hunyuan"], LATENTS) and found[0].kind == "over budget"
+    fitting = next(outcome for outcome in found if outcome.kind != "over budget")
+    name, divisor = fitting.preset.removesuffix(" + linear").split(" x 1/")
+    assert fitting.preset.endswith(" + linear")
+    assert replace(fitting.config, shortcut=None) == adapt(PRESETS[name], LATENTS, int(divisor))
 
 
 def test_equal_architectures_are_scored_and_measured_once(tmp_path: Path) -> None:
