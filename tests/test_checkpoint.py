@@ -241,7 +241,9 @@ def test_a_damaged_file_is_refused(what: str, checkpoint: Path) -> None:
 def test_a_bit_that_fell_over_is_noticed(checkpoint: Path) -> None:
     """In the middle of the weights, where everything still looks like a checkpoint."""
     data = bytearray(checkpoint.read_bytes())
-    data[len(data) // 2] ^= 0x40
+    weights = torch.load(checkpoint, weights_only=True)["modules"]["average"]
+    largest = max(weights.values(), key=torch.Tensor.numel)
+    data[data.index(largest.numpy().tobytes()) + largest.nbytes // 2] ^= 0x40
     checkpoint.write_bytes(data)
     refused(checkpoint, "is no readable checkpoint")
 

@@ -152,7 +152,8 @@ def test_a_device_without_noise_is_found(
 def test_an_operation_that_was_not_measured_is_an_error(
     programs: tuple[list[Program], list[Program]], truth: dict[str, float]
 ) -> None:
-    coefficients = fit_coefficients(programs[0], [true_cost(program, truth) for program in programs[0]])
+    fitted = fit_coefficients(programs[0], [true_cost(program, truth) for program in programs[0]])
+    coefficients = {name: value for name, value in fitted.items() if not name.startswith("matmul.")}
     (pooling,) = list_operations(nn.AvgPool2d(2), (1, 8, 8, 8))
     assert kind_cost(coefficients, "a device")(pooling) >= 0  # a kind that it knows
     (product,) = list_operations(nn.Linear(8, 8), (4, 8))
