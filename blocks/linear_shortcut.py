@@ -32,8 +32,8 @@ class LinearShortcut(Shortcut):
     class Config(BlockConfig):
         """Options."""
 
-        kernel_size: int = choice(1, 3)
-        """Kernel: 1 sees the latent itself, 3 its neighbours too."""
+        kernel_size: int = choice(3, 1)
+        """Kernel: 3 sees the latent's neighbours too; 1 the latent itself, a ninth of the weights."""
 
     def __init__(
         self, config: Config, in_channels: int, temporal_factor: int, spatial_factor: int, leading: bool

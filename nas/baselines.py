@@ -10,7 +10,7 @@ import torch
 from einops import reduce, repeat
 from torch import Tensor
 
-from blocks import Shortcut, TimeContext, build_block, get_block
+from blocks import Shortcut, TimeContext, block_config, build_block
 from blocks.time_context import to_frames, to_video
 from nas.evaluation import Decode
 from nas.targets import Targets
@@ -40,7 +40,8 @@ def linear_patches(targets: Targets) -> Decode:
 def _fitted(targets: Targets, temporal: int, spatial: int, wanted: Callable[[Tensor, LatentSpec], Tensor]) -> Shortcut:
     """A linear map per latent vector to `wanted(frames, spec)`, `temporal` frames of `spatial` pixels squared each."""
     spec, split = targets.spec, targets.split("train")
-    config, leading = get_block("linear_shortcut").Config(), spec.frame_rule != "multiple"
+    config = block_config({"name": "linear_shortcut", "kernel_size": 1})
+    leading = spec.frame_rule != "multiple"
     factors = {"temporal_factor": temporal, "spatial_factor": spatial}
     linear = build_block(config, spec.channels, leading=leading, **factors)
     assert isinstance(linear, Shortcut)

@@ -18,7 +18,7 @@ def published_seeds(
 ) -> Iterator[tuple[str, DecoderConfig]]:
     """Names and configs of the published designs, scaled to these latents; all of them points of the space.
 
-    Each as published, then narrower until it fits; what fits comes with the first shortcut of the space.
+    Each as published, then narrower until it fits; what fits comes with a shortcut if the space has one.
 
     Args:
         space: designs that it does not hold are left out.
@@ -36,15 +36,20 @@ def published_seeds(
             if not fits(config):
                 yield title, config
                 continue
-            yield _with_shortcut(title, config, space)
+            yield _with_shortcut(title, config, space, fits)
             break
 
 
-def _with_shortcut(title: str, config: DecoderConfig, space: SearchSpace) -> tuple[str, DecoderConfig]:
-    if not space.shortcuts:
-        return title, config
-    part = get_block(space.shortcuts[0])
-    return f"{title} + {part.label}", replace(config, shortcut=part.Config())
+def _with_shortcut(
+    title: str, config: DecoderConfig, space: SearchSpace, fits: Callable[[DecoderConfig], bool]
+) -> tuple[str, DecoderConfig]:
+    """The first shortcut with which it still fits; without if there is none."""
+    for part in map(get_block, space.shortcuts):
+        for options in part.Config.all_configs():
+            helped = replace(config, shortcut=options)
+            if fits(helped):
+                return f"{title} + {part.label}", helped
+    return title, config
 
 
 def _in_space(preset: DecoderConfig, space: SearchSpace, latents: LatentSpec, divisor: int) -> DecoderConfig | None:

@@ -12,7 +12,7 @@ import torch
 from small_targets import BIDIRECTIONAL, CONFIG, SPEC, build_student, make_targets
 from torch import Tensor, nn
 
-from blocks import TimeContext, get_block
+from blocks import TimeContext, block_config
 from nas.baselines import linear_patches, nearest_linear_rgb
 from nas.candidates import ShortDistillation
 from nas.distillation import DistillResult, DistillSettings, DivergedError, Progress, distill, score_student
@@ -154,7 +154,7 @@ def test_statistics_of_the_latents_are_folded_in_once(tmp_path: Path) -> None:
 def test_a_student_with_a_shortcut_starts_as_the_best_linear_map() -> None:
     """At a learning rate of next to nothing a run shows what it started from."""
     targets, still = make_targets(), replace(SETTINGS, learning_rate=1e-12, steps=1)
-    config = replace(CONFIG, shortcut=get_block("linear_shortcut").Config())
+    config = replace(CONFIG, shortcut=block_config({"name": "linear_shortcut", "kernel_size": 1}))
     result = distill(build_student(config=config), targets, still, device="cpu")
     latents = targets.split("score").batch([0, 1]).latents
     assert torch.allclose(result.decoder(latents), linear_patches(targets)(latents), atol=1e-4)
