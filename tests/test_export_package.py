@@ -160,6 +160,19 @@ def test_only_causal_decoders_stream(tmp_path: Path) -> None:
         export_decoder(both_ways, ExportSettings(16, 24, 1, streaming=True), tmp_path / "x.mlpackage", metadata={})
 
 
+def test_branches_become_one_convolution(tmp_path: Path) -> None:
+    wanted = {"stage0_x_block": "reparameterized_conv3d", "stage1_x_block": "memory_conv2d"}
+    torch.manual_seed(0)
+    decoder = Decoder(SEARCH_SPACES["hybrid"].suggest(Fixed(**wanted), WAN)).eval()
+    assert decoder.config.stages[0].block.name == "reparameterized_conv3d"
+    before = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
+    export_decoder(decoder, ExportSettings(16, 24, 5), tmp_path / "one.mlpackage", metadata={})
+    stem_to_next = [step.kind for step in read_program(tmp_path / "one.mlpackage").operations if step.stage == "stage0"]
+    assert 2 <= stem_to_next.count("conv") <= 3, "two convolutions, and a shortcut where the width changes"
+    after = decoder.state_dict()
+    assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
+
+
 def run(*arguments: object) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):

@@ -5,9 +5,11 @@ Streaming       function "first": latents -> frames, new_state_0, new_state_1, .
                 function "next":  latents, state_0, state_1, ... -> frames, new_state_0, new_state_1, ...
 
 Both functions of a stream share their weights. They differ where the first latent frame of a clip becomes one frame.
-All shapes are fixed. Latents are the teacher's, raw (mean and std are in the weights); frames are RGB in [-1, 1].
+Branches and batch norms are merged into single convolutions first. All shapes are fixed. Latents are the teacher's, raw
+(mean and std are in the weights); frames are RGB in [-1, 1].
 """
 
+import copy
 import json
 import shutil
 import tempfile
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from blocks.rewrites import fold_norms, merge_branches
 from nas.errors import UserError
 from nas.export.coreml import to_core_ml
 from nas.export.coremltools_package import import_coremltools, quiet_coremltools
@@ -176,10 +179,14 @@ def _functions(decoder: Decoder, settings: ExportSettings, latents: Tensor | Non
         raise UserError(f"the frames do not fit the latents: {error}") from error
     if latents is None:
         latents = sample_latents(spec, shape)
+    rewritten = copy.deepcopy(decoder)
+    merge_branches(rewritten, decoder.config.temporal_mode)
+    fold_norms(rewritten)
     if not settings.streaming:
-        one = _OneDecode(decoder)
-        return {"main": _Function(one, {"latents": latents}, {"frames": one(latents)})}
-    chunk = _Chunk(decoder)
+        frames = _OneDecode(decoder)(latents)
+        return {"main": _Function(_OneDecode(rewritten), {"latents": latents}, {"frames": frames})}
+    # The state is that of what is exported: convolutions that are one now have one past.
+    chunk = _Chunk(rewritten)
     try:
         first = chunk(latents)
     except ValueError as error:
