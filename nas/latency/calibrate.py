@@ -230,4 +230,5 @@ def _parts(config: DecoderConfig) -> set[str]:
 
 def _parts_of_space(space: SearchSpace) -> set[str]:
     blocks = {name for level in space.levels for name in level.blocks}
-    return {*space.stems, *space.upsamplers, *space.heads, *space.shortcuts, *blocks}
+    ends = {*space.stems, *space.heads, *space.plain_heads}
+    return {*ends, *space.middles, *space.upsamplers, *space.shortcuts, *blocks}
