@@ -8,8 +8,15 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.commands import NothingFeasibleError, Parser, positive_int, run_command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nas.outcomes import Outcome
+    from nas.runs import Run
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -30,11 +37,8 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.finishing import Finisher
     from nas.latency import DEFAULT_DEVICE, Workload
     from nas.latency.devices import open_predicted
-    from nas.latency.remeasure import measured_leaders
-    from nas.outcomes import best_outcomes
     from nas.recipes import evaluation_targets, frames_per_clip, full_steps, full_targets
     from nas.runs import load_run, newest_run
-    from nas.study import load_study, read_outcomes
     from nas.targets import open_targets
     from nas.teachers import load_teacher
 
@@ -43,15 +47,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     settings = run.settings
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
-        outcomes = read_outcomes(load_study(run.storage_url))
-        again = measured_leaders(run, outcomes)
-        if again is not None:
-            show.say(
-                console, "measured", f"only candidates that meet the budget on {again[0]}, where they were measured"
-            )
-        candidates = (best_outcomes(outcomes) if again is None else again[1])[: arguments.top]
-        if not candidates:
-            raise NothingFeasibleError(f"{run.folder} has no scored candidate within the budget: search longer")
+        candidates = _leaders(console, run)[: arguments.top]
         weights = Path(settings.teacher_weights) if settings.teacher_weights else None
         teacher = load_teacher(settings.teacher, weights)
         show.say(console, "teacher", teacher.describe())
@@ -86,6 +82,23 @@ def finalize(arguments: argparse.Namespace) -> None:
             except DivergedError as error:
                 show.warn(console, f"#{candidate.number} is left out: {error}")
         print_comparison(console, rows)
+
+
+def _leaders(console: "Console", run: "Run") -> "list[Outcome]":
+    """Candidates within the budget, best first: of those measured again, if any were, else of all."""
+    from nas import console as show
+    from nas.latency.remeasure import measured_leaders
+    from nas.outcomes import best_outcomes
+    from nas.study import load_study, read_outcomes
+
+    outcomes = read_outcomes(load_study(run.storage_url))
+    again = measured_leaders(run, outcomes)
+    if again is not None:
+        show.say(console, "measured", f"only candidates that meet the budget on {again[0]}, where they were measured")
+    leaders = best_outcomes(outcomes) if again is None else again[1]
+    if not leaders:
+        raise NothingFeasibleError(f"{run.folder} has no scored candidate within the budget: search longer")
+    return leaders
 
 
 def make_parser() -> Parser:

@@ -179,7 +179,7 @@ class Finisher:
             "temporal_mode": candidate.config.temporal_mode,
             "parameters": numbers["parameters"],
             "gmacs": numbers["macs_per_frame"] / 1e9,
-            "budget": settings.budget,
+            "budget": f"{settings.budget} per frame at {self.workload.describe()}",
             "device": settings.device,
             "predicted": LatencyRecord.from_dict(numbers["latency_predicted"]).describe(),
             "measured": LatencyRecord.from_dict(numbers["latency_measured"]).describe(),

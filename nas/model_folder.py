@@ -34,7 +34,7 @@ Same latents in, same number and size of frames out.
 | architecture | `{summary}` |
 | parameters | {parameters:,} |
 | multiply-accumulates per frame | {gmacs:.1f} G |
-| latency budget | {budget} per frame on {device} |
+| latency budget | {budget} on {device} |
 | latency, predicted | {predicted} |
 | latency, measured | {measured} |
 | distilled for | {steps} steps on {clips} |

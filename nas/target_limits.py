@@ -29,9 +29,9 @@ def refuse_full_disk(folder: Path, size: int) -> None:
         )
 
 
-def refuse_without_memory(teacher: Teacher, num_frames: int, crop: int, taps: Sequence[str]) -> None:
-    """UserError if the teacher cannot encode and decode clips of this size where it computes."""
-    needed, there = teacher.memory(num_frames, crop, crop, taps), memory_limit(teacher.device)
+def refuse_without_memory(teacher: Teacher, num_frames: int, crop: int, taps: Sequence[str], frames: bool) -> None:
+    """UserError if encoding such clips, and decoding what is wanted of them, needs more than its device has."""
+    needed, there = teacher.memory(num_frames, crop, crop, taps, frames=frames), memory_limit(teacher.device)
     if needed > there:
         raise UserError(
             f"clips of {crop}x{crop} and {num_frames} frames need about {needed / 1e9:.1f} GB of memory with "

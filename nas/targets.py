@@ -172,7 +172,7 @@ def open_targets(
     with disk_errors(f"cannot write the targets to {folder}"):
         if missing:
             to_write = crop_bytes * sum(plan[i][2] for i in missing)
-            refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps)
+            refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
             refuse_full_disk(folder, to_write)
             if announce is not None:
                 announce(f"computing {max(to_write / 1e6, 1):.0f} MB once, kept in {folder}")

@@ -32,6 +32,11 @@ class Recorder:
         return value
 
 
+def choose(chooser: Chooser, name: str, choices: Sequence[Option]) -> Any:
+    """One of `choices`. The chooser is not asked where there is nothing to choose."""
+    return choices[0] if len(choices) == 1 else chooser.suggest_categorical(name, list(choices))
+
+
 def describe_part(name: str, config: BlockConfig, prefix: str | None = None) -> dict[str, Option]:
     """A part's name and options, by the names that `suggest_part` gives them."""
     options = {key: value for key, value in config.to_dict().items() if key != "name"}
@@ -40,10 +45,10 @@ def describe_part(name: str, config: BlockConfig, prefix: str | None = None) -> 
 
 def suggest_part(chooser: Chooser, name: str, parts: Sequence[str], prefix: str | None = None) -> BlockConfig:
     """One of `parts` with its options; `prefix` stands before the options' names where it is not `name`."""
-    part = str(chooser.suggest_categorical(name, list(parts)))
+    part = str(choose(chooser, name, parts))
     config = get_block(part).Config
     options = {
-        option: chooser.suggest_categorical(f"{prefix or name}.{part}.{option}", list(choices))
+        option: choose(chooser, f"{prefix or name}.{part}.{option}", choices)
         for option, choices in config.choices().items()
     }
     return config(**options)
@@ -51,7 +56,7 @@ def suggest_part(chooser: Chooser, name: str, parts: Sequence[str], prefix: str 
 
 def choose_int(chooser: Chooser, name: str, choices: Sequence[int]) -> int:
     """One of the numbers."""
-    return int(chooser.suggest_categorical(name, list(choices)))
+    return int(choose(chooser, name, choices))
 
 
 def count_parts(parts: Sequence[str]) -> int:

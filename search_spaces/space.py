@@ -7,7 +7,7 @@ from math import prod
 
 from blocks import BlockConfig, get_block
 from blocks.registry import Option
-from search_spaces.choices import Chooser, Recorder, choose_int, count_parts, describe_part, suggest_part
+from search_spaces.choices import Chooser, Recorder, choose, choose_int, count_parts, describe_part, suggest_part
 from search_spaces.config import DecoderConfig, StageConfig
 from search_spaces.latent_spec import LatentSpec
 from search_spaces.stage_groups import Group, group_stages
@@ -50,7 +50,7 @@ class SearchSpace:
         Where what is offered depends on an earlier choice, so does the name: in Optuna a name has one set of choices.
         """
         upsampling = choose_int(chooser, "upsampling_stages", self._upsampling_counts(latents))
-        layout = str(chooser.suggest_categorical(_temporal_name(upsampling), _temporal_layouts(upsampling, latents)))
+        layout = str(choose(chooser, _temporal_name(upsampling), _temporal_layouts(upsampling, latents)))
         in_time = dict(zip((int(index) for index in layout.split(",") if index), latents.temporal_steps, strict=True))
         head_factor = latents.spatial // 2**upsampling
         heads = self._heads(upsampling, head_factor)
@@ -124,7 +124,7 @@ class SearchSpace:
     def _suggest_first(self, chooser: Chooser) -> Group:
         """At the latents' resolution: blocks, with or without a middle after the first."""
         stage = self._suggest_blocks(chooser, 0, 1)
-        if not self.middles or not chooser.suggest_categorical("has_middle", [False, True]):
+        if not self.middles or not choose(chooser, "has_middle", [False, True]):
             return (stage,)
         middle = suggest_part(chooser, "middle", self.middles)
         group = (replace(stage, depth=1), StageConfig(width=stage.width, depth=1, block=middle))
@@ -135,9 +135,9 @@ class SearchSpace:
     ) -> Group:
         """One step up in resolution. The width is changed by the upsampler, by a block before it or by one after it."""
         last, prefix = self._suggest_blocks(chooser, index, unit), f"stage{index}"
-        change = chooser.suggest_categorical(_change_name(prefix, last.depth), _changes(last.depth))
+        change = choose(chooser, _change_name(prefix, last.depth), _changes(last.depth))
         upsampler = suggest_part(chooser, f"{prefix}.upsampler", self.upsamplers, prefix)
-        apart = temporal_factor > 1 and chooser.suggest_categorical(f"{prefix}.apart", [False, True])
+        apart = temporal_factor > 1 and choose(chooser, f"{prefix}.apart", [False, True])
         after = change == "block"
         # As in Wan's decoder the upsampler halves the width where a block sets it afterwards.
         scaled = replace(last, width=width_before // 2, depth=0) if after else last
@@ -159,29 +159,8 @@ class SearchSpace:
         )
 
     def _suggest_shortcut(self, chooser: Chooser) -> BlockConfig | None:
-        has_one = self.shortcuts and chooser.suggest_categorical("has_shortcut", [True, False])
+        has_one = self.shortcuts and choose(chooser, "has_shortcut", [True, False])
         return suggest_part(chooser, "shortcut", self.shortcuts) if has_one else None
-
-    def _suggest_stage(self, chooser: Chooser, index: int, unit: int, temporal_factor: int) -> StageConfig:
-        level, prefix = self._level(index), f"stage{index}"
-        block = suggest_part(chooser, f"{prefix}.block", level.blocks, prefix)
-        stage = StageConfig(
-            width=choose_int(chooser, _width_name(index, unit), self._widths(index, unit)),
-            depth=choose_int(chooser, f"{prefix}.depth", level.depths),
-            block=block,
-        )
-        if index == 0:
-            return stage
-        transition = chooser.suggest_categorical(f"{prefix}.transition", [False, True])
-        return StageConfig(
-            width=stage.width,
-            depth=stage.depth,
-            block=block,
-            upsampler=suggest_part(chooser, f"{prefix}.upsampler", self.upsamplers, prefix),
-            temporal_factor=temporal_factor,
-            spatial_factor=2,
-            transition=get_block(block.name).Config() if transition else None,
-        )
 
     def _stage_size(self, index: int, refines_time: bool) -> int:
         """Walks through one stage, widths aside."""

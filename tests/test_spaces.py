@@ -200,7 +200,7 @@ def test_a_decoder_of_another_space_is_refused() -> None:
                 hybrid.params(config)
         else:
             given, own = hybrid.params(config), turbo3d.params(config)
-            assert {name: given[name] for name in own} == own and given.keys() - own.keys() == {"has_middle"}
+            assert {name: given[name] for name in own} == own and "has_middle" in given.keys() - own.keys()
     assert 0 < refused < 40
     wide = adapt(PRESETS["turbo_vaed_cog"], spec, 16)
     with pytest.raises(ValueError) as caught:
@@ -245,7 +245,8 @@ def test_published_designs_are_points_of_their_spaces(space: str, preset: str, s
     config = adapt(PRESETS[preset], spec, divisor)
     params = SEARCH_SPACES[space].params(config)
     assert params["stage0.width"] == PRESETS[preset].stages[0].width // divisor
-    assert params["upsampling_stages"] == len(group_stages(config.stages)) - 1
+    stages = len(group_stages(config.stages)) - 1
+    assert params.get("upsampling_stages", stages) == stages, "not asked where there is one answer"
 
 
 def test_every_published_design_has_a_space() -> None:

@@ -15,7 +15,7 @@ from nas.study import BudgetUnreachableError, StudyLimits, open_study, read_outc
 from search_spaces import SEARCH_SPACES, DecoderConfig, LatentSpec
 
 LATENTS = LatentSpec(channels=16, spatial=8, temporal=4)
-SPACE = SEARCH_SPACES["hybrid"]
+SPACE = SEARCH_SPACES["turbo3d"]
 
 
 def record(milliseconds: float) -> LatencyRecord:

@@ -92,6 +92,10 @@ def test_memory_grows_with_clip_and_taps_and_halves_in_half_precision(tmp_path: 
     small = teacher.memory(9, 64, 64)
     assert 1.7 * small < teacher.memory(17, 64, 64) and 3 * small < teacher.memory(9, 128, 128)
     assert teacher.memory(9, 64, 64, teacher.tap_names) >= small
+    before = [(name, id(module)) for name, module in teacher.skeleton.named_modules()]
+    encoding, to_a_tap = (teacher.memory(9, 64, 64, taps, frames=False) for taps in ((), teacher.tap_names[:-1]))
+    assert encoding <= to_a_tap < small
+    assert [(name, id(module)) for name, module in teacher.skeleton.named_modules()] == before
     teacher.dtype = torch.float16
     assert teacher.memory(9, 64, 64) == small // 2
     assert teacher.memory(9, 64, 64) > 2 * sum(each.numel() for each in teacher.skeleton.parameters())

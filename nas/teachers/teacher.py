@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -187,24 +187,21 @@ class Teacher(ABC):
         return f"{self.name}: {kind}, {self.spec.channels} channels, {size}, decoder {millions:.2f} M parameters"
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Shape `(c, t, h, w)` of the latents of a video of this size.
-
-        Raises:
-            ValueError: it is not on the teacher's grid; the nearest sizes are named.
-        """
+        """Shape `(c, t, h, w)` of the latents of such a video; ValueError with the nearest sizes if it has none."""
         shape = self.spec.latent_shape(num_frames, height, width)
         self._check_count(shape[1])
         return shape
 
-    def memory(self, num_frames: int, height: int, width: int, taps: Sequence[str] = ()) -> int:
+    def memory(self, num_frames: int, height: int, width: int, taps: Sequence[str] = (), *, frames: bool = True) -> int:
         """Bytes that encoding and decoding a clip of this size take at most, estimated from the sizes of all tensors.
 
-        Weights are part of it, the program itself is not.
+        Weights are part of it, the program itself is not. Without `frames` it decodes as `features` does.
         """
         video = torch.empty(1, 3, num_frames, height, width, device="meta")
         latents = torch.empty(1, *self.latent_shape(num_frames, height, width), device="meta")
         encoding = peak_bytes(lambda: self.run_encoder(self.skeleton, video))
-        decoding = peak_bytes(lambda: self._tapped(self.skeleton, latents, taps))
+        with self.stopping_after(self.skeleton, taps) if taps and not frames else nullcontext():
+            decoding = peak_bytes(lambda: self._tapped(self.skeleton, latents, taps)) if taps or frames else 0
         weights = sum(tensor.nbytes for tensor in self.skeleton.parameters())
         return (weights + video.nbytes + max(encoding, decoding)) * self.dtype.itemsize // torch.float32.itemsize
 
