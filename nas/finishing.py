@@ -25,6 +25,7 @@ from nas.recipes import distill_settings, training_device
 from nas.runs import Run, versions
 from nas.targets import Targets
 from nas.teachers import Teacher
+from nas.teachers.memory import memory_limit
 from search_spaces import Decoder
 
 
@@ -60,7 +61,7 @@ class Finisher:
             evaluate_teacher(self.unseen),
             parameters=self.teacher.decoder_parameters,
             macs_per_frame=self._macs_per_frame(skeleton),
-            measured=self._measured(self.teacher.decoding(), "of the teacher, here"),
+            measured=self._teacher_measured(),
             predicted=self._predicted(skeleton),
         )
 
@@ -144,6 +145,17 @@ class Finisher:
         latents = self.unseen.split("test").batch([0], "cpu").latents
         repeats = [-(-size // have) for size, have in zip(wanted[1:], latents.shape[2:], strict=True)]
         return latents.repeat(1, 1, *repeats)[:, :, : wanted[1], : wanted[2], : wanted[3]]
+
+    def _teacher_measured(self) -> LatencyRecord | None:
+        """Of the teacher, here; None, with a warning, where its decode does not fit into memory."""
+        load, there = self.workload, memory_limit(self.teacher.device)
+        needed = self.teacher.memory(load.num_frames, load.height, load.width)
+        if needed > there:
+            size = f"{load.height}x{load.width} x {load.num_frames} frames"
+            sizes = f"about {needed / 1e9:.1f} GB of memory, there are {there / 1e9:.1f} GB"
+            warn(self.console, f"the teacher's latency is not measured: {size} need {sizes}")
+            return None
+        return self._measured(self.teacher.decoding(), "of the teacher, here")
 
     def _measured(self, decoder: torch.nn.Module, what: str) -> LatencyRecord:
         with progress(self.console, "latency", what) as advance:

@@ -296,3 +296,12 @@ def test_numbers_of_other_unseen_clips_are_not_reused(finisher: Finisher, candid
     finisher.finish(candidate)
     row = replace(finisher, unseen=replace(finisher.unseen, key="other unseen clips")).finish(candidate)
     assert row.evaluation.targets == "other unseen clips"
+
+
+def test_a_teacher_too_large_for_this_machine_is_not_measured(finisher: Finisher) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    huge = replace(finisher, workload=Workload(65536, 65536, 5), console=console)
+    assert huge._teacher_measured() is None
+    assert isinstance(console.file, io.StringIO)
+    assert "the teacher's latency is not measured: 65536x65536 x 5 frames need about" in console.file.getvalue()
+    assert finisher._teacher_measured() is not None
