@@ -139,7 +139,7 @@ def test_no_network_and_nothing_cached(shell: Shell) -> None:
 OTHER_SEARCHES = {
     "teacher": ["--teacher", "wan"],
     "weights": ["--teacher-weights", "TEACHER"],
-    "space": ["--space", "turbo3d"],
+    "space": ["--space", "hybrid"],
     "budget": ["--latency-budget", "0.3ms"],
     "device": ["--device", "host"],
     "resolution": ["--resolution", "64x72"],

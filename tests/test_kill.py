@@ -175,6 +175,7 @@ def test_killed_while_the_study_is_made(shell: Shell, inputs: Inputs) -> None:
 # Finalize
 
 
+@pytest.mark.slow
 def test_killed_after_the_distillation(shell: Shell, inputs: Inputs) -> None:
     """Of what was distilled nothing is done again, and the model appears complete or not at all."""
     shutil.copytree(make_run(inputs), shell.folder / "R")
