@@ -47,33 +47,19 @@ class DepthwiseSeparableConv(nn.Module):
 
 
 class FactorizedConv(nn.Module):
-    """(1, k, k) in space, then (3, 1, 1) in time, as in Cosmos' tokenizer."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
-        super().__init__()
-        # A kernel of 1 asks for a change of width only (the shortcut of a residual block).
-        temporal_kernel = 3 if kernel_size > 1 else 1
-        self.spatial = Conv3d(in_channels, out_channels, (1, kernel_size, kernel_size))
-        self.temporal = Conv3d(out_channels, out_channels, (temporal_kernel, 1, 1))
-
-    def forward(self, x: Tensor, time: TimeContext) -> Tensor:
-        """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
-        out: Tensor = self.temporal(self.spatial(x, time), time)
-        return out
-
-
-class LowRankConv(nn.Module):
-    """(1, k, k) in space to few channels, then (3, 1, 1) in time to all: a kernel whose unfolding has a low rank.
+    """(1, k, k) in space, then (3, 1, 1) in time, as in Cosmos' tokenizer.
 
     Args:
-        rank: channels between, as a share of `out_channels`.
+        rank: channels between, as a share of `out_channels`: below 1 a kernel whose unfolding has a low rank.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, rank: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, rank: float = 1.0) -> None:
         super().__init__()
         inner = max(1, round(rank * out_channels))
+        # A kernel of 1 asks for a change of width only (the shortcut of a residual block).
+        temporal_kernel = 3 if kernel_size > 1 else 1
         self.spatial = Conv3d(in_channels, inner, (1, kernel_size, kernel_size))
-        self.temporal = Conv3d(inner, out_channels, (3, 1, 1))
+        self.temporal = Conv3d(inner, out_channels, (temporal_kernel, 1, 1))
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
@@ -150,15 +136,3 @@ def make_expansion(kind: str, in_channels: int, out_channels: int) -> DenseConv 
     if kind == "separable":
         return DepthwiseSeparableConv(in_channels, out_channels, 3)
     return DenseConv(in_channels, out_channels, 3 if kind == "dense" else 1)
-
-
-def duplicate_channels(x: Tensor, channels: int) -> Tensor:
-    """`(b, c, ...)` -> `(b, channels, ...)`: each channel repeated side by side, what is too many left out.
-
-    The shortcut without parameters around an upsampler, where these channels are then moved into space and time
-    (DC-AE, arXiv 2410.10733; Wan 2.2).
-    """
-    have = x.shape[1]
-    if have < channels:
-        x = x.repeat_interleave(-(-channels // have), dim=1)
-    return x[:, :channels]

@@ -6,13 +6,14 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from blocks.convolutions import EXPANSIONS, duplicate_channels, make_expansion
-from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.convolutions import EXPANSIONS, make_expansion
+from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
+from blocks.upsampler import Upsampler
 
 
 @register_block("decoupled_pixel_shuffle3d", label="dps", role="upsampler")
-class DecoupledPixelShuffle3d(Block):
+class DecoupledPixelShuffle3d(Upsampler):
     """C -> C' st s^2 channels, then time and space apart: no tensor above rank 5, two short reshapes."""
 
     output_layout = "frames"
@@ -29,18 +30,12 @@ class DecoupledPixelShuffle3d(Block):
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__()
-        self.temporal_factor = temporal_factor
-        self.spatial_factor = spatial_factor
-        self.shortcut = config.shortcut
-        self.channels = out_channels * temporal_factor * spatial_factor**2
-        self.conv = make_expansion(config.expansion, in_channels, self.channels)
+        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
+        self.conv = make_expansion(config.expansion, in_channels, self.expanded_channels)
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b, c, t, h, w)` -> `(b t', c', h s, w s)`."""
-        expanded = self.conv(x, time)
-        if self.shortcut:
-            expanded = expanded + duplicate_channels(x, self.channels)
+        expanded = self.with_shortcut(self.conv(x, time), x)
         x = rearrange(expanded, "b (c st) t h w -> (b t st) c h w", st=self.temporal_factor)
         x = time.drop_leading(x, self.temporal_factor - 1)
         return functional.pixel_shuffle(x, self.spatial_factor)

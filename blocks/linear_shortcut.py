@@ -56,13 +56,14 @@ class LinearShortcut(Shortcut):
     @torch.no_grad()
     def fit(self, samples: Iterable[tuple[Tensor, Tensor]], *, drops_leading: bool) -> None:
         """Set the weights to the least-squares solution for pairs of latents and frames (see `Shortcut.fit`)."""
-        first, later = (_LeastSquares(conv) for conv in (self.leading or self.following, self.following))
+        first = None if self.leading is None else _LeastSquares(self.leading)
+        later = _LeastSquares(self.following)
         for latents, frames in samples:
-            leads = int(drops_leading)
-            if leads:
+            if first is not None and drops_leading:
                 first.add(latents[:, :, :1], self._to_patches(frames[:, :, :1], 1))
-            later.add(latents[:, :, leads:], self._to_patches(frames[:, :, leads:], self.temporal_factor))
-        if self.leading is not None:
+                latents, frames = latents[:, :, 1:], frames[:, :, 1:]
+            later.add(latents, self._to_patches(frames, self.temporal_factor))
+        if first is not None:
             first.solve()
         later.solve()
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from blocks.convolutions import DenseConv, LowRankConv
+from blocks.convolutions import DenseConv, FactorizedConv
 from blocks.registry import BlockConfig, choice, register_block
 from blocks.residual import Residual3d
 
@@ -27,6 +27,6 @@ class LowRankConv3d(Residual3d):
             # A kernel of 1 is the shortcut's: all channels have to come through.
             if kernel_size == 1:
                 return DenseConv(wide, narrow, 1)
-            return LowRankConv(wide, narrow, kernel_size, config.rank)
+            return FactorizedConv(wide, narrow, kernel_size, config.rank)
 
         super().__init__(convolution, 3, config.activation, in_channels, out_channels)

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from einops import rearrange
 from torch import Tensor
 
-from blocks.convolutions import Conv3d, EnlargedConv2d, duplicate_channels, enlarge
-from blocks.registry import Block, BlockConfig, choice, register_block
-from blocks.time_context import TimeContext
+from blocks.convolutions import Conv3d, EnlargedConv2d, enlarge
+from blocks.registry import BlockConfig, choice, register_block
+from blocks.time_context import TimeContext, to_frames
+from blocks.upsampler import Upsampler
 
 
 @register_block("nearest_conv2plus1d", label="near21d", role="upsampler")
-class NearestConv2plus1d(Block):
+class NearestConv2plus1d(Upsampler):
     """(3, 1, 1) convolution C -> C st into time, enlarge each frame, 3x3 convolution to the new width."""
 
     output_layout = "frames"
@@ -26,11 +27,7 @@ class NearestConv2plus1d(Block):
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__()
-        self.temporal_factor = temporal_factor
-        self.spatial_factor = spatial_factor
-        self.shortcut = config.shortcut
-        self.channels = out_channels
+        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
         grows = temporal_factor > 1
         self.grow = Conv3d(in_channels, in_channels * temporal_factor, (3, 1, 1)) if grows else None
         self.conv = EnlargedConv2d(in_channels, out_channels, spatial_factor)
@@ -41,8 +38,7 @@ class NearestConv2plus1d(Block):
         grown = x if self.grow is None else self.grow(x, time)
         grown = rearrange(grown, "b (st c) t h w -> (b t st) c h w", st=steps)
         out: Tensor = self.conv(time.drop_leading(grown, steps - 1))
-        if self.shortcut:
-            repeated = rearrange(x.repeat_interleave(steps, dim=2), "b c t h w -> (b t) c h w")
-            repeated = time.drop_leading(repeated, steps - 1)
-            out = out + enlarge(duplicate_channels(repeated, self.channels), self.spatial_factor)
-        return out
+        if not self.has_shortcut:
+            return out
+        repeated = time.drop_leading(to_frames(x).repeat_interleave(steps, dim=0), steps - 1)
+        return self.with_shortcut(out, enlarge(repeated, self.spatial_factor))

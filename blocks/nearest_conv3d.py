@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn import functional
 
-from blocks.convolutions import Conv3d, duplicate_channels
-from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.convolutions import Conv3d, enlarge
+from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, to_video
+from blocks.upsampler import Upsampler
 
 
 @register_block("nearest_conv3d", label="nearest", role="upsampler")
-class NearestConv3d(Block):
+class NearestConv3d(Upsampler):
     """Each frame repeated and enlarged as a 4-D tensor (Core ML has no 5-D interpolation), then a convolution."""
 
     input_layout = "frames"
@@ -28,11 +28,7 @@ class NearestConv3d(Block):
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__()
-        self.temporal_factor = temporal_factor
-        self.spatial_factor = spatial_factor
-        self.shortcut = config.shortcut
-        self.channels = out_channels
+        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
         kernel = config.kernel_size
         self.conv = Conv3d(in_channels, out_channels, (kernel, kernel, kernel))
 
@@ -40,8 +36,5 @@ class NearestConv3d(Block):
         """`(b t, c, h, w)` -> `(b, c', t', h s, w s)`."""
         if self.temporal_factor > 1:
             x = time.drop_leading(x.repeat_interleave(self.temporal_factor, dim=0), self.temporal_factor - 1)
-        if self.spatial_factor > 1:
-            x = functional.interpolate(x, scale_factor=float(self.spatial_factor), mode="nearest")
-        video = to_video(x, time)
-        out: Tensor = self.conv(video, time)
-        return out + duplicate_channels(video, self.channels) if self.shortcut else out
+        video = to_video(enlarge(x, self.spatial_factor), time)
+        return self.with_shortcut(self.conv(video, time), video)

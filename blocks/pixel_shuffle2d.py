@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blocks.convolutions import EXPANSIONS, duplicate_channels
-from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.convolutions import EXPANSIONS
+from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, channels_to_frames
+from blocks.upsampler import Upsampler
 
 
 @register_block("pixel_shuffle2d", label="ps2d", role="upsampler")
-class PixelShuffle2d(Block):
+class PixelShuffle2d(Upsampler):
     """C -> C' st s^2 channels on every frame, channels to time, then a 2-D shuffle."""
 
     input_layout = output_layout = "frames"
@@ -28,21 +29,15 @@ class PixelShuffle2d(Block):
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__()
-        self.temporal_factor = temporal_factor
-        self.spatial_factor = spatial_factor
-        self.shortcut = config.shortcut
-        self.channels = out_channels * temporal_factor * spatial_factor**2
+        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
         depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels)
         kernel = 3 if config.expansion == "dense" else 1
         self.depthwise = depthwise if config.expansion == "separable" else nn.Identity()
-        self.conv = nn.Conv2d(in_channels, self.channels, kernel, padding=kernel // 2)
+        self.conv = nn.Conv2d(in_channels, self.expanded_channels, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b t, c, h, w)` -> `(b t', c', h s, w s)`."""
-        expanded = self.conv(self.depthwise(x))
-        if self.shortcut:
-            expanded = expanded + duplicate_channels(x, self.channels)
+        expanded = self.with_shortcut(self.conv(self.depthwise(x)), x)
         x = channels_to_frames(expanded, self.temporal_factor)
         x = time.drop_leading(x, self.temporal_factor - 1)
         return functional.pixel_shuffle(x, self.spatial_factor)

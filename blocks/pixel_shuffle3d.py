@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from einops import rearrange
 from torch import Tensor
 
-from blocks.convolutions import EXPANSIONS, duplicate_channels, make_expansion
-from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.convolutions import EXPANSIONS, make_expansion
+from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
+from blocks.upsampler import Upsampler
 
 
 @register_block("pixel_shuffle3d", label="ps3d", role="upsampler")
-class PixelShuffle3d(Block):
+class PixelShuffle3d(Upsampler):
     """C -> C' st s^2 channels, then a rank-8 rearrangement; the baseline of the decoupled shuffle."""
 
     @dataclass(frozen=True)
@@ -26,18 +27,12 @@ class PixelShuffle3d(Block):
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__()
-        self.temporal_factor = temporal_factor
-        self.spatial_factor = spatial_factor
-        self.shortcut = config.shortcut
-        self.channels = out_channels * temporal_factor * spatial_factor**2
-        self.conv = make_expansion(config.expansion, in_channels, self.channels)
+        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
+        self.conv = make_expansion(config.expansion, in_channels, self.expanded_channels)
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b, c, t, h, w)` -> `(b, c', t', h s, w s)`."""
-        expanded = self.conv(x, time)
-        if self.shortcut:
-            expanded = expanded + duplicate_channels(x, self.channels)
+        expanded = self.with_shortcut(self.conv(x, time), x)
         x = rearrange(
             expanded,
             "b (c st sh sw) t h w -> b c (t st) (h sh) (w sw)",

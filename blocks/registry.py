@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, cast, get_args
 
 from torch import Tensor, nn
 
-from blocks.time_context import TimeContext
+from blocks.time_context import Layout, TimeContext
 
 Role = Literal["stem", "block", "upsampler", "head", "shortcut"]
 """What a part does in a decoder. Constructor arguments after `config`, by role:
@@ -34,9 +34,6 @@ head       in_channels, spatial_factor: features -> RGB frames, `spatial_factor`
 shortcut   in_channels, temporal_factor, spatial_factor, leading (whether the first latent frame may become one
            frame): latents -> RGB frames, added to the head's; has `fit`, which finds its weights without training
 """
-
-Layout = Literal["video", "frames"]
-"""`video` is `(b, c, t, h, w)`, `frames` is `(b t, c, h, w)`: 4-D, frame by frame, what phones like best."""
 
 Option = str | int | float | bool
 

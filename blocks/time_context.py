@@ -13,6 +13,8 @@ from torch.nn import functional
 
 TemporalMode = Literal["causal", "bidirectional"]
 State = tuple[Tensor, ...]
+Layout = Literal["video", "frames"]
+"""`video` is `(b, c, t, h, w)`, `frames` is `(b t, c, h, w)`: 4-D, frame by frame, what phones like best."""
 
 
 def time_padding(kernel_size: int, mode: TemporalMode) -> tuple[int, int]:
@@ -147,6 +149,13 @@ def to_frames(x: Tensor) -> Tensor:
 def to_video(x: Tensor, time: TimeContext) -> Tensor:
     """`(b t, c, h, w)` -> `(b, c, t, h, w)`."""
     return rearrange(x, "(b t) c h w -> b c t h w", b=time.batch)
+
+
+def to_layout(x: Tensor, layout: Layout, wanted: Layout, time: TimeContext) -> Tensor:
+    """`x` in the layout that is wanted; nothing moves where it already is."""
+    if layout == wanted:
+        return x
+    return to_frames(x) if wanted == "frames" else to_video(x, time)
 
 
 def channels_to_frames(x: Tensor, steps: int) -> Tensor:

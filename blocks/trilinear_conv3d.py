@@ -7,13 +7,14 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from blocks.convolutions import Conv3d, duplicate_channels
-from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.convolutions import Conv3d
+from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, to_video
+from blocks.upsampler import Upsampler
 
 
 @register_block("trilinear_conv3d", label="trilinear", role="upsampler")
-class TrilinearConv3d(Block):
+class TrilinearConv3d(Upsampler):
     """Trilinear interpolation in two steps on 4-D tensors (Core ML has no 5-D interpolation), then k x k x k.
 
     In time each frame is reached from the one before it in equal steps, so nothing looks ahead.
@@ -33,11 +34,7 @@ class TrilinearConv3d(Block):
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__()
-        self.temporal_factor = temporal_factor
-        self.spatial_factor = spatial_factor
-        self.shortcut = config.shortcut
-        self.channels = out_channels
+        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
         kernel = config.kernel_size
         self.conv = Conv3d(in_channels, out_channels, (kernel, kernel, kernel))
 
@@ -52,5 +49,4 @@ class TrilinearConv3d(Block):
         if self.spatial_factor > 1:
             x = functional.interpolate(x, scale_factor=float(self.spatial_factor), mode="bilinear")
         video = to_video(x, time)
-        out: Tensor = self.conv(video, time)
-        return out + duplicate_channels(video, self.channels) if self.shortcut else out
+        return self.with_shortcut(self.conv(video, time), video)

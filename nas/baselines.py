@@ -41,9 +41,8 @@ def _fitted(targets: Targets, temporal: int, spatial: int, wanted: Callable[[Ten
     """A linear map per latent vector to `wanted(frames, spec)`, `temporal` frames of `spatial` pixels squared each."""
     spec, split = targets.spec, targets.split("train")
     config = block_config({"name": "linear_shortcut", "kernel_size": 1})
-    leading = spec.frame_rule != "multiple"
-    factors = {"temporal_factor": temporal, "spatial_factor": spatial}
-    linear = build_block(config, spec.channels, leading=leading, **factors)
+    geometry = spec.patch_geometry() | {"temporal_factor": temporal, "spatial_factor": spatial}
+    linear = build_block(config, spec.channels, **geometry)
     assert isinstance(linear, Shortcut)
     drops = spec.drops_leading(split.batch([0]).latents.shape[2])
     batches = (split.batch([index]) for index in range(len(split)))

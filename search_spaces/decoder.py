@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks import Block, BlockConfig, Shortcut, TimeContext, build_block
-from blocks.registry import Layout
-from blocks.time_context import State, to_frames, to_video
+from blocks.time_context import Layout, State, to_layout
 from search_spaces.config import DecoderConfig, StageConfig
 
 
@@ -111,9 +110,7 @@ class Decoder(nn.Module):
 
     def _build_shortcut(self, config: BlockConfig) -> Shortcut:
         latents = self.config.latents
-        factors = {"temporal_factor": latents.temporal, "spatial_factor": latents.spatial}
-        leading = latents.temporal > 1 and latents.frame_rule != "multiple"
-        shortcut = build_block(config, latents.channels, leading=leading, **factors)
+        shortcut = build_block(config, latents.channels, **latents.patch_geometry())
         assert isinstance(shortcut, Shortcut)
         return shortcut
 
@@ -141,19 +138,12 @@ class Decoder(nn.Module):
         tapped: dict[int, Tensor] = {}
         for stage, part in self._parts():
             assert isinstance(part, Block)
-            x = part(_to_layout(x, layout, part.input_layout, time), time)
+            x = part(to_layout(x, layout, part.input_layout, time), time)
             layout = part.output_layout
             if stage in taps:
                 assert stage is not None
-                tapped[stage] = _to_layout(x, layout, "video", time)
+                tapped[stage] = to_layout(x, layout, "video", time)
         if self.shortcut is not None:
-            frames = self.shortcut(_to_layout(latents, "video", self.shortcut.input_layout, time), time)
-            x = x + _to_layout(frames, self.shortcut.output_layout, layout, time)
-        return _to_layout(x, layout, "video", time), tapped
-
-
-def _to_layout(x: Tensor, layout: Layout, wanted: Layout, time: TimeContext) -> Tensor:
-    """Parts say which layout they work in; only where neighbours differ is anything moved."""
-    if layout == wanted:
-        return x
-    return to_frames(x) if wanted == "frames" else to_video(x, time)
+            frames = self.shortcut(to_layout(latents, "video", self.shortcut.input_layout, time), time)
+            x = x + to_layout(frames, self.shortcut.output_layout, layout, time)
+        return to_layout(x, layout, "video", time), tapped

@@ -63,6 +63,16 @@ class LatentSpec:
         """How often height and width double from latents to frames."""
         return self.spatial.bit_length() - 1
 
+    @property
+    def may_drop_leading(self) -> bool:
+        """Whether there are clips whose first latent frame becomes one frame although others become more."""
+        return self.temporal > 1 and self.frame_rule != "multiple"
+
+    def patch_geometry(self) -> dict[str, int]:
+        """What one latent vector stands for, as the constructor of a part of role `shortcut` takes it."""
+        factors = {"temporal_factor": self.temporal, "spatial_factor": self.spatial}
+        return factors | {"leading": self.may_drop_leading}
+
     def drops_leading(self, num_latents: int) -> bool:
         """Whether the first latent frame of `num_latents` becomes one frame instead of `temporal` frames."""
         return self.frame_rule == "leading" or (self.frame_rule == "leading_if_odd" and num_latents % 2 == 1)

@@ -278,7 +278,7 @@ def check_fit(part: Part) -> None:
     """A shortcut finds the weights of another one from what that one makes of some latents."""
     if not isinstance(part.block, Shortcut):
         return
-    for drop in {False, bool(part.leading)}:
+    for drop in (False, True):
         x = part.input(3, 8, 8, batch=4)
         wanted = part.run(x, drop_leading=drop)
         other = copy.deepcopy(part)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from blocks import build_block, get_block, list_blocks
-from blocks.convolutions import duplicate_channels
 from blocks.haar_head import inverse_haar
 from blocks.norms import BatchNorm
 from blocks.time_context import TimeContext, channels_to_frames, time_padding
+from blocks.upsampler import duplicate_channels
 from nas.blocks import _ratios, main
 
 

@@ -18,13 +18,13 @@ def initialise(decoder: Decoder, split: TargetSplit) -> None:
     if decoder.shortcut is None:
         return
     spec = decoder.config.latents
-    batches = (split.batch([index]) for index in spread(len(split), _FIT_SAMPLES))
+    batches = (split.batch([index]) for index in _spread(len(split), _FIT_SAMPLES))
     samples = [(batch.latents, batch.frames) for batch in batches]
     decoder.shortcut.fit(samples, drops_leading=spec.drops_leading(samples[0][0].shape[2]))
     decoder.silence_head()
 
 
-def spread(total: int, count: int) -> list[int]:
+def _spread(total: int, count: int) -> list[int]:
     """At most `count` indices below `total`, evenly spread."""
     count = min(count, total)
     return [index * total // count for index in range(count)]

@@ -19,8 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import blocks
 from blocks import BlockConfig, TimeContext, build_block, get_block
-from blocks.registry import Layout
-from blocks.time_context import TemporalMode, to_frames, to_video
+from blocks.time_context import Layout, TemporalMode, to_layout
 from nas.export.coreml import to_mil
 from nas.export.evaluator import unknown_operations
 from nas.export.program import HIGHEST_RANK, from_mil
@@ -91,8 +90,8 @@ class _Alone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """One clip in one shot."""
         time = TimeContext(1, self.part.mode, drop_leading=self.part.drop_leading)
-        x = self.block(_to_layout(x, self.part.incoming, self.block.input_layout, time), time)
-        return _to_layout(x, self.block.output_layout, self.part.outgoing, time)
+        x = self.block(to_layout(x, self.part.incoming, self.block.input_layout, time), time)
+        return to_layout(x, self.block.output_layout, self.part.outgoing, time)
 
 
 def lint(config: DecoderConfig, workload: Workload) -> LintReport:
@@ -138,9 +137,7 @@ def _parts(config: DecoderConfig, drop_leading: bool) -> Iterator[tuple[str, _Pa
     yield "head", part(config.head, _FEW, {"spatial_factor": config.head_factor}, "video")
     if config.shortcut is not None:
         layout = "video"
-        factors = {"temporal_factor": latents.temporal, "spatial_factor": latents.spatial}
-        leading = latents.temporal > 1 and latents.frame_rule != "multiple"
-        yield "shortcut", part(config.shortcut, latents.channels, {**factors, "leading": leading}, "video")
+        yield "shortcut", part(config.shortcut, latents.channels, latents.patch_geometry(), "video")
 
 
 _FEW = 64
@@ -212,12 +209,6 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if any(size > limit for size, limit in zip(out.shape, limits, strict=False)):
                 self.found.add(tuple(out.shape))
         return out
-
-
-def _to_layout(x: Tensor, layout: Layout, wanted: Layout, time: TimeContext) -> Tensor:
-    if layout == wanted:
-        return x
-    return to_frames(x) if wanted == "frames" else to_video(x, time)
 
 
 @lru_cache(maxsize=1)
