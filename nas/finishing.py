@@ -18,6 +18,7 @@ from nas.export.settings import ExportSettings
 from nas.latency import LatencyRecord, Workload, list_operations, measure
 from nas.latency.devices import LatencyDevice
 from nas.latency.host import MIN_ROUNDS
+from nas.memory import memory_limit
 from nas.model import TurboVAED
 from nas.model_folder import read_numbers, write_model_folder
 from nas.outcomes import Outcome
@@ -25,7 +26,6 @@ from nas.recipes import distill_settings, training_device
 from nas.runs import Run, versions
 from nas.targets import Targets
 from nas.teachers import Teacher
-from nas.teachers.memory import memory_limit
 from search_spaces import Decoder
 
 

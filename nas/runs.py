@@ -6,7 +6,6 @@ trials/<n>/     config.json (the architecture), result.json (latency, parameters
 models/         what finalize makes
 """
 
-import fcntl
 import importlib.metadata
 import platform
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import UserError
-from nas.files import disk_errors, read_json, write_json
+from nas.files import disk_errors, lock_folder, read_json, write_json
 
 RUNS_FOLDER = Path("runs")
 _FORMAT = 1
@@ -81,13 +80,8 @@ class Run:
         Raises:
             UserError: another process is working in it.
         """
-        with disk_errors("cannot write to the run folder"), (self.folder / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"{self.folder} is in use by another process: wait for it, stop it, or choose another --run"
-                ) from error
+        remedy = "wait for it, stop it, or choose another --run"
+        with disk_errors("cannot write to the run folder"), lock_folder(self.folder, remedy):
             yield
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -120,8 +120,7 @@ def run_study(
     unmeasured = 0
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
     if not study.user_attrs.get("seeded"):
-        for title, config in published_seeds(space, latents, lambda each: _fits(each, budget_ms, evaluator)):
-            study.enqueue_trial(space.params(config), user_attrs={"preset": title}, skip_if_exists=True)
+        _enqueue_seeds(study, space, latents, budget_ms, evaluator)
         study.set_user_attr("seeded", True)
     while trained_count(study) < limits.trials and (deadline is None or time.monotonic() < deadline):
         with _without_experimental_warnings():
@@ -221,11 +220,24 @@ def _known_latency(study: optuna.Study, config: DecoderConfig, evaluator: Evalua
     return evaluator.latency(config)
 
 
-def _fits(config: DecoderConfig, budget_ms: float, evaluator: Evaluator) -> bool:
-    try:
-        return evaluator.latency(config).ms_per_frame <= budget_ms
-    except MeasurementFailedError:
-        return False
+def _enqueue_seeds(
+    study: optuna.Study, space: SearchSpace, latents: LatentSpec, budget_ms: float, evaluator: Evaluator
+) -> None:
+    """Queue the published designs with the latencies that were found in choosing their widths."""
+    found: dict[DecoderConfig, LatencyRecord] = {}
+
+    def fits(config: DecoderConfig) -> bool:
+        try:
+            found[config] = evaluator.latency(config)
+        except MeasurementFailedError:
+            return False
+        return found[config].ms_per_frame <= budget_ms
+
+    for title, config in published_seeds(space, latents, fits):
+        known: dict[str, Any] = {"preset": title}
+        if config in found:
+            known |= {"digest": config.digest(), "latency": found[config].to_dict()}
+        study.enqueue_trial(space.params(config), user_attrs=known, skip_if_exists=True)
 
 
 def _drop_unmeasured(study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, reason: str) -> None:

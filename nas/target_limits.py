@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.errors import UserError
+from nas.memory import memory_limit
 from nas.teachers import Teacher
-from nas.teachers.memory import memory_limit
 
 
 def refuse_too_large(size: int, max_bytes: int) -> None:

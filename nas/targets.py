@@ -8,7 +8,6 @@ The key covers everything that the tensors depend on, so a changed clip, teacher
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from nas.clips import SPLITS, Clip, ClipSet, Split, read_frames, to_video
 from nas.errors import UserError
-from nas.files import disk_errors, write_bytes
+from nas.files import default_cache_dir, disk_errors, write_bytes
 from nas.shards import is_whole, read_row, read_shard, write_shard
 from nas.target_limits import refuse_full_disk, refuse_too_large, refuse_without_memory
 from nas.teachers import Tap, Teacher
@@ -122,11 +121,6 @@ class Targets:
     def split(self, name: Split) -> TargetSplit:
         """The samples to train on, to score on, or to test on."""
         return self.splits[name]
-
-
-def default_cache_dir() -> Path:
-    """`$NAS_CACHE`, else `~/.cache/turbo-vaed-nas`."""
-    return Path(os.environ.get("NAS_CACHE") or Path.home() / ".cache" / "turbo-vaed-nas")
 
 
 def open_targets(

@@ -108,7 +108,9 @@ def test_nothing_exportable_ends_the_search(tmp_path: Path) -> None:
 
 
 def test_published_designs_come_first(tmp_path: Path) -> None:
-    found = search(tmp_path, Arithmetic(), trials=2)
+    evaluator = Arithmetic()
+    found = search(tmp_path, evaluator, trials=2)
+    assert len(evaluator.measured) == len(set(evaluator.measured)), "a seed is measured for its width and not again"
     assert found[0].preset == "turbo_vaed_hunyuan"
     assert found[0].config == adapt(PRESETS["turbo_vaed_hunyuan"], LATENTS) and found[0].kind == "over budget"
     fitting = next(outcome for outcome in found if outcome.kind != "over budget")

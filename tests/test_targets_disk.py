@@ -17,9 +17,9 @@ from videos import write_video
 
 from nas.clips import ClipSet, open_clips
 from nas.errors import UserError
-from nas.files import disk_errors, read_json, write_bytes, write_json
+from nas.files import default_cache_dir, disk_errors, read_json, write_bytes, write_json
 from nas.shards import is_whole, read_row, read_shard, write_shard
-from nas.targets import TargetSettings, default_cache_dir, open_targets
+from nas.targets import TargetSettings, open_targets
 from nas.teachers import Teacher, load_teacher
 
 SETTINGS = TargetSettings(crop=16, num_frames=5, train_crops=2, score_crops=1, test_crops=1, taps=())

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 from videos import write_video
 
-from nas import target_limits
+from nas import memory, target_limits
 from nas.clips import Clip, ClipSet
 from nas.errors import UserError
+from nas.memory import memory_limit, peak_bytes
 from nas.targets import TargetSettings, open_targets
-from nas.teachers import load_teacher, memory
-from nas.teachers.memory import memory_limit, peak_bytes
+from nas.teachers import load_teacher
 
 MB = 250_000
 """Float32 values that take a megabyte."""
@@ -63,7 +63,7 @@ def test_the_limit_is_the_smallest_of_machine_shell_and_container(
         (tmp_path / "memory.max").write_text(text)
         monkeypatch.setattr(memory, "_CONTAINER_LIMIT", tmp_path / "memory.max")
         assert memory_limit(cpu) == expected or (expected is None and memory_limit(cpu) >= machine)
-    code = "import torch; from nas.teachers.memory import memory_limit; print(memory_limit(torch.device('cpu')))"
+    code = "import torch; from nas.memory import memory_limit; print(memory_limit(torch.device('cpu')))"
     limited = ["bash", "-c", 'ulimit -v 4000000 && exec "$0" -c "$1"', sys.executable, code]
     done = subprocess.run(limited, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     assert int(done.stdout) == min(machine, 4_000_000 * 1024)

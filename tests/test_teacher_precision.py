@@ -7,8 +7,8 @@ import pytest
 import torch
 from small_teachers import EACH, IN_PIECES, make_weights, random_latents
 
+from nas.memory import peak_bytes
 from nas.teachers import Teacher, load_teacher
-from nas.teachers.memory import peak_bytes
 
 
 @pytest.fixture(autouse=True)

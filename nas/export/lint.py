@@ -23,9 +23,8 @@ from blocks.time_context import Layout, TemporalMode, to_layout
 from nas.export.coreml import to_mil
 from nas.export.evaluator import unknown_operations
 from nas.export.program import HIGHEST_RANK, from_mil
-from nas.files import disk_errors, read_json, write_json
+from nas.files import default_cache_dir, disk_errors, read_json, write_json
 from nas.latency import Workload
-from nas.targets import default_cache_dir
 from search_spaces import Decoder, DecoderConfig
 
 _NEURAL_ENGINE_AXES = {4: (65536, 65536, 16384, 16384), 5: (65536, 65536, 16384, 16384, 16384)}

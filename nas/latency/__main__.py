@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 
 from nas.commands import Parser, positive_int, run_command
 from nas.errors import UserError
+from nas.latency.agent import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nas.latency.calibrated_profile import CalibratedProfile
-
-TOKEN_VARIABLE = "NAS_AGENT_TOKEN"
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 

@@ -6,11 +6,10 @@ random inputs fails for some types.
 """
 
 import asyncio
-import os
-from pathlib import Path
 from typing import Any
 
 from nas.errors import UserError
+from nas.files import default_cache_dir
 from nas.latency.core_ml_runs import RUNS, WARM_UPS, random_inputs, work_shares
 from nas.latency.rounds import time_until_steady
 
@@ -54,7 +53,7 @@ async def _prepare(remote_device: Any, team: str) -> Any:
     phones = remote_device.Device.get_connected_devices(device_type=remote_device.DeviceType.IPHONE)
     if not phones:
         raise UserError("no iPhone is connected: connect and unlock it, trust this Mac, turn developer mode on")
-    cache = Path(os.environ.get("NAS_CACHE") or Path.home() / ".cache" / "turbo-vaed-nas") / "modelrunner"
+    cache = default_cache_dir() / "modelrunner"
     cache.mkdir(parents=True, exist_ok=True)
     credentials = remote_device.AppSigningCredentials(development_team=team)
     return await phones[0].prepare_for_model_debugging(credentials=credentials, working_directory=cache)

@@ -1,6 +1,5 @@
 """The process in which one measurement runs: `python -m nas.latency.worker FOLDER` (see `isolated.py`)."""
 
-import os
 import resource
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from nas.latency.isolated import run_isolated, serve_task
 from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
 
 _MEMORY_SHARE = 0.75
-"""Of the machine's memory, for one measurement."""
+"""Of the memory that there is, for one measurement."""
 
 COMMAND = (sys.executable, "-m", "nas.latency.worker")
 
@@ -46,10 +45,12 @@ def _limit_memory() -> None:
     """Let a decoder that is too large fail here, before the system looks for a process to end."""
     import torch
 
+    from nas.memory import memory_limit
+
     # With CUDA a process reserves far more addresses than it uses memory.
     if sys.platform == "linux" and not torch.cuda.is_available():
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        resource.setrlimit(resource.RLIMIT_AS, (int(_MEMORY_SHARE * physical),) * 2)
+        there = memory_limit(torch.device("cpu"))
+        resource.setrlimit(resource.RLIMIT_AS, (int(_MEMORY_SHARE * there),) * 2)
 
 
 def _core_ml(task: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, unknown_name
-from nas.teachers.memory import peak_bytes
+from nas.memory import peak_bytes
 from nas.teachers.truncation import recorded_outputs, skipped_modules
 from nas.teachers.weights import WeightFiles
 from nas.torchvision_operators import import_torchvision

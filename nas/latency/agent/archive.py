@@ -5,6 +5,7 @@ import io
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
@@ -95,13 +96,12 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, limi
         return file.tell()
 
 
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> "list[bytes]":
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> Iterator[bytes]:
     """The bytes of a member in chunks, its checksum verified at the end."""
-    chunks, size = [], 0
+    size = 0
     with archive.open(member) as source:
         while chunk := source.read(_CHUNK):
             size += len(chunk)
             if size > limit:
                 raise BadArchiveError(f"{member.filename} is larger than the {limit} bytes that are left for it")
-            chunks.append(chunk)
-    return chunks
+            yield chunk

@@ -13,12 +13,11 @@ import requests
 from torch import nn
 
 from nas.errors import UserError
+from nas.latency.agent import TOKEN_VARIABLE
 from nas.latency.agent.archive import pack
 from nas.latency.core_ml import convert
 from nas.latency.record import Kind, LatencyRecord, MeasurementFailedError, Workload, provenance
 from search_spaces import Decoder, LatentSpec
-
-TOKEN_VARIABLE = "NAS_AGENT_TOKEN"
 
 _TIMEOUT_S = (5.0, 60.0)
 """To connect, and between two bytes of an answer."""

@@ -8,7 +8,6 @@ Every request needs the bearer token, if there is one. What a client sends is da
 package is unpacked into a folder of its own and given to Core ML.
 """
 
-import fcntl
 import hmac
 import ipaddress
 import socket
@@ -27,7 +26,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nas.errors import UserError
-from nas.files import disk_errors
+from nas.files import disk_errors, lock_folder
+from nas.latency.agent import TOKEN_VARIABLE
 from nas.latency.agent.archive import BadArchiveError
 from nas.latency.agent.queue import Queue, job_id
 from nas.latency.agent.services import BadUploadError, Service, open_service
@@ -154,10 +154,13 @@ def serve_device(
     """
     if token is None and not _is_loopback(bind):
         raise UserError(
-            f"--bind {bind} can be reached by others: set NAS_AGENT_TOKEN, give --token-file, or bind to 127.0.0.1"
+            f"--bind {bind} can be reached by others: set {TOKEN_VARIABLE}, give --token-file, or bind to 127.0.0.1"
         )
     service = open_service(device, time_limit_s)
-    with disk_errors("cannot write the agent's folder"), _locked(folder), _listen(bind, port) as listener:
+    with disk_errors("cannot write the agent's folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+    remedy = "stop that agent or choose another --folder"
+    with disk_errors("cannot write the agent's folder"), lock_folder(folder, remedy), _listen(bind, port) as listener:
         agent, stop = Agent(service, Queue(folder), folder, largest_upload), threading.Event()
         worker = threading.Thread(target=agent.work, args=(stop,), daemon=True)
         worker.start()
@@ -202,14 +205,3 @@ def _listen(bind: str, port: int) -> Iterator[socket.socket]:
         raise UserError(f"cannot listen at {bind}:{port} ({error}): choose another --bind or --port") from error
     with listener:
         yield listener
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder} is in use by another agent: stop it or choose another --folder") from error
-        yield
