@@ -178,11 +178,11 @@ def _cpu_seconds(function: Callable[[], object]) -> float:
 
 def _core_ml_counts(module: "nn.Module", x: "Tensor") -> list[str]:
     """Operations of the converted program, and how many of them are transposes and reshapes."""
-    from nas.export.coreml import to_core_ml
+    from nas.export.coreml import to_mil
+    from nas.export.program import from_mil
 
-    model = to_core_ml(module, (x,))
-    kinds = [operation.op_type for operation in model._mil_program.functions["main"].operations]
-    computed = [kind for kind in kinds if kind not in ("const", "cast")]
+    kinds = [operation.kind for operation in from_mil(to_mil(module, x)).operations]
+    computed = [kind for kind in kinds if kind != "cast"]
     return [str(len(computed)), str(computed.count("transpose")), str(computed.count("reshape"))]
 
 

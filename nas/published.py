@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nas.errors import UserError
+from nas.hub import fetch_files
 from search_spaces import PRESETS, Decoder, DecoderConfig
 
 
@@ -144,22 +144,10 @@ def _find(path_or_repo: str | Path, release: Release) -> Path:
             f"{path_or_repo} does not exist: expected a file, a folder, or OWNER/NAME@REVISION of a repository "
             f"on the hub, with the 40 digits of the revision"
         )
-    return _download(repository["name"], repository["revision"], release.file)
-
-
-def _download(repository: str, revision: str, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # The HTTP library below the hub's client changed over its releases; its errors are the bases of the client's.
-    client_errors: tuple[Any, ...] = HfHubHTTPError.__bases__
-    try:
-        return Path(hf_hub_download(repository, name, revision=revision))
-    except (*client_errors, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{name} of {repository}@{revision} could not be downloaded ({reason}): give a local copy"
-        ) from error
+    name, revision = repository["name"], repository["revision"]
+    what, instead = f"the tensors in {release.file} of {name}@{revision}", "give a local copy of the file"
+    (found,) = fetch_files(name, revision, [release.file], what=what, instead=instead)
+    return found
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -101,13 +101,6 @@ class Decoder(nn.Module):
         weight /= std.view(per_input)
         conv.bias -= (weight * mean.view(per_input)).flatten(1).sum(dim=1)
 
-    @torch.no_grad()
-    def silence_head(self) -> None:
-        """Set the head's last convolution to zero: the decoder then gives what its shortcut gives."""
-        *_, last = (module for module in self.head.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d)))
-        for parameter in last.parameters():
-            parameter.zero_()
-
     def _build_shortcut(self, config: BlockConfig) -> Shortcut:
         latents = self.config.latents
         shortcut = build_block(config, latents.channels, **latents.patch_geometry())
@@ -147,3 +140,11 @@ class Decoder(nn.Module):
             frames = self.shortcut(to_layout(latents, "video", self.shortcut.input_layout, time), time)
             x = x + to_layout(frames, self.shortcut.output_layout, layout, time)
         return to_layout(x, layout, "video", time), tapped
+
+
+@torch.no_grad()
+def silence(head: nn.Module) -> None:
+    """Set a head's last convolution to zero: its decoder then gives what its shortcut gives."""
+    *_, last = (module for module in head.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d)))
+    for parameter in last.parameters():
+        parameter.zero_()

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nas.teachers import Teacher, load_teacher
 from nas.torchvision_operators import import_torchvision
 from search_spaces import LatentSpec
 
@@ -132,6 +133,11 @@ def model_class(class_name: str) -> Any:
     import diffusers
 
     return getattr(diffusers, class_name)
+
+
+def open_small(name: str, folder: Path, **changes: Any) -> Teacher:
+    """A small random teacher, with `changes` of its configuration."""
+    return load_teacher(name, make_weights(name, folder / name, **changes))
 
 
 def open_original(name: str, folder: Path) -> Any:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import pytest
-from block_contract import CHECKS, each_option
+from block_contract import CHECKS
+from block_parts import each_option
 
 from blocks import Block, BlockConfig, block_config, build_block, choice, get_block, list_blocks, register_block
 from blocks.registry import _REGISTRY, Role

@@ -132,97 +132,96 @@ class Several(nn.Module):
         return tuple(function(x) for function in self.functions.values())
 
 
-def groups() -> dict[str, tuple[tuple[int, ...], Several, set[str]]]:
-    """Name, shape of the input, functions, and the kinds of operations that they have to become."""
-    torch.manual_seed(0)
-    deconv, prelu = nn.ConvTranspose2d, nn.PReLU(3)
-    nn.init.uniform_(prelu.weight)
-    return {
-        "activations": (
-            (2, 3, 4, 5),
-            Several(
-                silu=functional.silu,
-                relu6=functional.relu6,
-                softplus=functional.softplus,
-                tanh=torch.tanh,
-                sigmoid=torch.sigmoid,
-                prelu=prelu,
-                erf=torch.erf,
-                hard=functional.hardswish,
-                minimum=lambda x: torch.minimum(x, 2 * x),
-            ),
-            {"silu", "relu6", "softplus", "tanh", "sigmoid", "prelu", "erf", "sigmoid_hard", "minimum"},
+GROUPS: dict[str, tuple[tuple[int, ...], Several, set[str]]] = {
+    "activations": (
+        (2, 3, 4, 5),
+        Several(
+            silu=functional.silu,
+            relu6=functional.relu6,
+            softplus=functional.softplus,
+            tanh=torch.tanh,
+            sigmoid=torch.sigmoid,
+            prelu=nn.PReLU(3),
+            erf=torch.erf,
+            hard=functional.hardswish,
+            minimum=lambda x: torch.minimum(x, 2 * x),
         ),
-        "convolutions in 2-D": (
-            (2, 8, 9, 7),
-            Several(
-                strided=nn.Conv2d(8, 4, 3, stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
-                grouped=nn.Conv2d(8, 12, (1, 3), groups=4, bias=False),
-                same=nn.Conv2d(8, 4, (2, 4), padding=(1, 0), bias=False),
-                up=deconv(8, 6, 4, stride=2, padding=1),
-                up_grouped=deconv(8, 6, 3, stride=(3, 2), padding=(0, 1), groups=2),
-            ),
-            {"conv", "conv_transpose"},
+        {"silu", "relu6", "softplus", "tanh", "sigmoid", "prelu", "erf", "sigmoid_hard", "minimum"},
+    ),
+    "convolutions in 2-D": (
+        (2, 8, 9, 7),
+        Several(
+            strided=nn.Conv2d(8, 4, 3, stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
+            grouped=nn.Conv2d(8, 12, (1, 3), groups=4, bias=False),
+            same=nn.Conv2d(8, 4, (2, 4), padding=(1, 0), bias=False),
+            up=nn.ConvTranspose2d(8, 6, 4, stride=2, padding=1),
+            up_grouped=nn.ConvTranspose2d(8, 6, 3, stride=(3, 2), padding=(0, 1), groups=2),
         ),
-        "convolutions in 3-D": (
-            (1, 4, 5, 6, 7),
-            Several(
-                depthwise=nn.Conv3d(4, 4, 3, padding=(0, 1, 1), groups=4),
-                strided=nn.Conv3d(4, 6, (1, 2, 3), stride=(1, 2, 2)),
-                up=nn.ConvTranspose3d(4, 3, 2, stride=2),
-            ),
-            {"conv", "conv_transpose"},
+        {"conv", "conv_transpose"},
+    ),
+    "convolutions in 3-D": (
+        (1, 4, 5, 6, 7),
+        Several(
+            depthwise=nn.Conv3d(4, 4, 3, padding=(0, 1, 1), groups=4),
+            strided=nn.Conv3d(4, 6, (1, 2, 3), stride=(1, 2, 2)),
+            up=nn.ConvTranspose3d(4, 3, 2, stride=2),
         ),
-        "interpolation": (
-            (2, 3, 4, 5),
-            Several(
-                nearest=lambda x: functional.interpolate(x, scale_factor=(2.0, 3.0), mode="nearest"),
-                bilinear=lambda x: functional.interpolate(x, scale_factor=2.0, mode="bilinear"),
-                corners=lambda x: functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True),
-                shuffle=lambda x: functional.pixel_shuffle(torch.cat([x] * 4, dim=1), 2),
-                unshuffle=lambda x: functional.pixel_unshuffle(x[..., :4], 2),
-            ),
-            {"upsample_nearest_neighbor", "upsample_bilinear", "pixel_shuffle", "pixel_unshuffle"},
+        {"conv", "conv_transpose"},
+    ),
+    "interpolation": (
+        (2, 3, 4, 5),
+        Several(
+            nearest=lambda x: functional.interpolate(x, scale_factor=(2.0, 3.0), mode="nearest"),
+            bilinear=lambda x: functional.interpolate(x, scale_factor=2.0, mode="bilinear"),
+            corners=lambda x: functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True),
+            shuffle=lambda x: functional.pixel_shuffle(torch.cat([x] * 4, dim=1), 2),
+            unshuffle=lambda x: functional.pixel_unshuffle(x[..., :4], 2),
         ),
-        "norms": (
-            (2, 6, 4, 5),
-            Several(
-                batch=nn.BatchNorm2d(6).eval(),
-                instance=nn.InstanceNorm2d(6, affine=True),
-                group=nn.GroupNorm(2, 6),
-                layer=nn.LayerNorm([4, 5], eps=0.1),
-                unit=lambda x: functional.normalize(x, dim=1),
-            ),
-            {"batch_norm", "layer_norm"},
+        {"upsample_nearest_neighbor", "upsample_bilinear", "pixel_shuffle", "pixel_unshuffle"},
+    ),
+    "norms": (
+        (2, 6, 4, 5),
+        Several(
+            batch=nn.BatchNorm2d(6).eval(),
+            instance=nn.InstanceNorm2d(6, affine=True),
+            group=nn.GroupNorm(2, 6),
+            layer=nn.LayerNorm([4, 5], eps=0.1),
+            unit=lambda x: functional.normalize(x, dim=1),
         ),
-        "products": (
-            (2, 4, 6),
-            Several(
-                linear=nn.Linear(6, 3),
-                matmul=lambda x: x @ x.mT,
-                einsum=lambda x: torch.einsum("bij,bkj->bik", x, x + 1),
-                attention=lambda x: functional.scaled_dot_product_attention(x, x + 1, x - 1),
-            ),
-            {"linear", "matmul"},
+        {"batch_norm", "layer_norm"},
+    ),
+    "products": (
+        (2, 4, 6),
+        Several(
+            linear=nn.Linear(6, 3),
+            matmul=lambda x: x @ x.mT,
+            einsum=lambda x: torch.einsum("bij,bkj->bik", x, x + 1),
+            attention=lambda x: functional.scaled_dot_product_attention(x, x + 1, x - 1),
         ),
-        "copies": (
-            (2, 3, 4, 5),
-            Several(
-                repeated=lambda x: x.repeat_interleave(3, dim=1),
-                tiled=lambda x: x.repeat(1, 2, 1, 3),
-                joined=lambda x: torch.cat([x[:, :1], x, x.flip(2)], dim=1),
-                interleaved=lambda x: torch.stack([x, 2 * x, x], dim=1).flatten(0, 1),
-                stacked=lambda x: torch.stack(x.chunk(2, dim=2), dim=1),
-                picked=lambda x: x[:, torch.tensor([2, 0, 0])],
-            ),
-            {"tile", "concat"},
+        {"linear", "matmul"},
+    ),
+    "copies": (
+        (2, 3, 4, 5),
+        Several(
+            repeated=lambda x: x.repeat_interleave(3, dim=1),
+            tiled=lambda x: x.repeat(1, 2, 1, 3),
+            joined=lambda x: torch.cat([x[:, :1], x, x.flip(2)], dim=1),
+            interleaved=lambda x: torch.stack([x, 2 * x, x], dim=1).flatten(0, 1),
+            stacked=lambda x: torch.stack(x.chunk(2, dim=2), dim=1),
+            picked=lambda x: x[:, torch.tensor([2, 0, 0])],
         ),
-    }
+        {"tile", "concat"},
+    ),
+}
+"""Name, shape of the input, functions, and the kinds of operations that they have to become."""
 
 
-@pytest.mark.parametrize("name", list(groups()))
+@pytest.mark.parametrize("name", GROUPS)
 def test_operations_give_what_pytorch_gives(name: str) -> None:
-    shape, module, expected = groups()[name]
+    shape, module, expected = GROUPS[name]
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.uniform_(parameter, -0.5, 0.5)
     x = torch.from_numpy(numbers(*shape))
     program = from_mil(to_mil(module.eval(), x, "float32"))
     assert expected <= {operation.kind for operation in program.operations}

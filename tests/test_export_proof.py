@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from block_contract import InTime, Part, parts
+from block_parts import InTime, Part, parts
 from torch import Tensor, nn
 
 from blocks import BlockConfig, get_block, list_blocks

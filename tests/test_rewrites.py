@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import pytest
 import torch
-from block_contract import Part, each_option, parts, stream_every_way
-from test_decoder import SPECS, largest_difference, make_decoder, make_latents, small_config
+from block_parts import Part, each_option, parts, stream_every_way
+from small_decoders import SPECS, largest_difference, make_decoder, make_latents, small_config
 from torch import Tensor, nn
 
 from blocks import get_block, list_blocks

@@ -16,6 +16,7 @@ from small_teachers import (
     SAME_HERE,
     make_weights,
     open_original,
+    open_small,
     random_latents,
     random_video,
 )
@@ -29,10 +30,6 @@ from nas.teachers import Teacher, load_teacher
 def without_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-def open_small(name: str, folder: Path, **changes: Any) -> Teacher:
-    return load_teacher(name, make_weights(name, folder / name, **changes))
 
 
 def config_of(teacher: Teacher) -> dict[str, Any]:

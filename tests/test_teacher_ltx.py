@@ -2,31 +2,26 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from small_teachers import (
     LTX_TOLD_A_NOISE_LEVEL,
     LTX_WITHOUT_NOISE,
-    make_weights,
     open_original,
+    open_small,
     random_latents,
     random_video,
 )
 from torch import Tensor
 
-from nas.teachers import Teacher, load_teacher
+from nas.teachers import Teacher
 
 
 @pytest.fixture(autouse=True)
 def without_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-def open_small(name: str, folder: Path, **changes: Any) -> Teacher:
-    return load_teacher(name, make_weights(name, folder / name, **changes))
 
 
 def check_truncated(teacher: Teacher, latents: Tensor) -> None:

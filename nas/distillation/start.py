@@ -2,6 +2,7 @@
 
 from nas.targets import TargetSplit
 from search_spaces import Decoder
+from search_spaces.decoder import silence
 
 _FIT_SAMPLES = 128
 """Samples that the shortcut is fitted to: a linear map has few weights."""
@@ -21,7 +22,7 @@ def initialise(decoder: Decoder, split: TargetSplit) -> None:
     batches = (split.batch([index]) for index in _spread(len(split), _FIT_SAMPLES))
     samples = [(batch.latents, batch.frames) for batch in batches]
     decoder.shortcut.fit(samples, drops_leading=spec.drops_leading(samples[0][0].shape[2]))
-    decoder.silence_head()
+    silence(decoder.head)
 
 
 def _spread(total: int, count: int) -> list[int]:

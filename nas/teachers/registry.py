@@ -9,7 +9,7 @@ import torch
 
 from nas.errors import UserError, unknown_name
 from nas.teachers.teacher import Teacher
-from nas.teachers.weights import WeightFiles, hub_weights, is_cached, local_weights
+from nas.teachers.weights import WeightFiles, hub_weights, local_weights, weights_cached
 from search_spaces import LatentSpec
 
 Loader = Callable[[Path | None, str | torch.device], Teacher]
@@ -49,7 +49,7 @@ class Release:
 
     def cached(self) -> bool:
         """Whether the published weights are on this machine."""
-        return self.embedded is not None or is_cached(self.repository, self.revision, self.subfolder)
+        return self.embedded is not None or weights_cached(self.repository, self.revision, self.subfolder)
 
     def weights(self, path: Path | None, class_name: str) -> tuple[WeightFiles, str]:
         """The weights in `path`, or else the published ones, and where they are from."""

@@ -1,9 +1,6 @@
 """Where a teacher's weights are: a folder or file of the user's, the package, or the hub at a pinned revision."""
 
 import hashlib
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from torch import nn
 
 from nas.errors import UserError
 from nas.files import read_json
+from nas.hub import fetch_files, is_cached
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -115,12 +113,9 @@ def local_weights(path: Path, class_name: str, config: dict[str, Any]) -> Weight
     )
 
 
-def is_cached(repository: str, revision: str, subfolder: str) -> bool:
+def weights_cached(repository: str, revision: str, subfolder: str) -> bool:
     """Whether published weights are on this machine; the hub is not asked."""
-    from huggingface_hub import try_to_load_from_cache
-
-    names = (f"{subfolder}/config.json", f"{subfolder}/{_WEIGHTS}")
-    return all(isinstance(try_to_load_from_cache(repository, name, revision=revision or None), str) for name in names)
+    return is_cached(repository, revision, _names(subfolder))
 
 
 def hub_weights(repository: str, revision: str, subfolder: str, class_name: str, teacher: str) -> WeightFiles:
@@ -129,39 +124,18 @@ def hub_weights(repository: str, revision: str, subfolder: str, class_name: str,
     Raises:
         UserError: they are not cached and the hub cannot be reached.
     """
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    # The HTTP library below the hub's client changed over its releases; its errors are the bases of the client's.
-    client_errors: tuple[Any, ...] = HfHubHTTPError.__bases__
-
-    def fetch(name: str, *, cached: bool) -> Path:
-        return Path(hf_hub_download(repository, f"{subfolder}/{name}", revision=revision, local_files_only=cached))
-
-    try:
-        config, file = fetch("config.json", cached=True), fetch(_WEIGHTS, cached=True)
-    except LocalEntryNotFoundError:
-        instead = "give a local copy with --teacher-weights PATH, or use --teacher wan-tiny"
-        where = f"the weights of '{teacher}' ({repository})"
-        if not _reachable(constants.ENDPOINT):
-            raise UserError(f"{where} are not cached and {constants.ENDPOINT} cannot be reached: {instead}") from None
-        try:
-            config, file = fetch("config.json", cached=False), fetch(_WEIGHTS, cached=False)
-        except (*client_errors, OSError) as error:
-            reason = str(error.__cause__ or error).strip().split("\n")[0]
-            raise UserError(f"{where} could not be downloaded ({reason}): {instead}") from error
+    config, file = fetch_files(
+        repository,
+        revision,
+        _names(subfolder),
+        what=f"the weights of '{teacher}' ({repository})",
+        instead="give a local copy with --teacher-weights PATH, or use --teacher wan-tiny",
+    )
     return WeightFiles(file, _read_config(config, class_name))
 
 
-def _reachable(address: str) -> bool:
-    """Whether anything answers there within five seconds (the hub's client would retry for half a minute)."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5):
-            return True
-    except urllib.error.HTTPError:
-        return True  # an answer, if not the one hoped for
-    except (OSError, ValueError, http.client.HTTPException):
-        return False  # ValueError: HF_ENDPOINT is no address
+def _names(subfolder: str) -> tuple[str, str]:
+    return f"{subfolder}/config.json", f"{subfolder}/{_WEIGHTS}"
 
 
 def _read_config(path: Path, class_name: str) -> dict[str, Any]:
