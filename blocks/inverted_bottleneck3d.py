@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from blocks.activations import ACTIVATIONS
 from blocks.convolutions import Conv3d
@@ -41,11 +41,12 @@ class InvertedBottleneck3d(Block):
         self.project = Conv3d(inner, out_channels, (1, 1, 1))
         self.norm3 = norm_after(config.norm, out_channels)
         self.activation = ACTIVATIONS[config.activation]()
-        self.shortcut = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.shortcut = Conv3d(in_channels, out_channels, (1, 1, 1)) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
         hidden = self.activation(self.norm1(self.expand(self.norm(x), time)))
         hidden = self.activation(self.norm2(self.depthwise(hidden, time)))
-        out: Tensor = self.shortcut(x) + self.norm3(self.project(hidden, time))
+        shortcut = x if self.shortcut is None else self.shortcut(x, time)
+        out: Tensor = shortcut + self.norm3(self.project(hidden, time))
         return out

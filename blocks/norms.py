@@ -12,8 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class RmsNorm(nn.Module):
     """x / sqrt(mean over channels of x^2 + eps), no weight (Turbo-VAED, arXiv 2508.09136).
 
-    The statistic is taken in float32: in float16 a value above 256 overflows when squared, and eps is zero.
+    The statistic is taken in float32: in float16 a value above 256 overflows when squared, and eps is zero. Programs
+    that are float16 throughout give loud inputs a factor instead: see `blocks.rewrites.scale_norms`.
     """
+
+    factor = 1.0
+    """What is normalised is first multiplied by this power of two, and eps by its square: the same function."""
 
     def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
@@ -21,24 +25,24 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(b, c, ...)` to the same shape and dtype."""
-        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + self.eps)
+        if self.factor != 1:
+            x = x * self.factor
+        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + self.eps * self.factor**2)
         return x * scale.to(x.dtype)
 
 
-class ChannelLayerNorm(nn.Module):
-    """Layer norm over the channel axis with weight and bias."""
+class ChannelLayerNorm(RmsNorm):
+    """Layer norm over the channel axis: the RMS norm of what is centred, with weight and bias."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.eps = eps
+        super().__init__(eps)
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """`(b, c, ...)` to the same shape and dtype."""
         wide = x.float()
-        centred = wide - wide.mean(dim=1, keepdim=True)
-        normed = centred * torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + self.eps)
+        normed = super().forward(wide - wide.mean(dim=1, keepdim=True))
         per_channel = (-1, *[1] * (x.ndim - 2))
         return (normed * self.weight.float().view(per_channel) + self.bias.float().view(per_channel)).to(x.dtype)
 

@@ -1,19 +1,23 @@
 """Exact rewrites of finished parts for inference and export: the same function up to rounding, other operations.
 
 Each takes any module that holds parts (a block, a whole decoder), changes it in place and says how many it changed.
-State dicts change with it: rewrite after the weights are loaded.
+State dicts change with it (but for `scale_norms`): rewrite after the weights are loaded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import frexp
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from blocks.convolutions import BranchedConv, Conv3d, EnlargedConv2d
-from blocks.norms import BatchNorm
+from blocks.norms import BatchNorm, RmsNorm
 from blocks.registry import Block
 from blocks.time_context import TemporalMode, TimeContext, to_frames, to_video
+
+_LOUD = 64.0
+"""Largest input of a norm that is left as it is. At 256 the square overflows float16; other clips may be louder."""
 
 
 def merge_branches(module: nn.Module, mode: TemporalMode) -> int:
@@ -53,11 +57,22 @@ def conv3d_as_memory(module: nn.Module) -> int:
     return _replace(module, Conv3d, JoinedConv3d, lambda conv: conv.groups == 1 and conv.kernel_size[0] <= 3)
 
 
-def simplify(module: nn.Module, mode: TemporalMode) -> None:
-    """The rewrites that save work wherever they apply: branches, norms, enlargements."""
-    merge_branches(module, mode)
-    fold_norms(module)
-    subpixel_enlargements(module)
+def scale_norms(module: nn.Module, largest: Mapping[str, float]) -> int:
+    """Every norm of loud features scales them down before it squares them, for programs that are float16 throughout.
+
+    By the largest power of two that brings them to `_LOUD`, no further: at quiet positions beside the loud ones the
+    mean square must not fall below what float16 can hold (6e-8).
+
+    Args:
+        module: holds the norms.
+        largest: the largest absolute value that a norm is given, by the norm's name in `module`.
+    """
+    loud = {name: value for name, value in largest.items() if value > _LOUD}
+    for name, value in loud.items():
+        norm = module.get_submodule(name)
+        assert isinstance(norm, RmsNorm)
+        norm.factor = 2.0 ** (frexp(_LOUD / value)[1] - 1)
+    return len(loud)
 
 
 class SubpixelConv2d(nn.Module):

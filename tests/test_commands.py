@@ -22,7 +22,8 @@ OPTIONS = {
     "nas.export": {
         "positional arguments": ["MODEL"],
         "options": [
-            *("--resolution", "--frames", "--streaming", "--precision", "--weights", "--least-psnr", "--out"),
+            *("--resolution", "--frames", "--streaming", "--precision", "--weights", "--rewrite"),
+            *("--least-psnr", "--out"),
         ],
     },
 }

@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from blocks.norms import RmsNorm
 from nas.errors import UserError
 from nas.export.__main__ import main
+from nas.export.coreml import to_core_ml
 from nas.export.evaluator import evaluate
 from nas.export.package import ExportError, export_decoder
 from nas.export.program import read_program
-from nas.export.settings import ExportSettings
+from nas.export.proof import prove
+from nas.export.settings import ExportSettings, Rewrite
 from nas.model import TurboVAED
 from nas.model_folder import read_numbers
 from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec
@@ -52,11 +55,11 @@ def small_decoder(latents: LatentSpec = WAN) -> Decoder:
     return decoder
 
 
-def loud_decoder() -> Decoder:
-    """With features whose squares overflow float16."""
+def loud_decoder(factor: float = 1e6) -> Decoder:
+    """With features in the thousands, whose squares overflow float16."""
     loud = small_decoder()
     with torch.no_grad():
-        loud.stages[0].parts[-1].convs[-1].bias += 2000.0  # type: ignore[index, union-attr]
+        loud.stages[0].parts[-1].convs[-1].weight *= factor  # type: ignore[index, union-attr]
     return loud
 
 
@@ -87,14 +90,8 @@ def test_one_decode(decoder: Decoder, tmp_path: Path) -> None:
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-@pytest.mark.parametrize("first", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_a_stream_of_chunks_gives_the_whole_clip(first: int, tmp_path: Path, decoder: Decoder) -> None:
-    """Three chunks through the package, its own state handed on, against one decode in PyTorch."""
-    chunk = WAN.num_latents(first)
-    path = tmp_path / "stream.mlpackage"
-    report = export_decoder(decoder, ExportSettings(16, 24, first, streaming=True), path, metadata={})
-    assert report.proofs.keys() == {"first", "next"} and report.psnr > 50
-    latents = latents_of(3 * chunk)
+def check_stream(path: Path, decoder: Decoder, latents: Tensor, chunk: int) -> None:
+    """Chunk by chunk through the package, its own state handed on, against one decode in PyTorch."""
     programs = {name: read_program(path, name) for name in ("first", "next")}
     frames: list[Tensor] = []
     state: dict[str, Tensor] = {}
@@ -106,6 +103,17 @@ def test_a_stream_of_chunks_gives_the_whole_clip(first: int, tmp_path: Path, dec
         wanted = decoder(latents).clamp(-1, 1)
     assert torch.cat(frames, dim=2).shape == wanted.shape
     assert (torch.cat(frames, dim=2) - wanted).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("first", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_stream_of_chunks_gives_the_whole_clip(first: int, tmp_path: Path, decoder: Decoder) -> None:
+    """Three chunks."""
+    chunk = WAN.num_latents(first)
+    path = tmp_path / "stream.mlpackage"
+    report = export_decoder(decoder, ExportSettings(16, 24, first, streaming=True), path, metadata={})
+    assert report.proofs.keys() == {"first", "next"} and report.psnr > 50
+    latents = latents_of(3 * chunk)
+    check_stream(path, decoder, latents, chunk)
     parameters = sum(parameter.numel() for parameter in decoder.parameters())
     assert report.size_bytes < 1.5 * 2 * parameters, "both functions share their weights"
 
@@ -124,9 +132,8 @@ def test_fewer_bits_say_what_they_cost(weights: str, tmp_path: Path, decoder: De
 
 
 def test_frames_that_are_too_far_off_are_not_written(tmp_path: Path) -> None:
-    """Loud features overflow in a norm: the export fails and names where; --least-psnr lets it pass and says so."""
-    loud, path = loud_decoder(), tmp_path / "decoder.mlpackage"
-    path = tmp_path / "decoder.mlpackage"
+    """Features beyond float16: the export fails and names where; --least-psnr lets it pass and says so."""
+    loud, path = loud_decoder(1e8), tmp_path / "decoder.mlpackage"
     with pytest.raises(
         ExportError, match=r"at least 40 dB are expected; the error jumps at \w+ '\w+' in (stage\d|head):"
     ):
@@ -136,10 +143,86 @@ def test_frames_that_are_too_far_off_are_not_written(tmp_path: Path) -> None:
     assert "(the limit of 40 dB was lowered to -200)" in report.describe()
 
 
+@torch.no_grad()
+def test_norms_of_loud_features_are_scaled(tmp_path: Path) -> None:
+    """Without that its program is nowhere near."""
+    loud, latents, path = loud_decoder(), latents_of(1), tmp_path / "decoder.mlpackage"
+    as_it_is = prove(read_program(to_core_ml(loud, (latents,))), {"latents": latents}, {"frames": loud(latents)})
+    assert as_it_is.psnr_rounded < 20 < 60 < as_it_is.psnr_exact
+    report = export_decoder(loud, ExportSettings(16, 24, 1), path, metadata={}, latents=latents)
+    assert report.psnr > 60 and report.scaled_norms == 2 and ", norms scaled: 2," in report.describe()
+    assert read_program(path).metadata["scaled_norms"] == "2"
+    assert {norm.factor for norm in loud.modules() if isinstance(norm, RmsNorm)} == {1}, "the decoder stays as it is"
+
+
+@pytest.mark.slow
+def test_loud_features_in_a_stream(tmp_path: Path) -> None:
+    loud, path = loud_decoder(), tmp_path / "decoder.mlpackage"
+    report = export_decoder(loud, ExportSettings(16, 24, 1, streaming=True), path, metadata={})
+    assert report.psnr > 60 and report.scaled_norms == 2
+    check_stream(path, loud, latents_of(3), 1)
+
+
 @pytest.mark.slow
 def test_mixed_precision_saves_loud_features(tmp_path: Path) -> None:
     settings = ExportSettings(16, 24, 1, precision="mixed")
-    assert export_decoder(loud_decoder(), settings, tmp_path / "decoder.mlpackage", metadata={}).psnr >= 40
+    report = export_decoder(loud_decoder(), settings, tmp_path / "decoder.mlpackage", metadata={})
+    assert report.psnr > 60 and report.scaled_norms == 0
+
+
+def kinds(path: Path, function: str) -> set[str]:
+    """Of the operations; convolutions by their kernel: "3-D", "2-D 3x3"; "depthwise 3-D"."""
+    found: set[str] = set()
+    for operation in read_program(path, function).operations:
+        if operation.kind != "conv":
+            found.add(operation.kind)
+            continue
+        weight = operation.inputs["weight"]
+        assert not isinstance(weight, tuple)
+        kernel = weight.shape[2:]
+        shape = "3-D" if len(kernel) == 3 else f"2-D {kernel[0]}x{kernel[1]}"
+        found.add("depthwise " * (operation.constant("groups") > 1) + shape)
+    return found
+
+
+REWRITTEN: dict[Rewrite, tuple[set[str], set[str]]] = {
+    "slices": ({"3-D", "depthwise 3-D"}, {"depthwise 2-D 5x5"}),
+    "joined": ({"3-D"}, {"depthwise 3-D"}),
+    "subpixel": ({"upsample_nearest_neighbor"}, {"2-D 2x2"}),
+}
+"""Kinds of operations that a rewrite leaves none of, and that are there then."""
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "streaming"),
+    [
+        pytest.param(rewrite, streaming, marks=[pytest.mark.slow] if streaming or rewrite != "slices" else [])
+        for rewrite in REWRITTEN
+        for streaming in (False, True)
+    ],
+)
+def test_a_rewrite_that_is_asked_for(rewrite: Rewrite, streaming: bool, tmp_path: Path) -> None:
+    """The program has other operations and gives the frames of the decoder as it was."""
+    wanted = {"stage0_x_block": "memory_conv2d", "stage1_x_upsampler": "nearest_conv2plus1d"}
+    torch.manual_seed(0)
+    decoder = Decoder(SEARCH_SPACES["hybrid"].suggest(Fixed(**wanted), WAN)).eval()
+    frames, path = 5 if streaming else 1, tmp_path / "x.mlpackage"
+    settings = ExportSettings(16, 24, frames, streaming=streaming, rewrites=(rewrite,))
+    report = export_decoder(decoder, settings, path, metadata={})
+    assert report.psnr > 60 and f"weights 16bit, rewritten: {rewrite}, " in report.describe()
+    assert settings.file_name() == f"decoder{'_streaming' * streaming}_{rewrite}.mlpackage"
+    assert read_program(path, "next" if streaming else "main").metadata["rewrites"] == rewrite
+    gone, there = REWRITTEN[rewrite]
+    for function in report.proofs:
+        assert not gone & kinds(path, function) and there <= kinds(path, function)
+    if streaming:
+        check_stream(path, decoder, latents_of(6), 2)
+
+
+def test_a_rewrite_that_changes_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'subpixel' finds nothing to change in this decoder: leave it out"):
+        settings = ExportSettings(16, 24, 1, rewrites=("subpixel",))
+        export_decoder(small_decoder(), settings, tmp_path / "x.mlpackage", metadata={})
 
 
 @pytest.mark.parametrize(
@@ -194,15 +277,28 @@ def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
     assert program.metadata["architecture_hash"] == model.decoder.config.digest()
     assert json.loads(program.metadata["architecture"]) == model.decoder.config.to_dict()
     assert json.loads(program.metadata["evaluation"]) == {"psnr": 31.5}
-    status, _, err = run(folder, "--resolution", "16x24", "--weights", "8bit", "--least-psnr", 30)
+    status, _, err = run(
+        folder,
+        "--resolution",
+        "16x24",
+        "--weights",
+        "8bit",
+        "--least-psnr",
+        30,
+        "--rewrite",
+        "slices",
+        "--rewrite",
+        "joined",
+    )
     assert (status, err) == (0, "")
     numbers = read_numbers(folder)
     assert numbers is not None and numbers["evaluation"] == {"psnr": 31.5}
-    assert numbers["core_ml"]["packages"].keys() == {"decoder.mlpackage", "decoder_8bit.mlpackage"}
+    assert numbers["core_ml"]["packages"].keys() == {"decoder.mlpackage", "decoder_joined_slices_8bit.mlpackage"}
     card = (folder / "README.md").read_text()
     assert card.startswith("# A card\n") and card.count("## Core ML") == 1
     assert re.search(r"- `decoder\.mlpackage`: one decode of 5 frames at 16x24, .* dB against PyTorch", card)
-    assert "of 17 frames at 16x24, float16, weights 8bit" in card and "the limit of 40 dB was lowered to 30" in card
+    assert "of 17 frames at 16x24, float16, weights 8bit, rewritten: joined, slices, " in card
+    assert "the limit of 40 dB was lowered to 30" in card
 
 
 def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
@@ -211,5 +307,9 @@ def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     status, _, err = run(tmp_path)
     assert status == 2 and "cannot be loaded" in err and err.count("\n") == 1
+    with redirect_stderr(io.StringIO()) as errors, pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path), "--rewrite", "slcies"])
+    assert stopped.value.code == 2 and errors.getvalue().count("\n") == 1
+    assert all(name in errors.getvalue() for name in ("'slcies'", "subpixel", "joined", "slices"))
     with pytest.raises(UserError, match=r"expected the folder of an \.mlpackage"):
         read_program(tmp_path / "nothing.mlpackage")

@@ -10,8 +10,11 @@ from block_parts import InTime, Part, parts
 from torch import Tensor, nn
 
 from blocks import BlockConfig, get_block, list_blocks
+from blocks.norms import ChannelLayerNorm, RmsNorm
+from blocks.rewrites import scale_norms
 from blocks.time_context import TemporalMode, to_frames
 from nas.export.coreml import to_core_ml, to_mil
+from nas.export.evaluator import evaluate
 from nas.export.program import Program, from_mil, read_program
 from nas.export.proof import Proof, prove
 from nas.export.settings import LEAST_PSNR, Precision
@@ -161,14 +164,30 @@ def test_the_operation_that_cancels_is_named() -> None:
     assert proof.jump is not None and proof.jump.kind in ("sub", "add") and proof.jump.before - proof.jump.after > 10
 
 
-def test_norms_of_loud_features_need_mixed_precision() -> None:
-    """In float16 an RMS norm loses what is above 256; its statistics in float32 cure it."""
+def test_norms_of_loud_features_are_scaled_or_in_mixed_precision() -> None:
+    """In float16 norms lose what is above 256; a factor, or their statistics in float32, cures it."""
     *_, part = parts(get_block("dense_conv3d").Config())
     module, x = AtUnitScale(InTime(part.block).eval(), 600 * input_of(part)), 600 * input_of(part)
     half, mixed = (proof_of(module, x, precision, as_package) for precision in ("float16", "mixed"))
     assert half.psnr_rounded < LEAST_PSNR and half.jump is not None
     assert half.jump.after == -100 and half.jump.kind == "mul"
     assert mixed.psnr_rounded > 60
+    assert scale_norms(part.block, {"norm1": 600.0, "shortcut_norm": 600.0}) == 2
+    assert proof_of(module, x, "float16", in_memory).psnr_rounded > 60
+
+
+@pytest.mark.parametrize("largest", [1000.0, 10_000.0])
+@pytest.mark.parametrize("norm", [RmsNorm, lambda: ChannelLayerNorm(8)], ids=["rms", "layer"])
+def test_a_scaled_norm_survives_float16(norm: Callable[[], RmsNorm], largest: float) -> None:
+    """At positions as loud as it was scaled for, at some twice as loud, and at some a thousand times quieter."""
+    module, x = norm(), largest * (2 * torch.rand(1, 8, 2, 4, 6, generator=torch.Generator().manual_seed(0)) - 1)
+    assert proof_of(module, x, "float16", in_memory).psnr_rounded < 10
+    x[..., 2:4] *= 2
+    x[..., 4:] /= 1000
+    assert scale_norms(module, {"": largest}) == 1
+    program = in_memory(module, x, "float16")
+    (frames,) = evaluate(program, {program.inputs[0].name: x}, rounded=True).values()
+    assert (frames - module(x)).abs().max() < 0.01
 
 
 def test_a_wrong_program_is_caught() -> None:

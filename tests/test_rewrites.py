@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from blocks import get_block, list_blocks
 from blocks.convolutions import BranchedConv, Conv3d, EnlargedConv2d
+from blocks.norms import ChannelLayerNorm, RmsNorm
 from blocks.rewrites import (
     conv3d_as_memory,
     conv3d_as_slices,
     fold_norms,
     merge_branches,
-    simplify,
+    scale_norms,
     subpixel_enlargements,
 )
 from blocks.time_context import TemporalMode, TimeContext
@@ -97,11 +98,12 @@ def test_a_rewritten_decoder_streams_to_the_same_frames(rewrite: str) -> None:
 
 
 @torch.no_grad()
-def test_simplified_it_has_less_to_compute() -> None:
+def test_merged_and_at_the_small_size_it_has_less_to_compute() -> None:
     decoder = wan_like()
     latents = make_latents(decoder.config.latents, 3, 6, 6)
     simple = copy.deepcopy(decoder)
-    simplify(simple, "causal")
+    for rewrite in ("branches", "norms", "enlargements"):
+        assert REWRITES[rewrite](simple, "causal")
     assert largest_difference(simple(latents), decoder(latents)) < 1e-5
     before, after = (list_operations(module, latents.shape) for module in (decoder, simple))
     assert sum(operation.macs for operation in after) < sum(operation.macs for operation in before)
@@ -122,6 +124,41 @@ def test_enlargement_at_the_small_size_costs_four_ninths() -> None:
     after = sum(operation.macs for operation in list_operations(enlarged, x.shape))
     assert largest_difference(enlarged(x), wanted) < 1e-5
     assert after / before == pytest.approx(4 / 9 * 17**2 / 16**2)
+
+
+def test_slices_leave_no_3d_convolution_in_any_part() -> None:
+    for name in list_blocks():
+        for part in parts(get_block(name).Config()):
+            merge_branches(part.block, "causal")
+            conv3d_as_slices(part.block)
+            assert not [module for module in part.block.modules() if isinstance(module, nn.Conv3d)], name
+
+
+@pytest.mark.parametrize(
+    ("largest", "factor"),
+    [(64, 1), (65, 1 / 2), (128, 1 / 2), (129, 1 / 4), (1000, 1 / 16), (10_000, 1 / 256), (60_000, 1 / 1024)],
+)
+@torch.no_grad()
+def test_scaled_norms_give_the_same(largest: float, factor: float) -> None:
+    """Loud and quiet positions, and those so quiet that eps counts."""
+    loudness = torch.logspace(-6, 0, 35).view(1, 1, 5, 7) * largest
+    x = loudness * (2 * torch.rand(3, 6, 5, 7, generator=torch.Generator().manual_seed(0)) - 1)
+    norms = nn.Sequential(RmsNorm(), nn.Sequential(RmsNorm(1e-3), ChannelLayerNorm(6)))
+    nn.init.normal_(norms[1][1].bias)  # type: ignore[index]
+    scaled = copy.deepcopy(norms)
+    named = {name: largest for name, norm in scaled.named_modules() if isinstance(norm, RmsNorm)}
+    assert scale_norms(scaled, named) == (3 if factor < 1 else 0)
+    for name in named:
+        norm, same = norms.get_submodule(name), scaled.get_submodule(name)
+        assert same.factor == factor
+        assert torch.allclose(same(x), norm(x), rtol=1e-6, atol=0), name
+    assert scaled.state_dict().keys() == norms.state_dict().keys()
+
+
+def test_only_loud_norms_are_scaled() -> None:
+    norms = nn.Sequential(RmsNorm(), RmsNorm(), RmsNorm())
+    assert scale_norms(norms, {"0": 3.0, "1": 300.0}) == 1
+    assert [norm.factor for norm in norms] == [1, 1 / 8, 1]
 
 
 @pytest.mark.parametrize("mode", ["causal", "bidirectional"])

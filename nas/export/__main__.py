@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from nas.commands import Parser, parse_resolution, positive_int, run_command
 from nas.errors import UserError
-from nas.export.settings import LEAST_PSNR, ExportSettings, Precision, Weights
+from nas.export.settings import LEAST_PSNR, ExportSettings, Precision, Rewrite, Weights
 
 if TYPE_CHECKING:
     from search_spaces import LatentSpec
@@ -80,6 +80,15 @@ def make_parser() -> Parser:
         help="16bit, 8bit or palettized (default: 16bit)",
     )
     parser.add_argument(
+        "--rewrite",
+        choices=get_args(Rewrite),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the same function by other operations: subpixel (enlargements at the small size), joined or slices"
+        " (3-D convolutions as 2-D ones); may be repeated",
+    )
+    parser.add_argument(
         "--least-psnr",
         type=float,
         default=LEAST_PSNR,
@@ -100,6 +109,7 @@ def _settings(arguments: argparse.Namespace, latents: "LatentSpec") -> ExportSet
         streaming=arguments.streaming,
         precision=arguments.precision,
         weights=arguments.weights,
+        rewrites=tuple(name for name in get_args(Rewrite) if name in arguments.rewrite),
         least_psnr=arguments.least_psnr,
     )
 

@@ -5,11 +5,9 @@ Streaming       function "first": latents -> frames, new_state_0, new_state_1, .
                 function "next":  latents, state_0, state_1, ... -> frames, new_state_0, new_state_1, ...
 
 Both functions of a stream share their weights. They differ where the first latent frame of a clip becomes one frame.
-Branches and batch norms are merged into single convolutions first. All shapes are fixed. Latents are the teacher's, raw
-(mean and std are in the weights); frames are RGB in [-1, 1].
+All shapes are fixed. Latents are the teacher's, raw (mean and std are in the weights); frames are RGB in [-1, 1].
 """
 
-import copy
 import json
 import shutil
 import tempfile
@@ -19,19 +17,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from blocks.rewrites import fold_norms, merge_branches
 from nas.errors import UserError
 from nas.export.coreml import to_core_ml
 from nas.export.coremltools_package import import_coremltools, quiet_coremltools
+from nas.export.functions import Function, make_functions
 from nas.export.program import read_program
 from nas.export.proof import Proof, prove
 from nas.export.settings import LEAST_PSNR, ExportSettings
 from nas.export.weights import compress
 from nas.files import disk_errors
-from search_spaces import Decoder, LatentSpec
+from search_spaces import Decoder
 
 if TYPE_CHECKING:
     from coremltools.models import MLModel
@@ -48,6 +45,8 @@ class ExportReport:
     settings: ExportSettings
     proofs: dict[str, Proof]
     """By function of the package."""
+    scaled_norms: int
+    """Norms that scale their input down, as its square would overflow."""
     uncompressed: dict[str, Proof] | None
     """The same before weights were compressed; None if they were not."""
     size_bytes: int
@@ -70,25 +69,16 @@ class ExportReport:
         """One line for people."""
         used = self.settings
         cost = "" if self.compression_cost is None else f", {self.compression_cost:.1f} dB less than with 16 bit"
+        scaled = "" if not self.scaled_norms else f", norms scaled: {self.scaled_norms}"
         lowered = f" (the limit of {LEAST_PSNR:g} dB was lowered to {used.least_psnr:g})"
         return (
-            f"{used.describe()}, {self.size_bytes / 1e6:.1f} MB; {self.psnr:.1f} dB against PyTorch, "
+            f"{used.describe()}{scaled}, {self.size_bytes / 1e6:.1f} MB; {self.psnr:.1f} dB against PyTorch, "
             f"rounded as a device does{cost}{lowered if used.least_psnr < LEAST_PSNR else ''}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives."""
         return {**asdict(self), "psnr": self.psnr, "compression_cost": self.compression_cost}
-
-
-@dataclass(frozen=True)
-class _Function:
-    """A function of a package before it is converted."""
-
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-    """What PyTorch gives for the inputs."""
 
 
 def export_decoder(
@@ -103,17 +93,17 @@ def export_decoder(
 
     Args:
         decoder: on the CPU.
-        settings: size, form, precision and weights.
+        settings: size, form, precision, weights and rewrites.
         path: of the `.mlpackage`; replaced if it exists.
         metadata: for users of the package; what the proof found is added.
         latents: `(1, c, t, h, w)` of the size of one decode, to prove with; default: noise with the latents' own
             mean and std.
 
     Raises:
-        UserError: the size is not on the latents' grid, or the decoder does not stream.
+        UserError: the size is not on the latents' grid, the decoder does not stream, or a rewrite changes nothing.
         ExportError: it cannot be converted, or the program's frames are too far from its own. Nothing is written.
     """
-    functions = _functions(decoder.eval(), settings, latents)
+    functions, scaled_norms = make_functions(decoder.eval(), settings, latents)
     with disk_errors("cannot write the package"):
         path.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -127,7 +117,7 @@ def export_decoder(
         if settings.weights != "16bit":
             before = {name: _prove(read_program(models[name]), function) for name, function in functions.items()}
         seconds = round(converted - started, 1), round(time.monotonic() - converted, 1)
-        report = ExportReport(settings, proofs, before, 0, *seconds)
+        report = ExportReport(settings, proofs, scaled_norms, before, 0, *seconds)
         _check(report)
         _describe(package, {**metadata, **_proof_metadata(report)})
         size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
@@ -140,70 +130,7 @@ def export_decoder(
         shutil.rmtree(work, ignore_errors=True)
 
 
-class _OneDecode(nn.Module):
-    def __init__(self, decoder: Decoder) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """The whole clip; frames as players show them."""
-        frames: Tensor = self.decoder(latents).clamp(-1, 1)
-        return frames
-
-
-class _Chunk(nn.Module):
-    def __init__(self, decoder: Decoder) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, latents: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """One chunk: the first of a stream if there is no state."""
-        frames, new_state = self.decoder.stream(latents, state or None)
-        return (frames.clamp(-1, 1), *new_state)
-
-
-def sample_latents(spec: LatentSpec, shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Noise with the latents' mean and std, `(1, c, t, h, w)` for a shape `(c, t, h, w)`."""
-    per_channel = (1, -1, 1, 1, 1)
-    mean = torch.tensor(spec.mean or (0.0,) * spec.channels).view(per_channel)
-    std = torch.tensor(spec.std or (1.0,) * spec.channels).view(per_channel)
-    return mean + std * torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def _functions(decoder: Decoder, settings: ExportSettings, latents: Tensor | None) -> dict[str, _Function]:
-    spec = decoder.config.latents
-    try:
-        shape = spec.latent_shape(settings.num_frames, settings.height, settings.width)
-    except ValueError as error:
-        raise UserError(f"the frames do not fit the latents: {error}") from error
-    if latents is None:
-        latents = sample_latents(spec, shape)
-    rewritten = copy.deepcopy(decoder)
-    merge_branches(rewritten, decoder.config.temporal_mode)
-    fold_norms(rewritten)
-    if not settings.streaming:
-        frames = _OneDecode(decoder)(latents)
-        return {"main": _Function(_OneDecode(rewritten), {"latents": latents}, {"frames": frames})}
-    # The state is that of what is exported: convolutions that are one now have one past.
-    chunk = _Chunk(rewritten)
-    try:
-        first = chunk(latents)
-    except ValueError as error:
-        raise UserError(f"this decoder does not stream: {error}") from error
-    following = {"latents": sample_latents(spec, shape, seed=1)}
-    following |= {f"state_{index}": tensor for index, tensor in enumerate(first[1:])}
-    return {
-        "first": _Function(chunk, {"latents": latents}, _named(first)),
-        "next": _Function(chunk, following, _named(chunk(*following.values()))),
-    }
-
-
-def _named(outputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    return {"frames": outputs[0]} | {f"new_state_{index}": tensor for index, tensor in enumerate(outputs[1:])}
-
-
-def _convert(function: _Function, settings: ExportSettings) -> "MLModel":
+def _convert(function: Function, settings: ExportSettings) -> "MLModel":
     try:
         return to_core_ml(
             function.module,
@@ -217,7 +144,7 @@ def _convert(function: _Function, settings: ExportSettings) -> "MLModel":
         raise ExportError(f"the decoder cannot be converted to Core ML: {type(error).__name__}: {text}") from error
 
 
-def _prove(program: Any, function: _Function) -> Proof:
+def _prove(program: Any, function: Function) -> Proof:
     return prove(program, function.inputs, function.outputs)
 
 
@@ -275,6 +202,8 @@ def _proof_metadata(report: ExportReport) -> dict[str, str]:
         "psnr_limit_db": f"{report.settings.least_psnr:g}",
         "precision": report.settings.precision,
         "weights": report.settings.weights,
+        "rewrites": ", ".join(report.settings.rewrites) or "none",
+        "scaled_norms": str(report.scaled_norms),
         "height": str(report.settings.height),
         "width": str(report.settings.width),
         "frames": str(report.settings.num_frames),

@@ -14,6 +14,14 @@ Weights = Literal["16bit", "8bit", "palettized"]
 palettized  6 bits: a table of 64 values for every 16 output channels.
 """
 
+Rewrite = Literal["subpixel", "joined", "slices"]
+"""Exact rewrites that are a choice, in the order in which they are done (`blocks.rewrites`).
+
+subpixel  enlargements by 2 before a convolution, computed at the small size: 4/9 of the multiply-accumulates.
+joined    dense 3-D convolutions over up to 3 frames as one 2-D convolution over their channels.
+slices    3-D convolutions as sums of 2-D ones, one per frame.
+"""
+
 LEAST_PSNR = 40.0
 """dB that a program has to reach against PyTorch, rounded to float16 after every operation."""
 
@@ -30,6 +38,7 @@ class ExportSettings:
     streaming: bool = False
     precision: Precision = "float16"
     weights: Weights = "16bit"
+    rewrites: tuple[Rewrite, ...] = ()
     least_psnr: float = LEAST_PSNR
     """dB that the program has to reach against PyTorch, as a device rounds."""
 
@@ -37,10 +46,11 @@ class ExportSettings:
         """For people."""
         form = "streaming, first chunk of" if self.streaming else "one decode of"
         frames = f"{self.num_frames} {'frame' if self.num_frames == 1 else 'frames'}"
-        return f"{form} {frames} at {self.height}x{self.width}, {self.precision}, weights {self.weights}"
+        rewritten = f", rewritten: {', '.join(self.rewrites)}" if self.rewrites else ""
+        return f"{form} {frames} at {self.height}x{self.width}, {self.precision}, weights {self.weights}{rewritten}"
 
     def file_name(self) -> str:
         """Of the package in a model folder: decoder.mlpackage, decoder_streaming_8bit.mlpackage, ..."""
-        words = ["decoder", *["streaming"] * self.streaming]
+        words = ["decoder", *["streaming"] * self.streaming, *self.rewrites]
         words += [word for word in (self.precision, self.weights) if word not in ("float16", "16bit")]
         return f"{'_'.join(words)}.mlpackage"

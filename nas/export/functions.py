@@ -1,0 +1,152 @@
+"""A finished decoder as the functions of a package, before they are converted: rewritten, with what PyTorch gives."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from blocks.norms import RmsNorm
+from blocks.rewrites import (
+    conv3d_as_memory,
+    conv3d_as_slices,
+    fold_norms,
+    merge_branches,
+    scale_norms,
+    subpixel_enlargements,
+)
+from nas.errors import UserError
+from nas.export.settings import ExportSettings, Rewrite
+from search_spaces import Decoder, LatentSpec
+
+_REWRITES: dict[Rewrite, Callable[[nn.Module], int]] = {
+    "subpixel": subpixel_enlargements,
+    "joined": conv3d_as_memory,
+    "slices": conv3d_as_slices,
+}
+"""In the order in which they are done: what cannot be joined is left to slices."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of a package before it is converted."""
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    """What PyTorch gives for the inputs: the frames are those of the decoder before it was rewritten."""
+
+
+@torch.no_grad()
+def make_functions(
+    decoder: Decoder, settings: ExportSettings, latents: Tensor | None
+) -> tuple[dict[str, Function], int]:
+    """By name in the package; and how many norms were scaled, which only a program in float16 throughout needs.
+
+    Branches and batch norms become single convolutions, then what the settings ask for is rewritten.
+
+    Args:
+        decoder: in evaluation mode; stays as it is.
+        settings: what the package is made for.
+        latents: to decode, `(1, c, t, h, w)`; default: noise with the latents' own mean and std.
+
+    Raises:
+        UserError: the size is not on the latents' grid, the decoder does not stream, or a rewrite changes nothing.
+    """
+    spec = decoder.config.latents
+    try:
+        shape = spec.latent_shape(settings.num_frames, settings.height, settings.width)
+    except ValueError as error:
+        raise UserError(f"the frames do not fit the latents: {error}") from error
+    if latents is None:
+        latents = _sample_latents(spec, shape)
+    rewritten = _rewrite(decoder, settings)
+    with _largest_inputs(decoder) as largest:
+        if settings.streaming:
+            functions = _chunks(decoder, rewritten, latents, _sample_latents(spec, shape, seed=1))
+        else:
+            frames = _OneDecode(decoder)(latents)
+            functions = {"main": Function(_OneDecode(rewritten), {"latents": latents}, {"frames": frames})}
+    # No rewrite moves a norm: it has the same name and the same input in what is exported.
+    return functions, scale_norms(rewritten, largest) if settings.precision == "float16" else 0
+
+
+class _OneDecode(nn.Module):
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """The whole clip; frames as players show them."""
+        frames: Tensor = self.decoder(latents).clamp(-1, 1)
+        return frames
+
+
+class _Chunk(nn.Module):
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latents: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """One chunk: the first of a stream if there is no state."""
+        frames, new_state = self.decoder.stream(latents, state or None)
+        return (frames.clamp(-1, 1), *new_state)
+
+
+def _rewrite(decoder: Decoder, settings: ExportSettings) -> Decoder:
+    rewritten = copy.deepcopy(decoder)
+    merge_branches(rewritten, decoder.config.temporal_mode)
+    fold_norms(rewritten)
+    for name, rewrite in _REWRITES.items():
+        if name in settings.rewrites and not rewrite(rewritten):
+            raise UserError(f"the rewrite '{name}' finds nothing to change in this decoder: leave it out")
+    return rewritten
+
+
+def _chunks(decoder: Decoder, rewritten: Decoder, latents: Tensor, following: Tensor) -> dict[str, Function]:
+    """The first two chunks. Their state is that of what is exported: convolutions that are one now have one past."""
+    chunk, plain = _Chunk(rewritten), _Chunk(decoder)
+    try:
+        frames, *plain_state = plain(latents)
+    except ValueError as error:
+        raise UserError(f"this decoder does not stream: {error}") from error
+    _, *state = chunk(latents)
+    next_frames, *_ = plain(following, *plain_state)
+    _, *new_state = chunk(following, *state)
+    next_inputs = {"latents": following} | {f"state_{index}": tensor for index, tensor in enumerate(state)}
+    return {
+        "first": Function(chunk, {"latents": latents}, _outputs(frames, state)),
+        "next": Function(chunk, next_inputs, _outputs(next_frames, new_state)),
+    }
+
+
+def _outputs(frames: Tensor, state: list[Tensor]) -> dict[str, Tensor]:
+    return {"frames": frames} | {f"new_state_{index}": tensor for index, tensor in enumerate(state)}
+
+
+def _sample_latents(spec: LatentSpec, shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Noise with the latents' mean and std, `(1, c, t, h, w)` for a shape `(c, t, h, w)`."""
+    per_channel = (1, -1, 1, 1, 1)
+    mean = torch.tensor(spec.mean or (0.0,) * spec.channels).view(per_channel)
+    std = torch.tensor(spec.std or (1.0,) * spec.channels).view(per_channel)
+    return mean + std * torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def _largest_inputs(decoder: Decoder) -> Iterator[dict[str, float]]:
+    """By name of a norm, the largest absolute value that it is given while the decoder runs; filled as it runs."""
+    largest: dict[str, float] = {}
+
+    def observe(name: str, norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        largest[name] = max(inputs[0].abs().max().item(), largest.get(name, 0.0))
+
+    norms = [(name, module) for name, module in decoder.named_modules() if isinstance(module, RmsNorm)]
+    handles = [norm.register_forward_pre_hook(partial(observe, name)) for name, norm in norms]
+    try:
+        yield largest
+    finally:
+        for handle in handles:
+            handle.remove()
