@@ -176,7 +176,7 @@ def test_norms_of_loud_features_are_scaled_or_in_mixed_precision() -> None:
     assert proof_of(module, x, "float16", in_memory).psnr_rounded > 60
 
 
-@pytest.mark.parametrize("largest", [1000.0, 10_000.0])
+@pytest.mark.parametrize("largest", [pytest.param(1000.0, marks=pytest.mark.slow), 10_000.0])
 @pytest.mark.parametrize("norm", [RmsNorm, lambda: ChannelLayerNorm(8)], ids=["rms", "layer"])
 def test_a_scaled_norm_survives_float16(norm: Callable[[], RmsNorm], largest: float) -> None:
     """At positions as loud as it was scaled for, at some twice as loud, and at some a thousand times quieter."""
