@@ -15,7 +15,7 @@ from nas.distillation import DistillResult, DistillSettings, Progress, distill
 from nas.evaluation import Evaluation, evaluate, evaluate_teacher
 from nas.export.package import ExportError, export_decoder, model_metadata
 from nas.export.settings import ExportSettings
-from nas.latency import LatencyRecord, Workload, list_operations, measure
+from nas.latency import LatencyRecord, MeasurementFailedError, Workload, list_operations, measure
 from nas.latency.devices import LatencyDevice
 from nas.latency.host import MIN_ROUNDS
 from nas.memory import memory_limit
@@ -62,7 +62,7 @@ class Finisher:
             parameters=self.teacher.decoder_parameters,
             macs_per_frame=self._macs_per_frame(skeleton),
             measured=self._teacher_measured(),
-            predicted=self._predicted(skeleton),
+            predicted=self._teacher_predicted(skeleton),
         )
 
     def finish(self, candidate: Outcome) -> Row:
@@ -156,6 +156,15 @@ class Finisher:
             warn(self.console, f"the teacher's latency is not measured: {size} need {sizes}")
             return None
         return self._measured(self.teacher.decoding(), "of the teacher, here")
+
+    def _teacher_predicted(self, skeleton: torch.nn.Module) -> LatencyRecord | None:
+        """Of the teacher on a phone; None, with a warning, where it cannot be converted."""
+        try:
+            with progress(self.console, "latency", "of the teacher, predicted"):
+                return self._predicted(skeleton)
+        except MeasurementFailedError as error:
+            warn(self.console, f"the teacher's latency is not predicted: {error}")
+            return None
 
     def _measured(self, decoder: torch.nn.Module, what: str) -> LatencyRecord:
         with progress(self.console, "latency", what) as advance:

@@ -66,7 +66,7 @@ def check(module: nn.Module, x: Tensor, convert: Convert) -> None:
 
 
 def in_memory(module: nn.Module, x: Tensor, precision: Precision) -> Program:
-    return from_mil(to_mil(module, x, precision))
+    return from_mil(to_mil(module, x, precision=precision))
 
 
 def as_package(module: nn.Module, x: Tensor, precision: Precision) -> Program:

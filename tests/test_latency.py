@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from blocks import get_block
 from nas.errors import UserError
 from nas.latency import LatencyRecord, Workload, list_devices, list_operations, measure, open_device, parse_budget
 from nas.latency.predict import predict
 from nas.latency.profile import load_profile
-from search_spaces import PRESETS, Decoder, DecoderConfig, LatentSpec, adapt
+from search_spaces import PRESETS, Decoder, DecoderConfig, LatentSpec, StageConfig, adapt
 
 SPEC = LatentSpec(channels=4, spatial=2, temporal=1, frame_rule="multiple")
 SMALL = Workload(height=16, width=16, num_frames=3)
@@ -164,27 +165,37 @@ def test_record_and_workload_refuse_nonsense() -> None:
 
 def test_prediction_grows_with_width_and_with_size() -> None:
     device = open_device("iphone-16-pro")
-    widths = [device.latency(TinyDecoder(width), SPEC, SMALL).ms_per_frame for width in (8, 16, 32, 64, 128)]
-    assert widths == sorted(set(widths))
-    config = PRESETS["turbo_vaed_hunyuan"]
-    sizes = [
-        device.latency(on_meta(config), config.latents, Workload(size, size, 5)).ms_per_frame for size in (64, 128, 256)
-    ]
-    assert sizes == sorted(set(sizes))
+
+    def latency(width: int, size: int) -> float:
+        stage = StageConfig(width, 1, get_block("dense_conv3d").Config())
+        stem, head = (get_block(name).Config() for name in ("conv3d_stem", "pixel_shuffle_head"))
+        config = DecoderConfig(latents=SPEC, stem=stem, stages=(stage,), head=head)
+        return device.latency(on_meta(config), SPEC, Workload(size, size, 3)).ms_per_frame
+
+    for latencies in (
+        [latency(width, 64) for width in (16, 32, 64, 128)],
+        [latency(32, size) for size in (32, 64, 512)],
+    ):
+        assert latencies == sorted(set(latencies))
 
 
 def test_prediction_is_per_frame_and_by_stage() -> None:
     profile = load_profile("iphone-16-pro")
     operations = list_operations(TinyDecoder(), (1, 4, 3, 8, 8))
-    once, by_stage = predict(operations, profile, 3)
-    assert predict(operations * 2, profile, 3)[0] == pytest.approx(2 * once)
-    assert predict(operations * 2, profile, 6)[0] == pytest.approx(once)
-    assert sum(by_stage.values()) == pytest.approx(once) and list(by_stage) == ["stem", "blocks.0", "blocks.1", "head"]
+    once = predict(operations, profile, 3)
+    assert predict(operations * 2, profile, 3).total == pytest.approx(2 * once.total)
+    assert predict(operations * 2, profile, 6).total == pytest.approx(once.total)
+    assert sum(once.by_stage.values()) == pytest.approx(once.total)
+    assert list(once.by_stage) == ["stem", "blocks.0", "blocks.1", "head"]
 
 
 @pytest.mark.parametrize(
     ("preset", "frames", "fps"),
-    [("turbo_vaed_hunyuan", 17, 10.6), ("turbo_vaed_dc", 16, 112.7), ("turbo_vaed_ltx", 17, 161.8)],
+    [
+        ("turbo_vaed_ltx", 17, 161.8),
+        pytest.param("turbo_vaed_hunyuan", 17, 10.6, marks=pytest.mark.slow),
+        pytest.param("turbo_vaed_dc", 16, 112.7, marks=pytest.mark.slow),
+    ],
 )
 def test_published_decoders_are_predicted(preset: str, frames: int, fps: float) -> None:
     device, config = open_device("iphone-16-pro"), PRESETS[preset]
@@ -200,7 +211,7 @@ def test_published_decoders_are_predicted(preset: str, frames: int, fps: float) 
 
 def test_measurement_on_this_machine() -> None:
     decoder, rounds = TinyDecoder(), list[int]()
-    record = measure(decoder, SPEC, SMALL, time_limit_s=0.01, on_round=rounds.append)
+    record = measure(decoder, SPEC, SMALL, time_limit_s=0.3, on_round=rounds.append)
     assert record.kind == "measured" and record.device.startswith("this machine")
     assert record.ms_per_frame > 0 and record.error >= 0
     assert record.workload == SMALL

@@ -54,14 +54,15 @@ def on_meta(config: DecoderConfig) -> Decoder:
 def test_a_convolution_is_counted_exactly() -> None:
     (operation,) = list_operations(nn.Conv3d(4, 6, (3, 5, 1), padding=(1, 2, 0)), (1, 4, 7, 8, 9))
     positions = 7 * 8 * 9
-    weights = 6 * 4 * 15 + 6
+    assert operation.bytes_read == 2 * (4 * positions + 6 * 4 * 15 + 6)
+    assert operation.bytes_written == 2 * 6 * positions
     assert operation == Operation(
         name="convolution",
         kind="conv",
         stage="Conv3d",
         macs=positions * 6 * 4 * 15,
-        bytes_read=2 * (4 * positions + weights),
-        bytes_written=2 * 6 * positions,
+        reads=((1, 4, 7, 8, 9), (6, 4, 3, 5, 1), (6,)),
+        writes=((1, 6, 7, 8, 9),),
         channels_in=4,
         convolution=Convolution(channels_out=6, groups=1, kernel=(3, 5, 1), input_shape=(1, 4, 7, 8, 9)),
     )

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,20 +15,23 @@ from nas.latency.profile import Machine, Profile, load_profile
 
 
 def test_cost_terms() -> None:
-    machine = Machine(channel_lanes=64, depthwise_factor=16, on_chip_mb=24)
+    machine = Machine(channel_lanes=64, depthwise_factor=16, on_chip_mb=24, row_elements=32)
 
-    def terms(kind: str, **values: int) -> tuple[float, ...]:
-        zeros = {"macs": 0, "bytes_read": 0, "bytes_written": 0}
-        operation = Operation(name="x", kind=kind, stage="s", **{**zeros, **values})  # type: ignore[arg-type]
+    def terms(kind: str, **values: Any) -> tuple[float, ...]:
+        nothing = {"macs": 0, "reads": (), "writes": ()}
+        operation = Operation(name="x", kind=kind, stage="s", **{**nothing, **values})  # type: ignore[arg-type]
         return tuple(cost_terms(operation, machine).values())
 
-    assert terms("conv", macs=10**9, channels_in=64) == (1, 0, 0)
-    assert terms("conv", macs=10**9, channels_in=16) == (4, 0, 0)
-    assert terms("conv", macs=10**9, channels_in=96) == pytest.approx((4 / 3, 0, 0))
-    assert terms("depthwise_conv", macs=10**9, channels_in=1) == (16, 0, 0)
-    assert terms("matmul", macs=10**9) == (1, 0, 0)
-    assert terms("movement", bytes_read=10**7, bytes_written=25 * 10**6) == (0, 1, 0)
-    assert terms("high_rank_movement", bytes_read=10**6, bytes_written=10**6) == (0, 0, 2)
+    assert terms("conv", macs=10**9, channels_in=64) == (1, 0)
+    assert terms("conv", macs=10**9, channels_in=16) == (4, 0)
+    assert terms("conv", macs=10**9, channels_in=96) == pytest.approx((4 / 3, 0))
+    assert terms("depthwise_conv", macs=10**9, channels_in=1) == (16, 0)
+    assert terms("matmul", macs=10**9) == (1, 0)
+    # 10 MB in; 25 MB out, of which 24 stay on the chip.
+    assert terms("movement", reads=((5, 1000, 1024),), writes=((12500, 1000),)) == pytest.approx((0, 25.6 - 24))
+    # A row of one element takes as much as one of 32.
+    assert terms("movement", reads=((10**6, 1),)) == pytest.approx((0, 64 - 24))
+    assert terms("movement", reads=((10**6, 33), (10**6, 1), ())) == pytest.approx((0, 128 + 64 - 24))
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,7 @@ def refit() -> Profile:
         return fit_profile()
 
 
+@pytest.mark.slow
 def test_shipped_profile_equals_a_refit(refit: Profile) -> None:
     shipped = load_profile("iphone-16-pro")
     assert shipped.coefficients == pytest.approx(refit.coefficients, rel=1e-6)
@@ -58,8 +63,8 @@ def test_shipped_profile_states_its_errors() -> None:
     assert profile.tried[profile.model] == min(profile.tried.values())
     assert profile.tried[profile.model] <= profile.typical_error < 0.3
     assert open_device("iphone-16-pro").error == profile.typical_error
-    assert all(point.fitted_ms == pytest.approx(point.published_ms, rel=0.2) for point in profile.points)
-    assert all(point.held_out_ms == pytest.approx(point.published_ms, rel=0.55) for point in profile.points)
+    assert all(point.fitted_ms == pytest.approx(point.published_ms, rel=0.17) for point in profile.points)
+    assert all(point.held_out_ms == pytest.approx(point.published_ms, rel=0.2) for point in profile.points)
     assert Profile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
 
 

@@ -50,20 +50,21 @@ def to_core_ml(
         )
 
 
-def to_mil(module: nn.Module, example_input: Tensor, precision: Precision = "float16") -> Any:
+def to_mil(module: nn.Module, *example_inputs: Tensor, precision: Precision = "float16") -> Any:
     """`module` as coremltools' own program in memory: the same operations, sooner than a model to save.
 
     Raises:
         Exception: as `to_core_ml`.
     """
-    program = export_program(module, (example_input,))
+    program = export_program(module, example_inputs)
+    shapes = [tuple(example.shape) for example in example_inputs]
     with quiet_coremltools() as ct:
         return ct.convert(
             program,
             convert_to="milinternal",
             minimum_deployment_target=ct.target.iOS18,
             compute_precision=_compute_precision(precision),
-            inputs=[ct.TensorType(name="x", shape=tuple(example_input.shape))],
+            inputs=[ct.TensorType(name=f"x{index}", shape=shape) for index, shape in enumerate(shapes)],
         )
 
 
@@ -74,7 +75,7 @@ def export_program(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Exp
     with without_deprecation_warnings():
         exported = torch.export.export(module.eval(), example_inputs, strict=False)
         program: ExportedProgram = exported.run_decompositions({})
-    _drop_aliases(program)
+    _use_known_operators(program)
     return program
 
 
@@ -95,10 +96,31 @@ def _is_statistic(operation: Any) -> bool:
     return bool(users) and all(_is_statistic(user) for user in users)
 
 
-def _drop_aliases(program: ExportedProgram) -> None:
-    """Replace `aten.alias` (left by a permute that changes nothing), which coremltools does not know, by its input."""
-    for node in list(program.graph.nodes):
-        if node.target is torch.ops.aten.alias.default:
+_SAME = {
+    torch.ops.aten.concatenate.default: torch.ops.aten.cat.default,
+    # By a whole number both repeat every element.
+    torch.ops.aten._upsample_nearest_exact2d.vec: torch.ops.aten.upsample_nearest2d.vec,
+}
+"""Operators that coremltools does not know under their own name, and what it knows them as."""
+
+
+def _use_known_operators(program: ExportedProgram) -> None:
+    """Replace what coremltools does not take by operators that it takes and that compute the same."""
+    aten, graph = torch.ops.aten, program.graph
+    for node in list(graph.nodes):
+        if node.target is aten.alias.default:  # left by a permute that changes nothing
             node.replace_all_uses_with(node.args[0])
-            program.graph.erase_node(node)
+        elif node.target is aten._upsample_nearest_exact2d.vec and not _enlarges_by_whole_numbers(node):
+            continue
+        elif node.target in _SAME:
+            node.target = _SAME[node.target]
+        if node.target is aten.cat.default:
+            filled = [part for part in node.args[0] if part.meta["val"].numel()]
+            node.args = (filled, *node.args[1:])
+    graph.eliminate_dead_code()
     program.graph_module.recompile()
+
+
+def _enlarges_by_whole_numbers(node: torch.fx.Node) -> bool:
+    before, after = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
+    return all(large % small == 0 for small, large in zip(before, after, strict=True))

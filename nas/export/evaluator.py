@@ -4,7 +4,7 @@ Core ML itself runs on Apple's systems only. This walks the operations of the ve
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,9 +61,9 @@ def walk(program: Program, inputs: Mapping[str, Tensor], *, rounded: bool) -> It
                 alive.pop(value.name, None)
 
 
-def unknown_operations(program: Program) -> list[str]:
-    """Kinds of operations that `evaluate` does not know, sorted."""
-    return sorted({operation.kind for operation in program.operations} - SEMANTICS.keys())
+def unknown_operations(operations: Iterable[Operation]) -> list[str]:
+    """Their kinds that `evaluate` does not know, sorted."""
+    return sorted({operation.kind for operation in operations} - SEMANTICS.keys())
 
 
 def _check_inputs(program: Program, inputs: Mapping[str, Tensor]) -> None:

@@ -53,7 +53,8 @@ def calibrate(arguments: argparse.Namespace) -> None:
     say(console, "decoders", f"{len(fitted)} to fit to, {len(unseen)} others to judge by, {arguments.passes} passes")
     with progress(console, "measuring") as advance:
         records = measure_programs(device, [*fitted, *unseen], arguments.passes, advance)
-    profile = make_profile(fitted, records[: len(fitted)], unseen, records[len(fitted) :], arguments.passes)
+    of_fitted, of_unseen = records[: len(fitted)], records[len(fitted) :]
+    profile = make_profile(fitted, of_fitted, unseen, of_unseen, device.runtime, arguments.passes)
     with disk_errors("cannot write the profile"):
         write_json(arguments.out, profile.to_dict())
     print_profile(console, profile)

@@ -20,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nas.errors import UserError
 from nas.latency.calibrated_profile import CalibratedProfile, CalibrationPoint
-from nas.latency.devices import LatencyDevice
-from nas.latency.kind_terms import kind_terms
-from nas.latency.operations import Operation, list_operations
-from nas.latency.predict import kind_cost
-from nas.latency.record import LatencyRecord, Workload
+from nas.latency.devices import LatencyDevice, operations_on
+from nas.latency.kind_terms import TERMS_OF
+from nas.latency.operations import Operation
+from nas.latency.predict import fastest
+from nas.latency.record import LatencyRecord, Runtime, Workload
 from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace
 
 Floats = npt.NDArray[np.float64]
@@ -60,11 +61,10 @@ class Program:
 
 
 @functools.cache
-def operations_of(program: Program) -> tuple[Operation, ...]:
+def operations_of(program: Program, runtime: Runtime) -> tuple[Operation, ...]:
     """Everything that the decode executes."""
-    load = program.workload
-    shape = (1, *program.config.latents.latent_shape(load.num_frames, load.height, load.width))
-    return tuple(list_operations(program.build(weights=False), shape))
+    decoder = program.build(weights=False)
+    return tuple(operations_on(runtime, decoder, program.config.latents, program.workload))
 
 
 class _Draw:
@@ -128,22 +128,18 @@ def measure_programs(
     return [fastest[index] for index in range(len(programs))]
 
 
-def fit_coefficients(programs: Sequence[Program], records: Sequence[LatencyRecord]) -> dict[str, float]:
-    """Milliseconds per unit of each term of `kind_terms`, non-negative, by weighted least squares."""
-    from scipy.optimize import nnls
+def fit_coefficients(
+    programs: Sequence[Program], records: Sequence[LatencyRecord], runtime: Runtime
+) -> dict[str, dict[str, float]]:
+    """By setting of the compute units: milliseconds per unit of each term, non-negative, by weighted least squares.
 
-    amounts: list[dict[str, float]] = []
-    times: list[float] = []
-    for program, record in zip(programs, records, strict=True):
-        for terms, ms in _equations(program, record):
-            amounts.append(terms)
-            times.append(ms)
-    names = sorted({name for terms in amounts for name in terms})
-    measured = np.array(times)
-    design = np.array([[terms.get(name, 0.0) for name in names] for terms in amounts])
-    weights = measured**-_WEIGHT
-    coefficients, _ = nnls(design * weights[:, None], measured * weights, maxiter=100 * len(names))
-    return dict(zip(names, map(float, coefficients), strict=True))
+    A setting counts where it could run all of the programs.
+    """
+    every = [_by_units(record) for record in records]
+    settings = [units for units in every[0] if all(units in each for each in every)]
+    if not settings:
+        raise UserError("no setting of the compute units could run every one of the decoders: choose other --gmacs")
+    return {units: _solve(_equations(programs, [each[units] for each in every], runtime)) for units in settings}
 
 
 def make_profile(
@@ -151,20 +147,32 @@ def make_profile(
     fitted_records: Sequence[LatencyRecord],
     unseen: Sequence[Program],
     unseen_records: Sequence[LatencyRecord],
+    runtime: Runtime,
     passes: int,
 ) -> CalibratedProfile:
     """Fit to the first, judge by the second."""
     from scipy.stats import spearmanr
 
-    coefficients = fit_coefficients(fitted, fitted_records)
-    cost = kind_cost(coefficients, unseen_records[0].device)
-    points = tuple(_judge(program, record, cost) for program, record in zip(unseen, unseen_records, strict=True))
+    coefficients = fit_coefficients(fitted, fitted_records, runtime)
+
+    def judge(program: Program, record: LatencyRecord) -> CalibrationPoint:
+        frames = program.workload.num_frames
+        return CalibrationPoint(
+            decoder=program.config.summary(),
+            digest=program.config.digest(),
+            **program.workload.to_dict(),
+            measured_ms=record.ms_per_frame * frames,
+            predicted_ms=fastest(operations_of(program, runtime), coefficients, runtime, frames).total * frames,
+        )
+
+    points = tuple(map(judge, unseen, unseen_records))
     errors = np.array([abs(point.error) for point in points])
     ranks = spearmanr([point.measured_ms for point in points], [point.predicted_ms for point in points])
     first = fitted_records[0]
     return CalibratedProfile(
         device=first.device,
         method=f"fastest of {passes} passes, each the {first.method}",
+        runtime=runtime,
         dtype=first.dtype,
         coefficients=coefficients,
         typical_error=float(np.median(errors)),
@@ -177,37 +185,52 @@ def make_profile(
     )
 
 
-def _equations(program: Program, record: LatencyRecord) -> Iterable[tuple[dict[str, float], float]]:
-    """What a measurement says about the terms: by stage where the device says so, else one equation for the whole."""
-    operations = operations_of(program)
-    stages = {operation.stage for operation in operations}
-    if stages <= record.by_stage.keys():
-        groups = {name: [each for each in operations if each.stage == name] for name in stages}
-    else:
-        groups = {"": list(operations)}
-    frames = program.workload.num_frames
-    for name, group in groups.items():
-        yield _total_terms(group), frames * (record.by_stage[name] if name else record.ms_per_frame)
+Times = dict[str, float]
+"""Milliseconds per frame by stage, or of the whole under one name."""
+Equation = tuple[dict[str, float], float]
+"""Amounts of the terms, and the milliseconds that they took together."""
 
 
-def _total_terms(operations: Iterable[Operation]) -> dict[str, float]:
+def _by_units(record: LatencyRecord) -> dict[str, Times]:
+    """What was measured with each setting of the compute units; under "" where there is no choice."""
+    units = record.details.get("units")
+    if units is None:
+        return {"": record.by_stage}
+    return {name: {"": found["statistics"]["median_ms"] / record.num_frames} for name, found in units.items()}
+
+
+def _equations(programs: Sequence[Program], times: Sequence[Times], runtime: Runtime) -> list[Equation]:
+    """What the measurements say about the terms: by stage where that is known, else one equation for the whole."""
+    found: list[Equation] = []
+    for program, by_stage in zip(programs, times, strict=True):
+        operations = operations_of(program, runtime)
+        stages = {operation.stage for operation in operations}
+        frames = program.workload.num_frames
+        if stages <= by_stage.keys():
+            groups = {name: [each for each in operations if each.stage == name] for name in stages}
+            found += [(_total_terms(group, runtime), frames * by_stage[name]) for name, group in groups.items()]
+        else:
+            found.append((_total_terms(operations, runtime), frames * sum(by_stage.values())))
+    return found
+
+
+def _total_terms(operations: Iterable[Operation], runtime: Runtime) -> dict[str, float]:
     total: dict[str, float] = {}
     for operation in operations:
-        for name, amount in kind_terms(operation).items():
+        for name, amount in TERMS_OF[runtime](operation).items():
             total[name] = total.get(name, 0.0) + amount
     return total
 
 
-def _judge(program: Program, record: LatencyRecord, cost: Callable[[Operation], float]) -> CalibrationPoint:
-    return CalibrationPoint(
-        decoder=program.config.summary(),
-        digest=program.config.digest(),
-        height=program.workload.height,
-        width=program.workload.width,
-        num_frames=program.workload.num_frames,
-        measured_ms=record.ms_per_frame * program.workload.num_frames,
-        predicted_ms=sum(map(cost, operations_of(program))),
-    )
+def _solve(equations: Sequence[Equation]) -> dict[str, float]:
+    from scipy.optimize import nnls
+
+    names = sorted({name for amounts, _ in equations for name in amounts})
+    measured = np.array([ms for _, ms in equations])
+    design = np.array([[amounts.get(name, 0.0) for name in names] for amounts, _ in equations])
+    weights = measured**-_WEIGHT
+    coefficients, _ = nnls(design * weights[:, None], measured * weights, maxiter=100 * len(names))
+    return dict(zip(names, map(float, coefficients), strict=True))
 
 
 def _workloads(config: DecoderConfig, gmacs: tuple[float, float]) -> list[Workload]:
@@ -218,7 +241,7 @@ def _workloads(config: DecoderConfig, gmacs: tuple[float, float]) -> list[Worklo
     smallest = Program(config, Workload(sizes[0], sizes[0], frames[0]))
     if sum(each.numel() for each in smallest.build(weights=False).parameters()) > _LARGEST_PARAMETERS:
         return []
-    least = sum(operation.macs for operation in operations_of(smallest)) / 1e9 / (sizes[0] ** 2 * frames[0])
+    least = sum(operation.macs for operation in operations_of(smallest, "pytorch")) / 1e9 / (sizes[0] ** 2 * frames[0])
     every = (Workload(*grid) for grid in product(sizes, sizes, frames))
     return [load for load in every if gmacs[0] <= least * load.height * load.width * load.num_frames <= gmacs[1]]
 

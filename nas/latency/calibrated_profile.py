@@ -4,11 +4,12 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from nas.errors import UserError
+from nas.latency.record import Runtime
 
-FORMAT = "calibrated-1"
+FORMAT = "calibrated-2"
 """Of the file."""
 
 
@@ -45,10 +46,13 @@ class CalibratedProfile:
     """What was measured, in words."""
     method: str
     """How it was measured."""
+    runtime: Runtime
+    """What executed the decoders."""
     dtype: str
     """Precision that it computed in."""
-    coefficients: dict[str, float]
-    """Milliseconds per unit of each of the terms of `kind_terms`; a term that is not here has no known cost."""
+    coefficients: dict[str, dict[str, float]]
+    """By setting of the compute units (one, "", where there is no choice), milliseconds per unit of each of the terms
+    of `kind_terms`; a term that is not here has no known cost. The fastest setting counts."""
     typical_error: float
     """Median absolute relative error on the decoders of `points`."""
     p90_error: float
@@ -65,7 +69,9 @@ class CalibratedProfile:
     """Version of this package that fitted it."""
 
     def __post_init__(self) -> None:
-        if not self.coefficients or any(not value >= 0 for value in self.coefficients.values()):
+        if self.runtime not in get_args(Runtime):
+            raise ValueError(f"runtime must be one of {', '.join(get_args(Runtime))}, got '{self.runtime}'")
+        if not self.coefficients or not all(map(_valid, self.coefficients.values())):
             raise ValueError("a profile needs coefficients of at least 0")
 
     @property
@@ -84,6 +90,10 @@ class CalibratedProfile:
         return cls(**{**fields, "points": tuple(CalibrationPoint(**point) for point in data["points"])})
 
 
+def _valid(coefficients: dict[str, float]) -> bool:
+    return bool(coefficients) and all(value >= 0 for value in coefficients.values())
+
+
 def load_calibrated(path: Path) -> CalibratedProfile:
     """The profile in a file; UserError if there is none or it is something else."""
     advice = "make one with python -m nas.latency calibrate"
@@ -97,5 +107,5 @@ def load_calibrated(path: Path) -> CalibratedProfile:
         raise UserError(f"{path} is no device profile of this version: {advice}")
     try:
         return CalibratedProfile.from_dict(data)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is a damaged device profile ({error}): {advice}") from error

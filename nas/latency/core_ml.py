@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.latency.isolated import run_isolated
-from nas.latency.record import Kind, LatencyRecord, MeasurementFailedError, Workload, provenance
+from nas.latency.record import Kind, LatencyRecord, MeasurementFailedError, Runtime, Workload, provenance
 from nas.latency.worker import COMMAND
 from search_spaces import LatentSpec
 
@@ -38,6 +38,7 @@ class CoreMLDevice:
 
     kind: Kind = "measured"
     error: float | None = None
+    runtime: Runtime = "coreml"
     needs_weights: bool = True
 
     def describe(self, workload: Workload) -> str:

@@ -9,11 +9,12 @@ from torch import nn
 
 from nas.errors import unknown_name
 from nas.latency.calibrated_profile import CalibratedProfile, load_calibrated
+from nas.latency.core_ml_operations import list_core_ml_operations
 from nas.latency.host import Clock, describe_host, measure
-from nas.latency.operations import list_operations
+from nas.latency.operations import Operation, list_operations
 from nas.latency.predict import predict
 from nas.latency.profile import Profile, list_profiles, load_profile
-from nas.latency.record import Kind, LatencyRecord, Workload, provenance
+from nas.latency.record import Kind, LatencyRecord, Runtime, Workload, provenance
 from search_spaces import LatentSpec
 
 HOST, CORE_ML, IPHONE = "host", "coreml", "iphone"
@@ -34,6 +35,10 @@ class LatencyDevice(Protocol):
     @property
     def error(self) -> float | None:
         """Typical relative error of its predictions; None if it measures."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """What executes the decoders."""
 
     @property
     def needs_weights(self) -> bool:
@@ -58,6 +63,7 @@ class HostDevice:
     name = HOST
     kind: Kind = "measured"
     error: float | None = None
+    runtime: Runtime = "pytorch"
     needs_weights = True
 
     def describe(self, workload: Workload) -> str:
@@ -79,6 +85,7 @@ class PredictedDevice:
         self.profile = profile
         self.name = profile.device
         self.error: float | None = profile.typical_error
+        self.runtime: Runtime = profile.runtime
 
     def describe(self, workload: Workload) -> str:
         """ "at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
@@ -90,21 +97,34 @@ class PredictedDevice:
         Raises:
             ValueError: the workload is not on the grid of the latents, or the decoder uses an operation that has no
                 known cost.
+            MeasurementFailedError: it cannot be converted to Core ML, where that is what the device runs.
         """
-        shape = (1, *spec.latent_shape(workload.num_frames, workload.height, workload.width))
-        total, by_stage = predict(list_operations(decoder, shape), self.profile, workload.num_frames)
+        found = predict(operations_on(self.runtime, decoder, spec, workload), self.profile, workload.num_frames)
         return LatencyRecord(
-            ms_per_frame=total,
+            ms_per_frame=found.total,
             kind=self.kind,
-            device=self.name,
+            device=f"{self.name}, Core ML {found.units}" if found.units else self.name,
             method=f"sum over operations, fitted to {self.profile.basis}",
             height=workload.height,
             width=workload.width,
             num_frames=workload.num_frames,
             dtype=self.profile.dtype,
             error=self.profile.typical_error,
-            by_stage=by_stage,
+            by_stage=found.by_stage,
         )
+
+
+def operations_on(runtime: Runtime, module: nn.Module, spec: LatentSpec, workload: Workload) -> list[Operation]:
+    """What a decode of `module(latents)` executes there; the module may be on the meta device.
+
+    Raises:
+        ValueError: the workload is not on the grid of the latents.
+        UnknownOperationError: an operation has no known cost.
+        MeasurementFailedError: it cannot be converted to a program of that runtime.
+    """
+    if runtime == "coreml":
+        return list_core_ml_operations(module, spec, workload)
+    return list_operations(module, (1, *spec.latent_shape(workload.num_frames, workload.height, workload.width)))
 
 
 def open_predicted(name: str, default: str) -> LatencyDevice:

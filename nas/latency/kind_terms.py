@@ -1,18 +1,22 @@
 """What a calibrated profile charges an operation for: amounts of compute and of memory traffic, by kind of operation.
 
-Convolutions come in four kinds, by how runtimes compute them. PyTorch on a CPU hands a convolution to oneDNN only above
-a size ("direct"), else it unrolls the input into columns and multiplies matrices; both were seen to differ by up to 5x
-in time per multiply-accumulate. Where a runtime makes no such difference, the coefficients come out alike.
-Element-wise operations and reductions are one kind, "traffic": norms and activations have both, always together, so no
-measurement of decoders could tell their costs apart.
+Amounts are named "kind.term": GMACs; millions of elements (inputs, outputs, columns, weights); calls. A profile has a
+coefficient for each, in milliseconds. Element-wise operations and reductions are one kind, "traffic": norms and
+activations have both, always together, so no measurement of decoders could tell their costs apart.
+
+PyTorch on a CPU hands a convolution to oneDNN only above a size ("direct"), else it unrolls the input into columns and
+multiplies matrices; both were seen to differ by up to 5x in time per multiply-accumulate. What Core ML does with a
+convolution is not known; its tensors have rows of 64 bytes on the Neural Engine (see `nas.latency.fit`).
 """
 
+from collections.abc import Callable
 from math import ceil, prod
 
 from nas.latency.operations import BYTES_PER_ELEMENT, Convolution, Operation
+from nas.latency.record import Runtime
 
 LANES = 16
-"""Channels that a vector unit computes at once; a narrow layer leaves lanes idle."""
+"""Channels that a CPU's vector unit computes at once; a narrow layer leaves lanes idle."""
 
 OVERFLOW = 8.0
 """Millions of elements of one tensor above which its memory is no longer reused: 32 MB in float32, the size from which
@@ -23,21 +27,56 @@ _DIRECT_ABOVE = 20480
 (`use_mkldnn` in ATen/native/Convolution.cpp)."""
 
 
-def kind_terms(operation: Operation) -> dict[str, float]:
-    """Amounts by "kind.term". GMACs; millions of elements (inputs, outputs, columns, weights); calls.
+_CORE_ML_LANES = 64
+"""Channels that Apple's accelerators compute at once."""
 
-    A profile has a coefficient for each, in milliseconds.
-    """
+_CORE_ML_ROW = 32
+"""float16 in 64 bytes."""
+
+_CORE_ML_OVERFLOW = 12.0
+"""Millions of elements in the 24 MB of a phone's system-level cache."""
+
+
+def pytorch_terms(operation: Operation) -> dict[str, float]:
+    """Of one of PyTorch's operations, on a CPU."""
     if operation.convolution is not None:
         return _convolution_terms(operation, operation.convolution)
     read, written = _millions(operation.bytes_read), _millions(operation.bytes_written)
-    kind = "traffic" if operation.kind in ("elementwise", "reduction") else operation.kind
+    kind = _plain_kind(operation)
     return {
         f"{kind}.gmacs": operation.macs / 1e9,
         f"{kind}.moved": read + written,
         f"{kind}.overflow": _overflow(read) + _overflow(written),
         f"{kind}.calls": 1.0,
     }
+
+
+def core_ml_terms(operation: Operation) -> dict[str, float]:
+    """Of one of Core ML's operations, on any of its compute units."""
+    kind, macs = _plain_kind(operation), operation.macs / 1e9
+    if operation.kind == "conv":
+        assert operation.convolution is not None
+        kind = "pointwise_conv" if prod(operation.convolution.kernel) == 1 else "conv"
+        macs *= _padding(operation.channels_in, _CORE_ML_LANES)
+    sizes = [sum(map(_in_rows, shapes)) / 1e6 for shapes in (operation.reads, operation.writes)]
+    return {
+        f"{kind}.gmacs": macs,
+        f"{kind}.moved": sum(sizes),
+        f"{kind}.overflow": sum(max(0.0, size - _CORE_ML_OVERFLOW) for size in sizes),
+        f"{kind}.calls": 1.0,
+    }
+
+
+TERMS_OF: dict[Runtime, Callable[[Operation], dict[str, float]]] = {"pytorch": pytorch_terms, "coreml": core_ml_terms}
+"""By what executes a decoder."""
+
+
+def _plain_kind(operation: Operation) -> str:
+    return "traffic" if operation.kind in ("elementwise", "reduction") else operation.kind
+
+
+def _in_rows(shape: tuple[int, ...]) -> int:
+    return prod(shape[:-1]) * ceil(shape[-1] / _CORE_ML_ROW) * _CORE_ML_ROW if shape else 1
 
 
 def _convolution_terms(operation: Operation, conv: Convolution) -> dict[str, float]:
@@ -50,7 +89,7 @@ def _convolution_terms(operation: Operation, conv: Convolution) -> dict[str, flo
         "calls": 1.0,
     }
     if kind == "direct_conv":
-        terms["gmacs"] *= _padding(operation.channels_in) * _padding(conv.channels_out)
+        terms["gmacs"] *= _padding(operation.channels_in, LANES) * _padding(conv.channels_out, LANES)
         terms |= {"inputs": inputs, "overflow": _overflow(inputs) + _overflow(outputs)}
     elif kind == "depthwise_conv":
         terms |= {"inputs": inputs}
@@ -73,9 +112,9 @@ def _convolution_kind(operation: Operation, conv: Convolution) -> str:
     return "pointwise_conv" if pointwise else "unrolled_conv"
 
 
-def _padding(channels: int) -> float:
+def _padding(channels: int, lanes: int) -> float:
     """What is computed relative to what is needed."""
-    return ceil(channels / LANES) * LANES / channels
+    return ceil(channels / lanes) * lanes / channels
 
 
 def _millions(size_bytes: int) -> float:

@@ -51,19 +51,24 @@ class Operation:
     """Group of the decoder that executed it."""
     macs: int
     """Multiply-accumulates of convolutions and matrix products; 0 for all others."""
-    bytes_read: int
-    """Of all inputs, weights included, as float16; what an input repeats by expansion counts once."""
-    bytes_written: int
-    """Of all outputs, as float16."""
+    reads: tuple[tuple[int, ...], ...]
+    """Shapes of all inputs, weights included; an axis that an input repeats by expansion has length 1."""
+    writes: tuple[tuple[int, ...], ...]
+    """Shapes of all outputs."""
     channels_in: int = 0
     """Input channels that each output channel of a convolution sees (1 for depthwise); 0 for all other operations."""
     convolution: Convolution | None = None
     """What else a convolution is; None for all other operations."""
 
     @property
-    def bytes_moved(self) -> int:
-        """Read and written."""
-        return self.bytes_read + self.bytes_written
+    def bytes_read(self) -> int:
+        """Of all inputs, as float16."""
+        return BYTES_PER_ELEMENT * sum(map(prod, self.reads))
+
+    @property
+    def bytes_written(self) -> int:
+        """Of all outputs, as float16."""
+        return BYTES_PER_ELEMENT * sum(map(prod, self.writes))
 
 
 def list_operations(module: nn.Module, input_shape: Sequence[int]) -> list[Operation]:
@@ -126,8 +131,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 kind=_refine(kind, args, outputs),
                 stage=self._stage,
                 macs=_MACS[name](args, out) if name in _MACS else 0,
-                bytes_read=_bytes(inputs),
-                bytes_written=_bytes(outputs),
+                reads=tuple(map(_distinct, inputs)),
+                writes=tuple(map(_distinct, outputs)),
                 channels_in=_channels_in(args) if name == "convolution" else 0,
                 convolution=_geometry(args, out) if name == "convolution" else None,
             )
@@ -162,12 +167,8 @@ def _tensors(values: Any) -> Iterable[Tensor]:
     return found.values()
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return BYTES_PER_ELEMENT * sum(_distinct_elements(tensor) for tensor in tensors)
-
-
-def _distinct_elements(tensor: Tensor) -> int:
-    return prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride != 0)
+def _distinct(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(size if stride else 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _refine(kind: Kind, args: Any, outputs: list[Tensor]) -> Kind:

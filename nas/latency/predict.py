@@ -1,41 +1,68 @@
 """Predicted latency: the sum of what a device's profile charges for every operation. Nothing here is measured.
 
-The profiles that come with the program charge for compute, off-chip traffic and high-rank copies (`cost_terms`):
+The profiles that come with the program charge for compute and for off-chip traffic (`cost_terms`):
 
-    ms = a * effective GMACs + b * MB beyond the on-chip memory + c * MB of copies above rank 5
+    ms = a * effective GMACs + b * MB beyond the on-chip memory
 
 Those that `python -m nas.latency calibrate` makes have coefficients for each kind of operation (`kind_terms.py`).
 """
 
-from collections.abc import Callable, Iterable
-from math import ceil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, prod
 
 from nas.latency.calibrated_profile import CalibratedProfile
-from nas.latency.kind_terms import kind_terms
-from nas.latency.operations import Operation, UnknownOperationError
+from nas.latency.kind_terms import TERMS_OF
+from nas.latency.operations import BYTES_PER_ELEMENT, Operation, UnknownOperationError
 from nas.latency.profile import TERMS, Machine, Profile
+from nas.latency.record import Runtime
 
 
-def predict(
-    operations: Iterable[Operation], profile: Profile | CalibratedProfile, num_frames: int
-) -> tuple[float, dict[str, float]]:
-    """Milliseconds per frame of a decode of `num_frames` frames, in all and by stage in the order of execution.
+@dataclass(frozen=True)
+class Prediction:
+    """Milliseconds per frame of one decode."""
+
+    total: float
+    by_stage: dict[str, float]
+    """In the order of execution; they add up to the total."""
+    units: str = ""
+    """Setting of the compute units that is predicted to be the fastest; "" where there is no choice."""
+
+
+def predict(operations: Iterable[Operation], profile: Profile | CalibratedProfile, num_frames: int) -> Prediction:
+    """Latency of a decode of `num_frames` frames.
 
     Raises:
         UnknownOperationError: the profile knows no cost of an operation.
     """
-    if isinstance(profile, CalibratedProfile):
-        cost = kind_cost(profile.coefficients, profile.device)
-    else:
-        cost = _chip_cost(profile)
+    if isinstance(profile, Profile):
+        return _sum(operations, _chip_cost(profile), num_frames)
+    return fastest(list(operations), profile.coefficients, profile.runtime, num_frames)
+
+
+def fastest(
+    operations: Sequence[Operation],
+    coefficients: Mapping[str, Mapping[str, float]],
+    runtime: Runtime,
+    num_frames: int,
+) -> Prediction:
+    """That of the fastest setting of the compute units, by the coefficients of each setting."""
+    every = [
+        replace(_sum(operations, kind_cost(of_units, runtime), num_frames), units=units)
+        for units, of_units in coefficients.items()
+    ]
+    return min(every, key=lambda prediction: prediction.total)
+
+
+def _sum(operations: Iterable[Operation], cost: Callable[[Operation], float], num_frames: int) -> Prediction:
     by_stage: dict[str, float] = {}
     for operation in operations:
         by_stage[operation.stage] = by_stage.get(operation.stage, 0.0) + cost(operation) / num_frames
-    return sum(by_stage.values()), by_stage
+    return Prediction(sum(by_stage.values()), by_stage)
 
 
 def _chip_cost(profile: Profile) -> Callable[[Operation], float]:
-    """Milliseconds of an operation by the three terms."""
+    """Milliseconds of an operation by the two terms."""
 
     def cost(operation: Operation) -> float:
         terms = cost_terms(operation, profile.machine)
@@ -44,16 +71,16 @@ def _chip_cost(profile: Profile) -> Callable[[Operation], float]:
     return cost
 
 
-def kind_cost(coefficients: dict[str, float], device: str) -> Callable[[Operation], float]:
+def kind_cost(coefficients: Mapping[str, float], runtime: Runtime) -> Callable[[Operation], float]:
     """Milliseconds of an operation by the coefficients of its kind; `UnknownOperationError` if they lack it."""
 
     def cost(operation: Operation) -> float:
-        terms = kind_terms(operation)
+        terms = TERMS_OF[runtime](operation)
         unknown = [name for name in terms if name not in coefficients]
         if unknown:
             raise UnknownOperationError(
-                f"the profile of {device} knows no cost of {unknown[0].split('.')[0]} operations such as "
-                f"{operation.name} (in '{operation.stage}'): calibrate again with this version"
+                f"the profile knows no cost of {unknown[0].split('.')[0]} operations such as {operation.name} "
+                f"(in '{operation.stage}'): calibrate again with this version"
             )
         return sum(coefficients[name] * amount for name, amount in terms.items())
 
@@ -62,14 +89,18 @@ def kind_cost(coefficients: dict[str, float], device: str) -> Callable[[Operatio
 
 def cost_terms(operation: Operation, machine: Machine) -> dict[str, float]:
     """What an operation is charged for, by the names in `nas.latency.profile.TERMS`."""
-    off_chip = sum(
-        max(0.0, moved / 1e6 - machine.on_chip_mb) for moved in (operation.bytes_read, operation.bytes_written)
-    )
+    moved = (_megabytes(operation.reads, machine), _megabytes(operation.writes, machine))
     return {
         "gmacs": operation.macs / 1e9 * _compute_factor(operation, machine),
-        "off_chip_mb": off_chip,
-        "high_rank_mb": operation.bytes_moved / 1e6 if operation.kind == "high_rank_movement" else 0.0,
+        "off_chip_mb": sum(max(0.0, size - machine.on_chip_mb) for size in moved),
     }
+
+
+def _megabytes(shapes: Iterable[tuple[int, ...]], machine: Machine) -> float:
+    """Of tensors whose rows are filled up."""
+    row = machine.row_elements
+    padded = (prod(shape[:-1]) * ceil(shape[-1] / row) * row for shape in shapes if shape)
+    return BYTES_PER_ELEMENT * sum(padded) / 1e6
 
 
 def _compute_factor(operation: Operation, machine: Machine) -> float:

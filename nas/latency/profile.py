@@ -7,8 +7,9 @@ from importlib import resources
 from typing import Any, ClassVar
 
 from nas.errors import unknown_name
+from nas.latency.record import Runtime
 
-TERMS = ("gmacs", "off_chip_mb", "high_rank_mb")
+TERMS = ("gmacs", "off_chip_mb")
 """What an operation is charged for; `Machine` says how they are counted."""
 
 
@@ -22,6 +23,8 @@ class Machine:
     """Multiply-accumulates of a dense convolution that take as long as one of a depthwise convolution."""
     on_chip_mb: float
     """Inputs, and outputs, of one operation are charged for what exceeds this: the rest stays in on-chip memory."""
+    row_elements: int
+    """The last axis of every tensor counts as the next multiple: rows begin at aligned addresses."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Profile:
 
     device: str
     """Name to select it by."""
-    runtime: str
+    measured_with: str
     """What ran the decoders."""
     machine: Machine
     """How the terms are counted."""
@@ -89,6 +92,8 @@ class Profile:
 
     dtype: ClassVar[str] = "float16"
     """Precision that it predicts for: what phones run."""
+    runtime: ClassVar[Runtime] = "coreml"
+    """What executes decoders on such devices."""
 
     @property
     def basis(self) -> str:

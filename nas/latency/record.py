@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 Kind = Literal["measured", "predicted"]
+Runtime = Literal["pytorch", "coreml"]
+"""What executes a decoder."""
 
 
 @dataclass(frozen=True)

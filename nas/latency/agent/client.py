@@ -16,7 +16,7 @@ from nas.errors import UserError
 from nas.latency.agent import TOKEN_VARIABLE
 from nas.latency.agent.archive import pack
 from nas.latency.core_ml import convert
-from nas.latency.record import Kind, LatencyRecord, MeasurementFailedError, Workload, provenance
+from nas.latency.record import Kind, LatencyRecord, MeasurementFailedError, Runtime, Workload, provenance
 from search_spaces import Decoder, LatentSpec
 
 _TIMEOUT_S = (5.0, 60.0)
@@ -47,6 +47,11 @@ class AgentDevice:
     kind: Kind = "measured"
     error: float | None = None
     needs_weights: bool = False
+
+    @property
+    def runtime(self) -> Runtime:
+        """PyTorch builds decoders from configs; packages are Core ML's."""
+        return "pytorch" if self.accepts == "config" else "coreml"
 
     def describe(self, workload: Workload) -> str:
         """ "at 512x512 x 17 frames, measured on mac (arm64 CPU) by the agent at http://mac:8765"."""
