@@ -139,12 +139,8 @@ class Finisher:
         return {"packages": {path.name: {"summary": report.describe(), **report.to_dict()}}}, path
 
     def _real_latents(self) -> torch.Tensor:
-        """Unseen latents, repeated until they fill the timed decode."""
-        load = self.workload
-        wanted = self.teacher.spec.latent_shape(load.num_frames, load.height, load.width)
-        latents = self.unseen.split("test").batch([0], "cpu").latents
-        repeats = [-(-size // have) for size, have in zip(wanted[1:], latents.shape[2:], strict=True)]
-        return latents.repeat(1, 1, *repeats)[:, :, : wanted[1], : wanted[2], : wanted[3]]
+        """Of one unseen sample, `(1, c, t, h, w)`."""
+        return self.unseen.split("test").batch([0], "cpu").latents
 
     def _teacher_measured(self) -> LatencyRecord | None:
         """Of the teacher, here; None, with a warning, where its decode does not fit into memory."""

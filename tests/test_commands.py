@@ -23,7 +23,7 @@ OPTIONS = {
         "positional arguments": ["MODEL"],
         "options": [
             *("--resolution", "--frames", "--streaming", "--precision", "--weights", "--rewrite"),
-            *("--least-psnr", "--out"),
+            *("--least-psnr", "--latents", "--out"),
         ],
     },
 }

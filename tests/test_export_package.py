@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from blocks.norms import RmsNorm
 from nas.errors import UserError
-from nas.export.__main__ import main
+from nas.export.__main__ import main, read_latents
 from nas.export.coreml import to_core_ml
 from nas.export.evaluator import evaluate
+from nas.export.functions import make_functions
 from nas.export.package import ExportError, export_decoder
 from nas.export.program import read_program
 from nas.export.proof import prove
@@ -277,19 +279,10 @@ def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
     assert program.metadata["architecture_hash"] == model.decoder.config.digest()
     assert json.loads(program.metadata["architecture"]) == model.decoder.config.to_dict()
     assert json.loads(program.metadata["evaluation"]) == {"psnr": 31.5}
-    status, _, err = run(
-        folder,
-        "--resolution",
-        "16x24",
-        "--weights",
-        "8bit",
-        "--least-psnr",
-        30,
-        "--rewrite",
-        "slices",
-        "--rewrite",
-        "joined",
-    )
+    real = tmp_path / "real.safetensors"
+    save_file({"latents": latents_of(3).half()}, real)
+    words = "--resolution 16x24 --weights 8bit --least-psnr 30 --rewrite slices --rewrite joined --latents"
+    status, _, err = run(folder, *words.split(), real)
     assert (status, err) == (0, "")
     numbers = read_numbers(folder)
     assert numbers is not None and numbers["evaluation"] == {"psnr": 31.5}
@@ -313,3 +306,26 @@ def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     assert all(name in errors.getvalue() for name in ("'slcies'", "subpixel", "joined", "slices"))
     with pytest.raises(UserError, match=r"expected the folder of an \.mlpackage"):
         read_program(tmp_path / "nothing.mlpackage")
+
+
+def test_real_latents_are_cut_or_repeated_to_the_size(decoder: Decoder) -> None:
+    real = latents_of(3)
+    chunks, _ = make_functions(decoder, ExportSettings(16, 40, 5, streaming=True), real)
+    first, second = (chunks[name].inputs["latents"] for name in ("first", "next"))
+    assert first.equal(real[:, :, :2].repeat(1, 1, 1, 1, 2)[..., :5])
+    assert second.equal(real[:, :, [2, 0]].repeat(1, 1, 1, 1, 2)[..., :5])
+    functions, _ = make_functions(decoder, ExportSettings(8, 16, 5), real)
+    assert functions["main"].inputs["latents"].equal(real[:, :, :2, :1, :2])
+
+
+@pytest.mark.parametrize("content", [None, b"nonsense", {"x": torch.ones(1, 16, 1, 2, 2)}, torch.ones(1, 8, 1, 2, 2)])
+def test_latents_that_cannot_be_used_are_refused(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "latents.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        save_file(content if isinstance(content, dict) else {"latents": content}, path)
+    with pytest.raises(
+        UserError, match=r"expected a safetensors file with a tensor 'latents' of shape \(1, 16, t, h, w\)"
+    ):
+        read_latents(path, WAN)

@@ -13,6 +13,8 @@ from nas.errors import UserError
 from nas.export.settings import LEAST_PSNR, ExportSettings, Precision, Rewrite, Weights
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from search_spaces import LatentSpec
 
 _USUAL_FRAMES = 17
@@ -41,8 +43,9 @@ def export(arguments: argparse.Namespace) -> None:
     if path.suffix != ".mlpackage":
         raise UserError(f"a package has to be named something.mlpackage, got '{path}'")
     show.say(console, "model", model.decoder.config.summary())
+    latents = None if arguments.latents is None else read_latents(arguments.latents, model.decoder.config.latents)
     metadata = model_metadata(model.decoder, model.config.teacher, evaluation_of(folder))
-    report = export_decoder(model.decoder, settings, path, metadata=metadata)
+    report = export_decoder(model.decoder, settings, path, metadata=metadata, latents=latents)
     if path.parent.resolve() == folder.resolve():
         record_export(folder, path.name, report)
     show.say(console, "export", report.describe())
@@ -50,6 +53,21 @@ def export(arguments: argparse.Namespace) -> None:
         show.say(console, "proof", f"function {name}: {proof.describe()}")
     seconds = f"{report.convert_seconds:.0f} s to convert, {report.prove_seconds:.0f} s to prove"
     show.say(console, "saved", f"{path} ({seconds})")
+
+
+def read_latents(path: Path, spec: "LatentSpec") -> "Tensor":
+    """The tensor "latents" `(1, c, t, h, w)` of a safetensors file, float32."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    expected = f"expected a safetensors file with a tensor 'latents' of shape (1, {spec.channels}, t, h, w)"
+    try:
+        latents: Tensor = load_file(path)["latents"].float()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"cannot read {path} ({type(error).__name__}: {error}): {expected}") from error
+    if latents.ndim != 5 or latents.shape[:2] != (1, spec.channels) or not latents.isfinite().all():
+        raise UserError(f"{path} has latents of shape {tuple(latents.shape)}: {expected}, all of them finite")
+    return latents
 
 
 def make_parser() -> Parser:
@@ -94,6 +112,13 @@ def make_parser() -> Parser:
         default=LEAST_PSNR,
         metavar="DB",
         help="against the model, as a device rounds; the model card says if it was lowered (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--latents",
+        type=Path,
+        metavar="FILE",
+        help="real latents to prove with: a safetensors file with a tensor 'latents' (1, c, t, h, w), raw"
+        " (default: noise with the latents' mean and std)",
     )
     parser.add_argument("--out", type=Path, metavar="PATH", help="package to write (default: in the model's folder)")
     return parser

@@ -51,7 +51,8 @@ def make_functions(
     Args:
         decoder: in evaluation mode; stays as it is.
         settings: what the package is made for.
-        latents: to decode, `(1, c, t, h, w)`; default: noise with the latents' own mean and std.
+        latents: to decode, `(1, c, t, h, w)`, cut or repeated to the size of the decode; default: noise with the
+            latents' own mean and std.
 
     Raises:
         UserError: the size is not on the latents' grid, the decoder does not stream, or a rewrite changes nothing.
@@ -61,15 +62,14 @@ def make_functions(
         shape = spec.latent_shape(settings.num_frames, settings.height, settings.width)
     except ValueError as error:
         raise UserError(f"the frames do not fit the latents: {error}") from error
-    if latents is None:
-        latents = _sample_latents(spec, shape)
+    first, second = _noise(spec, shape) if latents is None else _fitted(latents, shape)
     rewritten = _rewrite(decoder, settings)
     with _largest_inputs(decoder) as largest:
         if settings.streaming:
-            functions = _chunks(decoder, rewritten, latents, _sample_latents(spec, shape, seed=1))
+            functions = _chunks(decoder, rewritten, first, second)
         else:
-            frames = _OneDecode(decoder)(latents)
-            functions = {"main": Function(_OneDecode(rewritten), {"latents": latents}, {"frames": frames})}
+            frames = _OneDecode(decoder)(first)
+            functions = {"main": Function(_OneDecode(rewritten), {"latents": first}, {"frames": frames})}
     # No rewrite moves a norm: it has the same name and the same input in what is exported.
     return functions, scale_norms(rewritten, largest) if settings.precision == "float16" else 0
 
@@ -127,12 +127,22 @@ def _outputs(frames: Tensor, state: list[Tensor]) -> dict[str, Tensor]:
     return {"frames": frames} | {f"new_state_{index}": tensor for index, tensor in enumerate(state)}
 
 
-def _sample_latents(spec: LatentSpec, shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Noise with the latents' mean and std, `(1, c, t, h, w)` for a shape `(c, t, h, w)`."""
+def _noise(spec: LatentSpec, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Two chunks of noise with the latents' mean and std, `(1, c, t, h, w)` each for a shape `(c, t, h, w)`."""
     per_channel = (1, -1, 1, 1, 1)
     mean = torch.tensor(spec.mean or (0.0,) * spec.channels).view(per_channel)
     std = torch.tensor(spec.std or (1.0,) * spec.channels).view(per_channel)
-    return mean + std * torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+    first, second = (torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    return mean + std * first, mean + std * second
+
+
+def _fitted(latents: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Two chunks of latents, cut to the shape `(c, t, h, w)` or repeated until they fill it."""
+    _, frames, height, width = shape
+    wanted = (2 * frames, height, width)
+    repeats = [-(-size // have) for size, have in zip(wanted, latents.shape[2:], strict=True)]
+    filled = latents.repeat(1, 1, *repeats)[..., :height, :width]
+    return filled[:, :, :frames], filled[:, :, frames : 2 * frames]
 
 
 @contextmanager

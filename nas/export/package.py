@@ -96,8 +96,8 @@ def export_decoder(
         settings: size, form, precision, weights and rewrites.
         path: of the `.mlpackage`; replaced if it exists.
         metadata: for users of the package; what the proof found is added.
-        latents: `(1, c, t, h, w)` of the size of one decode, to prove with; default: noise with the latents' own
-            mean and std.
+        latents: `(1, c, t, h, w)`, to prove with, cut or repeated to the size of one decode; default: noise with the
+            latents' own mean and std.
 
     Raises:
         UserError: the size is not on the latents' grid, the decoder does not stream, or a rewrite changes nothing.
