@@ -15,7 +15,7 @@ from nas.distillation import DistillResult, DistillSettings, Progress, distill
 from nas.evaluation import Evaluation, evaluate, evaluate_teacher
 from nas.export.package import ExportError, export_decoder, model_metadata
 from nas.export.settings import ExportSettings
-from nas.latency import LatencyRecord, MeasurementFailedError, Workload, list_operations, measure
+from nas.latency import LatencyRecord, Workload, list_operations, measure
 from nas.latency.devices import LatencyDevice
 from nas.latency.host import MIN_ROUNDS
 from nas.memory import memory_limit
@@ -54,7 +54,7 @@ class Finisher:
         return [Row(name, evaluate(fit(self.training), self.unseen)) for name, fit in linear.items()]
 
     def teacher_row(self) -> Row:
-        """The teacher itself."""
+        """The teacher itself. Nothing is predicted for it: decoders of teachers are no programs that phones take."""
         skeleton = self.teacher.skeleton_decoding()
         return Row(
             f"teacher {self.teacher.name}",
@@ -62,7 +62,6 @@ class Finisher:
             parameters=self.teacher.decoder_parameters,
             macs_per_frame=self._macs_per_frame(skeleton),
             measured=self._teacher_measured(),
-            predicted=self._teacher_predicted(skeleton),
         )
 
     def finish(self, candidate: Outcome) -> Row:
@@ -152,15 +151,6 @@ class Finisher:
             warn(self.console, f"the teacher's latency is not measured: {size} need {sizes}")
             return None
         return self._measured(self.teacher.decoding(), "of the teacher, here")
-
-    def _teacher_predicted(self, skeleton: torch.nn.Module) -> LatencyRecord | None:
-        """Of the teacher on a phone; None, with a warning, where it cannot be converted."""
-        try:
-            with progress(self.console, "latency", "of the teacher, predicted"):
-                return self._predicted(skeleton)
-        except MeasurementFailedError as error:
-            warn(self.console, f"the teacher's latency is not predicted: {error}")
-            return None
 
     def _measured(self, decoder: torch.nn.Module, what: str) -> LatencyRecord:
         with progress(self.console, "latency", what) as advance:
