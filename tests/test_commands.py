@@ -204,6 +204,7 @@ UNREACHABLE = ["--space", "turbo3d", "--latency-budget", "0.01ms", "--resolution
 UNREACHABLE += ["--run", "R"]
 
 
+@pytest.mark.slow
 def test_budget_that_nothing_can_meet(shell: Shell, inputs: Inputs) -> None:
     """The database is given the hundred proposals that the search would make before it gives up."""
     folder = shell.folder / "R"

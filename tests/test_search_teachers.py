@@ -14,12 +14,6 @@ from nas.model import TurboVAED
 from nas.teachers import Teacher, load_teacher, published_latents
 from search_spaces import PRESETS, Decoder, adapt
 
-QUICK = ("cogvideox",)
-"""The rule of parity: searched for in the quick suite."""
-CASES = [
-    *((name, False) for name in QUICK),
-    *(pytest.param(name, True, marks=pytest.mark.slow) for name in sorted(CONFIGS)),
-]
 DEVICE = "iphone-16-pro"
 OFF_THE_GRID = {
     "wan": ("16", "13 and 17"),
@@ -53,8 +47,9 @@ def tight_budget(teacher: Teacher, workload: Workload) -> str:
     return f"{1.001 * open_device(DEVICE).latency(student, teacher.spec, workload).ms_per_frame:.6f}ms"
 
 
-@pytest.mark.parametrize(("name", "to_the_end"), CASES)
-def test_search_and_finalize(name: str, to_the_end: bool, videos: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_search_and_finalize(name: str, videos: Path, tmp_path: Path) -> None:
     weights = make_weights(name, tmp_path / "weights")
     teacher = load_teacher(name, weights)
     spec, shell = teacher.spec, Shell(tmp_path, tmp_path / "cache")
@@ -68,8 +63,7 @@ def test_search_and_finalize(name: str, to_the_end: bool, videos: Path, tmp_path
     trials = read_trials(tmp_path / "R")
     (trained,) = [trial for trial in trials if was_trained(trial)]
     assert trained.value is not None and 3 < trained.value < 60
-    if to_the_end:
-        check_finalize(shell, teacher)
+    check_finalize(shell, teacher)
 
 
 def check_finalize(shell: Shell, teacher: Teacher) -> None:
