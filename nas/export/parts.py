@@ -201,16 +201,18 @@ def _convert(parts: Sequence[Part]) -> list[PartReport]:
         with torch.random.fork_rng(devices=[]):
             module = _SideBySide(parts)
         examples = [example for part in parts for example in _examples(part)]
-        program = from_mil(to_mil(module, *examples, precision="float32"))
+        programs = _apart(from_mil(to_mil(module, *examples, precision="float32")), module.counts)
     except Exception as error:  # of torch.export and coremltools, which raise many kinds: that is the finding
         if len(parts) > 1:
             return [report for part in parts for report in _convert([part])]
         return [PartReport(f"not convertible: {' '.join(str(error).split())[:200]}", ())]
-    return [_report(operations) for operations in _apart(program, module.counts)]
+    return list(map(_report, programs))
 
 
 def _apart(program: Program, counts: Sequence[int]) -> list[list[Operation]]:
-    """The operations of each part: those that follow from its inputs."""
+    """The operations of each part: those that follow from its inputs. ValueError if one follows from none."""
+    if len(counts) == 1:
+        return [list(program.operations)]
     owner: dict[str, int] = {}
     remaining = iter(program.inputs)
     for index, count in enumerate(counts):
@@ -245,9 +247,9 @@ def _examples(part: Part) -> tuple[Tensor, ...]:
 
 @lru_cache(maxsize=1)
 def _sources() -> str:
-    """Hash of everything that parts are made of."""
+    """Hash of everything that parts and their reports are made of."""
     digest = hashlib.sha256()
-    for folder in blocks.__path__:
-        for file in sorted(Path(folder).glob("*.py")):
+    for folder in map(Path, (*blocks.__path__, Path(__file__).parent)):
+        for file in sorted(folder.glob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
