@@ -249,7 +249,7 @@ def _examples(part: Part) -> tuple[Tensor, ...]:
 def _sources() -> str:
     """Hash of everything that parts and their reports are made of."""
     digest = hashlib.sha256()
-    for folder in map(Path, (*blocks.__path__, Path(__file__).parent)):
+    for folder in [*map(Path, blocks.__path__), Path(__file__).parent]:
         for file in sorted(folder.glob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
