@@ -1,19 +1,15 @@
-"""Packages on disk: one decode and streaming, precision, weights, what is refused, and the command."""
+"""Packages on disk: one decode and streaming, precision, weights, what is refused."""
 
-import io
 import json
-import re
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from exported_decoders import WAN, Fixed, latents_of, small_decoder
 from torch import Tensor
 
 from blocks.norms import RmsNorm
 from nas.errors import UserError
-from nas.export.__main__ import main, read_latents
 from nas.export.coreml import to_core_ml
 from nas.export.evaluator import evaluate
 from nas.export.functions import make_functions
@@ -21,40 +17,7 @@ from nas.export.package import ExportError, export_decoder
 from nas.export.program import read_program
 from nas.export.proof import prove
 from nas.export.settings import ExportSettings, Rewrite
-from nas.model import TurboVAED
-from nas.model_folder import read_numbers
-from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec
-
-WAN = LatentSpec(
-    channels=16,
-    spatial=8,
-    temporal=4,
-    mean=tuple(i / 8 - 1 for i in range(16)),
-    std=tuple(1 + i / 8 for i in range(16)),
-)
-
-
-class Fixed:
-    """Chooses what is asked for, else what is offered first: a small decoder."""
-
-    def __init__(self, **wanted: object) -> None:
-        self.wanted = {name.replace("_x_", "."): value for name, value in wanted.items()}
-
-    def suggest_categorical(self, name, choices, /):  # type: ignore[no-untyped-def]
-        return self.wanted.get(name, choices[0])
-
-
-def small_config(latents: LatentSpec = WAN) -> DecoderConfig:
-    wanted = {"stage0_x_block": "memory_conv2d", "stage1_x_upsampler": "nearest_conv3d", "has_shortcut": True}
-    return SEARCH_SPACES["hybrid"].suggest(Fixed(**wanted), latents)
-
-
-def small_decoder(latents: LatentSpec = WAN) -> Decoder:
-    """Causal, with a shortcut, with frames in about [-1, 1]."""
-    torch.manual_seed(0)
-    decoder = Decoder(small_config(latents)).eval()
-    decoder.initialise_from_latent_statistics()
-    return decoder
+from search_spaces import SEARCH_SPACES, Decoder, LatentSpec
 
 
 def loud_decoder(factor: float = 1e6) -> Decoder:
@@ -68,10 +31,6 @@ def loud_decoder(factor: float = 1e6) -> Decoder:
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
     return small_decoder()
-
-
-def latents_of(frames: int, seed: int = 0) -> Tensor:
-    return torch.randn(1, 16, frames, 2, 3, generator=torch.Generator().manual_seed(seed))
 
 
 def test_one_decode(decoder: Decoder, tmp_path: Path) -> None:
@@ -258,56 +217,6 @@ def test_branches_become_one_convolution(tmp_path: Path) -> None:
     assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
 
 
-def run(*arguments: object) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = main([str(argument) for argument in arguments])
-    return status, out.getvalue(), err.getvalue()
-
-
-def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    model = TurboVAED(architecture=small_config().to_dict(), teacher="wan-tiny")
-    model.save_pretrained(folder)
-    (folder / "README.md").write_text("# A card\n")
-    (folder / "evaluation.json").write_text('{"evaluation": {"psnr": 31.5}}')
-    status, out, err = run(folder, "--resolution", "16x24", "--frames", 5)
-    assert (status, err) == (0, "") and "dB against PyTorch" in out
-    program = read_program(folder / "decoder.mlpackage")
-    assert program.inputs[0].shape == (1, 16, 2, 2, 3)
-    assert program.metadata["teacher"] == "wan-tiny"
-    assert program.metadata["architecture_hash"] == model.decoder.config.digest()
-    assert json.loads(program.metadata["architecture"]) == model.decoder.config.to_dict()
-    assert json.loads(program.metadata["evaluation"]) == {"psnr": 31.5}
-    real = tmp_path / "real.safetensors"
-    save_file({"latents": latents_of(3).half()}, real)
-    words = "--resolution 16x24 --weights 8bit --least-psnr 30 --rewrite slices --rewrite joined --latents"
-    status, _, err = run(folder, *words.split(), real)
-    assert (status, err) == (0, "")
-    numbers = read_numbers(folder)
-    assert numbers is not None and numbers["evaluation"] == {"psnr": 31.5}
-    assert numbers["core_ml"]["packages"].keys() == {"decoder.mlpackage", "decoder_joined_slices_8bit.mlpackage"}
-    card = (folder / "README.md").read_text()
-    assert card.startswith("# A card\n") and card.count("## Core ML") == 1
-    assert re.search(r"- `decoder\.mlpackage`: one decode of 5 frames at 16x24, .* dB against PyTorch", card)
-    assert "of 17 frames at 16x24, float16, weights 8bit, rewritten: joined, slices, " in card
-    assert "the limit of 40 dB was lowered to 30" in card
-
-
-def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
-    status, out, err = run(tmp_path / "nothing")
-    assert (status, out) == (2, "") and "is no model folder" in err and err.count("\n") == 1
-    (tmp_path / "config.json").write_text("{}")
-    status, _, err = run(tmp_path)
-    assert status == 2 and "cannot be loaded" in err and err.count("\n") == 1
-    with redirect_stderr(io.StringIO()) as errors, pytest.raises(SystemExit) as stopped:
-        main([str(tmp_path), "--rewrite", "slcies"])
-    assert stopped.value.code == 2 and errors.getvalue().count("\n") == 1
-    assert all(name in errors.getvalue() for name in ("'slcies'", "subpixel", "joined", "slices"))
-    with pytest.raises(UserError, match=r"expected the folder of an \.mlpackage"):
-        read_program(tmp_path / "nothing.mlpackage")
-
-
 def test_real_latents_are_cut_or_repeated_to_the_size(decoder: Decoder) -> None:
     real = latents_of(3)
     chunks, _ = make_functions(decoder, ExportSettings(16, 40, 5, streaming=True), real)
@@ -316,16 +225,3 @@ def test_real_latents_are_cut_or_repeated_to_the_size(decoder: Decoder) -> None:
     assert second.equal(real[:, :, [2, 0]].repeat(1, 1, 1, 1, 2)[..., :5])
     functions, _ = make_functions(decoder, ExportSettings(8, 16, 5), real)
     assert functions["main"].inputs["latents"].equal(real[:, :, :2, :1, :2])
-
-
-@pytest.mark.parametrize("content", [None, b"nonsense", {"x": torch.ones(1, 16, 1, 2, 2)}, torch.ones(1, 8, 1, 2, 2)])
-def test_latents_that_cannot_be_used_are_refused(content: object, tmp_path: Path) -> None:
-    path = tmp_path / "latents.safetensors"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        save_file(content if isinstance(content, dict) else {"latents": content}, path)
-    with pytest.raises(
-        UserError, match=r"expected a safetensors file with a tensor 'latents' of shape \(1, 16, t, h, w\)"
-    ):
-        read_latents(path, WAN)
