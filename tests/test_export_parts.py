@@ -10,6 +10,7 @@ from small_decoders import SPECS, make_config
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.export.functions import OneDecode
 from nas.export.parts import _KNOWN, decoder_parts, inspect_parts
 from nas.export.steps import Step, module_steps
 from nas.latency.operations import list_operations
@@ -19,18 +20,6 @@ SPEC = SPECS["16ch-4x8x8-leading"]
 
 MOVES = ("transpose", "reshape", "squeeze", "expand_dims")
 """What two neighbours may leave out where one undoes what the other did."""
-
-
-class Player(nn.Module):
-    """A decoder whose frames are limited to what can be shown, as it is exported."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, latents: Tensor) -> Tensor:
-        frames: Tensor = self.decoder(latents).clamp(-1, 1)
-        return frames
 
 
 class Calls(nn.Module):
@@ -65,7 +54,7 @@ def test_parts_add_up_to_the_decoder(space: str, seed: int) -> None:
     reports = inspect_parts(part for _, part in placed)
     assert not any(report.problem for report in reports.values())
     apart = [step for _, part in placed for step in reports[part].steps]
-    whole = module_steps(Player(Decoder(config)), torch.zeros(1, *config.latents.latent_shape(5, 32, 32)))
+    whole = module_steps(OneDecode(Decoder(config)), torch.zeros(1, *config.latents.latent_shape(5, 32, 32)))
     assert sum(step.macs for step in apart) == sum(step.macs for step in whole) > 0
 
     def counts(steps: Iterable[Step]) -> tuple[Counter[str], int]:

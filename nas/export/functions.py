@@ -68,19 +68,21 @@ def make_functions(
         if settings.streaming:
             functions = _chunks(decoder, rewritten, first, second)
         else:
-            frames = _OneDecode(decoder)(first)
-            functions = {"main": Function(_OneDecode(rewritten), {"latents": first}, {"frames": frames})}
+            frames = OneDecode(decoder)(first)
+            functions = {"main": Function(OneDecode(rewritten), {"latents": first}, {"frames": frames})}
     # No rewrite moves a norm: it has the same name and the same input in what is exported.
     return functions, scale_norms(rewritten, largest) if settings.precision == "float16" else 0
 
 
-class _OneDecode(nn.Module):
-    def __init__(self, decoder: Decoder) -> None:
+class OneDecode(nn.Module):
+    """A decoder as it is shipped: with frames as players show them."""
+
+    def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
         self.decoder = decoder
 
     def forward(self, latents: Tensor) -> Tensor:
-        """The whole clip; frames as players show them."""
+        """The whole clip; frames limited to [-1, 1]."""
         frames: Tensor = self.decoder(latents).clamp(-1, 1)
         return frames
 

@@ -98,9 +98,11 @@ def convert(name: str, decoder: nn.Module, spec: LatentSpec, workload: Workload,
     import torch
 
     from nas.export.coreml import to_core_ml
+    from nas.export.functions import OneDecode
 
     latents = torch.zeros(1, *spec.latent_shape(workload.num_frames, workload.height, workload.width))
-    module = _Summary(decoder) if name == "iphone" else decoder
+    shipped = OneDecode(decoder)
+    module = _Summary(shipped) if name == "iphone" else shipped
     package = folder / "decoder.mlpackage"
     try:
         to_core_ml(module, (latents,)).save(str(package))
