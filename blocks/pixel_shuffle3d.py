@@ -1,19 +1,22 @@
-"""Ordinary 3-D pixel shuffle: more channels, one rearrangement of time, height and width (LTX-Video)."""
+"""Ordinary 3-D pixel shuffle: more channels, moved into time, height and width together (LTX-Video)."""
 
 from dataclasses import dataclass
 
-from einops import rearrange
 from torch import Tensor
+from torch.nn import functional
 
 from blocks.convolutions import EXPANSIONS, make_expansion
 from blocks.registry import BlockConfig, choice, register_block
-from blocks.time_context import TimeContext
+from blocks.time_context import TimeContext, to_frames
 from blocks.upsampler import Upsampler
 
 
 @register_block("pixel_shuffle3d", label="ps3d", role="upsampler")
 class PixelShuffle3d(Upsampler):
-    """C -> C' st s^2 channels, then a rank-8 rearrangement; the baseline of the decoupled shuffle."""
+    """C -> C' (st s s) channels, each block of which becomes st frames of s x s pixels; no tensor above rank 5.
+
+    The decoupled shuffle differs in the order of the channels, and returns frames.
+    """
 
     @dataclass(frozen=True)
     class Config(BlockConfig):
@@ -33,11 +36,11 @@ class PixelShuffle3d(Upsampler):
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b, c, t, h, w)` -> `(b, c', t', h s, w s)`."""
         expanded = self.with_shortcut(self.conv(x, time), x)
-        x = rearrange(
-            expanded,
-            "b (c st sh sw) t h w -> b c (t st) (h sh) (w sw)",
-            st=self.temporal_factor,
-            sh=self.spatial_factor,
-            sw=self.spatial_factor,
-        )
+        clips, frames, channels = expanded.shape[0], expanded.shape[2], self.out_channels
+        x = functional.pixel_shuffle(to_frames(expanded), self.spatial_factor)
+        height, width = x.shape[-2:]
+        # From here on whole frames move. A rearrangement of all axes at once is the same, but has eight of them, and
+        # becomes seven transposes of single pixels in Core ML.
+        x = x.reshape(clips, frames, channels, -1, width).transpose(1, 2)
+        x = x.reshape(clips, channels, frames * self.temporal_factor, height, width)
         return time.drop_leading_video(x, self.temporal_factor - 1)

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import pytest
+import torch
 from block_contract import CHECKS
 from block_parts import each_option
+from einops import rearrange
 
 from blocks import Block, BlockConfig, block_config, build_block, choice, get_block, list_blocks, register_block
 from blocks.registry import _REGISTRY, Role
+from blocks.time_context import TimeContext
 
 SLOW_CHECKS = {"export", "core_ml"}
 """Seconds each."""
@@ -218,3 +221,17 @@ def test_a_config_of_another_part_is_refused(registry: dict[str, type[Block]]) -
 def test_options_that_json_does_not_keep_are_refused(options: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         choice(*options)
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (1, 2), (3, 1)])
+@pytest.mark.parametrize("drop", [False, True])
+def test_ordinary_pixel_shuffle_is_one_rearrangement(factors: tuple[int, int], drop: bool) -> None:
+    temporal, spatial = factors
+    sizes = {"out_channels": 6, "temporal_factor": temporal, "spatial_factor": spatial}
+    block = build_block(get_block("pixel_shuffle3d").Config(), 4, **sizes)
+    x = torch.randn(2, 4, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    time = TimeContext(2, "causal", drop_leading=drop)
+    expanded = block.conv(x, time)  # type: ignore[operator]
+    pattern = "b (c st sh sw) t h w -> b c (t st) (h sh) (w sw)"
+    expected = rearrange(expanded, pattern, st=temporal, sh=spatial, sw=spatial)[:, :, temporal - 1 if drop else 0 :]
+    assert block(x, time).equal(expected)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,8 +11,11 @@ from small_decoders import SPECS, make_config
 from torch import Tensor, nn
 from torch.nn import functional
 
+from blocks import get_block, list_blocks
+from blocks.registry import Role
+from blocks.time_context import TemporalMode
 from nas.export.functions import OneDecode
-from nas.export.parts import _KNOWN, decoder_parts, inspect_parts
+from nas.export.parts import _KNOWN, Part, decoder_parts, inspect_parts
 from nas.export.steps import Step, module_steps
 from nas.latency.operations import list_operations
 from search_spaces import SEARCH_SPACES, Decoder
@@ -74,6 +78,23 @@ def test_what_is_known_is_not_converted_again(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("nas.export.parts.to_mil", lambda *_, **__: pytest.fail("converted again"))
     assert inspect_parts(parts) == found
     assert len(list((tmp_path / "parts").iterdir())) == len(set(parts)) < len(parts) + 1
+
+
+def test_upsamplers_and_heads_move_whole_rows() -> None:
+    """On a Neural Engine a row takes 64 bytes at least: moving single pixels would take 32 times their memory."""
+    mode: TemporalMode = "causal"
+    factors = {"upsampler": {"temporal_factor": 2, "spatial_factor": 2}, "head": {"spatial_factor": 2}}
+    parts = []
+    for role, geometry in factors.items():
+        for name in list_blocks(cast(Role, role)):
+            block = get_block(name)
+            sizes = tuple(({"out_channels": 16, **geometry} if role == "upsampler" else geometry).items())
+            layouts = block.input_layout, block.output_layout
+            parts.append(Part(block.Config(), 16, sizes, (3, 8, 40), *layouts, mode, drop_leading=True))
+    parts = [part for part in parts if part.config.name != "conv3d_head"]  # does not upsample
+    for part, report in inspect_parts(parts).items():
+        assert not report.problem
+        assert min(shape[-1] for step in report.steps for shape in step.results) >= 40, part.config.name
 
 
 @pytest.mark.parametrize(
