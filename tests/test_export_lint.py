@@ -48,7 +48,7 @@ FAULTS = {
     "self.conv(self.norm(x))": "tensors of more than 5 axes in add,",
     "functional.interpolate(functional.avg_pool3d(self.conv(x), (1, 2, 2)), scale_factor=(1.0, 2.0, 2.0))": "nearest3d",
     "self.conv(torch.cumsum(x, dim=2))": "operations that cannot be proven: cumsum",
-    "self.conv(x if x.mean() > 0 else -x)": "data-dependent",
+    "self.conv(x if x.mean() > 0 else -x)": "cannot be traced without data",
 }
 """What a part returns, and what is found about it."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from nas.export.parts import decoder_parts, inspect_parts
+from nas.export.parts import UntraceablePartError, decoder_parts, inspect_parts
 from nas.latency import Workload
 from search_spaces import DecoderConfig
 
@@ -37,7 +37,10 @@ def lint(config: DecoderConfig, workload: Workload) -> LintReport:
     problems: dict[str, None] = {}
     oversized: dict[str, None] = {}
     moves: dict[str, tuple[int, int]] = {}
-    parts = decoder_parts(config, workload.num_frames, workload.height, workload.width)
+    try:
+        parts = decoder_parts(config, workload.num_frames, workload.height, workload.width)
+    except UntraceablePartError as error:
+        return LintReport(problems=(str(error),), warnings=())
     reports = inspect_parts(part for _, part in parts)
     for stage, part in parts:
         report = reports[part]

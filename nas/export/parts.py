@@ -28,6 +28,10 @@ from nas.files import default_cache_dir, disk_errors, read_json, write_json
 from search_spaces import Decoder, DecoderConfig
 
 
+class UntraceablePartError(Exception):
+    """A part asks for the values of what it is given; the message names it and its stage."""
+
+
 @dataclass(frozen=True)
 class PartReport:
     """What converting one part alone has shown."""
@@ -98,6 +102,7 @@ def decoder_parts(config: DecoderConfig, num_frames: int, height: int, width: in
 
     Raises:
         ValueError: the frames are not on the grid of the latents.
+        UntraceablePartError: what a part does depends on data.
     """
     shape = config.latents.latent_shape(num_frames, height, width)
     with torch.device("meta"), torch.no_grad():
@@ -106,7 +111,12 @@ def decoder_parts(config: DecoderConfig, num_frames: int, height: int, width: in
         passed: list[tuple[Tensor, Tensor]] = []
         for _, _, block, _ in placed:
             block.register_forward_hook(lambda _, arguments, out: passed.append((arguments[0], out)))
-        decoder(latents)
+        try:
+            decoder(latents)
+        except RuntimeError as error:
+            stage, config_of_part, _, _ = placed[min(len(passed), len(placed) - 1)]
+            reason = f"not convertible: it cannot be traced without data ({error})"
+            raise UntraceablePartError(f"{stage}: {config_of_part.name}: {reason}") from error
     found: list[tuple[str, Part]] = []
     layout: Layout = "video"
     before = latents

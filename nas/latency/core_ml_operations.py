@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from nas.export.parts import decoder_parts, inspect_parts
+from nas.export.parts import UntraceablePartError, decoder_parts, inspect_parts
 from nas.export.program import HIGHEST_RANK
 from nas.export.steps import Step, module_steps
 from nas.latency.operation_kinds import Kind
@@ -51,7 +51,10 @@ def list_core_ml_operations(module: nn.Module, spec: LatentSpec, workload: Workl
     """
     if not isinstance(module, Decoder):
         return [_operation(step, "decoder") for step in _whole(module, spec, workload)]
-    parts = decoder_parts(module.config, workload.num_frames, workload.height, workload.width)
+    try:
+        parts = decoder_parts(module.config, workload.num_frames, workload.height, workload.width)
+    except UntraceablePartError as error:
+        raise MeasurementFailedError(str(error)) from error
     reports = inspect_parts(part for _, part in parts)
     for stage, part in parts:
         if problem := reports[part].problem:
