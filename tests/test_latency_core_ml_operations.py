@@ -1,5 +1,6 @@
 """Latency over the operations of a converted program: what is charged, by stage and by compute unit."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import torch
 from small_decoders import SPECS, make_config
 from torch import Tensor, nn
 
+from nas.errors import UserError
 from nas.export.semantics import SEMANTICS
 from nas.latency import LatencyRecord, MeasurementFailedError, Workload, open_device
-from nas.latency.calibrate import Program, design_programs, make_profile, operations_of
+from nas.latency.calibrate import Program, design_programs, fit_coefficients, make_profile, operations_of
 from nas.latency.core_ml_operations import KIND_OF, list_core_ml_operations
 from nas.latency.devices import PredictedDevice
 from nas.latency.kind_terms import core_ml_terms
@@ -74,7 +76,7 @@ def test_terms_count_rows_of_64_bytes_and_lanes() -> None:
     terms = core_ml_terms(conv)
     assert terms["conv.gmacs"] == pytest.approx(3 * 64 * 12 * 64 * 9 / 1e9)  # 4 channels fill 64 lanes
     # Rows of 8 pixels, of 3 weights and of 12 biases take 32 elements each.
-    assert terms["conv.moved"] == pytest.approx(32 * (3 * 4 * 8 + 12 * 4 * 3 + 1 + 3 * 12 * 8) / 1e6)
+    assert terms["conv.moved"] == pytest.approx(2 * 32 * (3 * 4 * 8 + 12 * 4 * 3 + 1 + 3 * 12 * 8) / 1e6)
     assert (terms["conv.overflow"], terms["conv.calls"]) == (0, 1)
 
 
@@ -92,7 +94,9 @@ def measured(program: Program, truth: dict[str, dict[str, float]]) -> LatencyRec
         dtype="float16",
         error=0.0,
         by_stage={"decoder": ms[best] / frames},
-        details={"units": {units: {"statistics": {"median_ms": value}} for units, value in ms.items()}},
+        details={
+            "units": {units: {"device": "a Mac", "statistics": {"median_ms": value}} for units, value in ms.items()}
+        },
     )
 
 
@@ -115,7 +119,7 @@ def test_a_core_ml_device_is_calibrated_by_compute_unit(tmp_path: Path) -> None:
     records = [measured(program, truth) for program in fitted + unseen]
     assert len({record.device for record in records}) == 2
     profile = make_profile(fitted, records[: len(fitted)], unseen, records[len(fitted) :], "coreml", 1)
-    assert profile.runtime == "coreml" and tuple(profile.coefficients) == UNITS
+    assert (profile.runtime, profile.device) == ("coreml", "a Mac, Core ML") and tuple(profile.coefficients) == UNITS
     assert profile.typical_error < 0.15 and profile.rank_correlation > 0.9
     path = tmp_path / "mac.json"
     path.write_text(json.dumps(profile.to_dict()))
@@ -125,4 +129,15 @@ def test_a_core_ml_device_is_calibrated_by_compute_unit(tmp_path: Path) -> None:
         predicted = device.latency(program.build(weights=False), program.config.latents, program.workload)
         (point,) = (each for each in profile.points if each.digest == program.config.digest())
         assert predicted.ms_per_frame * program.workload.num_frames == pytest.approx(point.predicted_ms)
-        assert predicted.device.startswith(f"{profile.device}, Core ML CPU_") and record.kind == "measured"
+        assert predicted.device in [f"a Mac, Core ML {units}" for units in UNITS] and record.kind == "measured"
+
+
+def test_a_setting_that_could_not_run_every_decoder_is_left_out() -> None:
+    program = Program(make_config("memory2d", SPEC, 0), Workload(32, 32, 5))
+    terms = {name for each in operations_of(program, "coreml") for name in core_ml_terms(each)}
+    every = measured(program, {units: dict.fromkeys(terms, 1.0) for units in UNITS})
+    one = dataclasses.replace(every, details={"units": {"CPU_ONLY": every.details["units"]["CPU_ONLY"]}})
+    other = dataclasses.replace(every, details={"units": {"CPU_AND_NE": every.details["units"]["CPU_AND_NE"]}})
+    assert fit_coefficients([program] * 2, [every, one], "coreml").keys() == {"CPU_ONLY"}
+    with pytest.raises(UserError, match="no setting of the compute units could run every one"):
+        fit_coefficients([program] * 2, [one, other], "coreml")

@@ -170,7 +170,7 @@ def make_profile(
     ranks = spearmanr([point.measured_ms for point in points], [point.predicted_ms for point in points])
     first = fitted_records[0]
     return CalibratedProfile(
-        device=first.device,
+        device=_device(first),
         method=f"fastest of {passes} passes, each the {first.method}",
         runtime=runtime,
         dtype=first.dtype,
@@ -197,6 +197,12 @@ def _by_units(record: LatencyRecord) -> dict[str, Times]:
     if units is None:
         return {"": record.by_stage}
     return {name: {"": found["statistics"]["median_ms"] / record.num_frames} for name, found in units.items()}
+
+
+def _device(record: LatencyRecord) -> str:
+    """What measured; without the setting of the compute units, where there is a choice."""
+    units = record.details.get("units")
+    return record.device if units is None else f"{next(iter(units.values()))['device']}, Core ML"
 
 
 def _equations(programs: Sequence[Program], times: Sequence[Times], runtime: Runtime) -> list[Equation]:

@@ -103,7 +103,7 @@ class PredictedDevice:
         return LatencyRecord(
             ms_per_frame=found.total,
             kind=self.kind,
-            device=f"{self.name}, Core ML {found.units}" if found.units else self.name,
+            device=f"{self.name} {found.units}" if found.units else self.name,
             method=f"sum over operations, fitted to {self.profile.basis}",
             height=workload.height,
             width=workload.width,

@@ -23,7 +23,7 @@ from torch import nn
 from nas.latency.core_ml_operations import list_core_ml_operations
 from nas.latency.operations import Operation
 from nas.latency.predict import cost_terms
-from nas.latency.profile import TERMS, Machine, Point, Profile
+from nas.latency.profile import APPLE, TERMS, Machine, Point, Profile
 from nas.latency.record import Workload
 from search_spaces import PRESETS, Decoder
 
@@ -54,22 +54,19 @@ class Model:
 
 
 _PLAIN = Machine(channel_lanes=1, depthwise_factor=1, on_chip_mb=0, row_elements=1)
-_CACHED = replace(_PLAIN, on_chip_mb=24)  # the system-level cache of the A18 Pro
-_LANES = replace(_PLAIN, channel_lanes=64, depthwise_factor=16)
-_CACHED_LANES = replace(_LANES, on_chip_mb=24)
-_ROWS = 32
-"""float16 in the 64 bytes to which the Neural Engine fills up the last axis of a tensor, as Apple says ("Deploying
-Transformers on the Apple Neural Engine", 2022)."""
+_LANES = replace(APPLE, on_chip_mb=0, row_elements=1)
 
 MODELS: dict[str, Model] = {
     "MACs": Model(_PLAIN, ("gmacs",)),
     "MACs + traffic": Model(_PLAIN, TERMS),
-    "MACs + off-chip traffic": Model(_CACHED, TERMS),
-    "MACs + off-chip traffic in rows of 64 bytes": Model(replace(_CACHED, row_elements=_ROWS), TERMS),
+    "MACs + off-chip traffic": Model(replace(_PLAIN, on_chip_mb=APPLE.on_chip_mb), TERMS),
+    "MACs + off-chip traffic in rows of 64 bytes": Model(
+        replace(_PLAIN, on_chip_mb=APPLE.on_chip_mb, row_elements=APPLE.row_elements), TERMS
+    ),
     "MACs in 64 lanes": Model(_LANES, ("gmacs",)),
     "MACs in 64 lanes + traffic": Model(_LANES, TERMS),
-    "MACs in 64 lanes + off-chip traffic": Model(_CACHED_LANES, TERMS),
-    "MACs in 64 lanes + off-chip traffic in rows of 64 bytes": Model(replace(_CACHED_LANES, row_elements=_ROWS), TERMS),
+    "MACs in 64 lanes + off-chip traffic": Model(replace(APPLE, row_elements=1), TERMS),
+    "MACs in 64 lanes + off-chip traffic in rows of 64 bytes": Model(APPLE, TERMS),
 }
 """What was tried. Fixed numbers (24 MB, 64 lanes, depthwise x 16) are assumptions; see `NOTES`."""
 

@@ -1,18 +1,19 @@
 """What a calibrated profile charges an operation for: amounts of compute and of memory traffic, by kind of operation.
 
-Amounts are named "kind.term": GMACs; millions of elements (inputs, outputs, columns, weights); calls. A profile has a
-coefficient for each, in milliseconds. Element-wise operations and reductions are one kind, "traffic": norms and
-activations have both, always together, so no measurement of decoders could tell their costs apart.
+Amounts are named "kind.term": compute, memory (inputs, outputs, columns, weights), calls. A profile has a coefficient
+for each, in milliseconds. Element-wise operations and reductions are one kind, "traffic": norms and activations have
+both, always together, so no measurement of decoders could tell their costs apart.
 
 PyTorch on a CPU hands a convolution to oneDNN only above a size ("direct"), else it unrolls the input into columns and
 multiplies matrices; both were seen to differ by up to 5x in time per multiply-accumulate. What Core ML does with a
-convolution is not known; its tensors have rows of 64 bytes on the Neural Engine (see `nas.latency.fit`).
+convolution is not known; there, lanes and rows are those of `nas.latency.profile.APPLE`.
 """
 
 from collections.abc import Callable
 from math import ceil, prod
 
 from nas.latency.operations import BYTES_PER_ELEMENT, Convolution, Operation
+from nas.latency.profile import APPLE
 from nas.latency.record import Runtime
 
 LANES = 16
@@ -27,18 +28,8 @@ _DIRECT_ABOVE = 20480
 (`use_mkldnn` in ATen/native/Convolution.cpp)."""
 
 
-_CORE_ML_LANES = 64
-"""Channels that Apple's accelerators compute at once."""
-
-_CORE_ML_ROW = 32
-"""float16 in 64 bytes."""
-
-_CORE_ML_OVERFLOW = 12.0
-"""Millions of elements in the 24 MB of a phone's system-level cache."""
-
-
 def pytorch_terms(operation: Operation) -> dict[str, float]:
-    """Of one of PyTorch's operations, on a CPU."""
+    """Of one of PyTorch's operations, on a CPU: GMACs, millions of elements, calls."""
     if operation.convolution is not None:
         return _convolution_terms(operation, operation.convolution)
     read, written = _millions(operation.bytes_read), _millions(operation.bytes_written)
@@ -52,17 +43,17 @@ def pytorch_terms(operation: Operation) -> dict[str, float]:
 
 
 def core_ml_terms(operation: Operation) -> dict[str, float]:
-    """Of one of Core ML's operations, on any of its compute units."""
+    """Of one of Core ML's operations, on any of its compute units: GMACs, MB, calls."""
     kind, macs = _plain_kind(operation), operation.macs / 1e9
     if operation.kind == "conv":
         assert operation.convolution is not None
         kind = "pointwise_conv" if prod(operation.convolution.kernel) == 1 else "conv"
-        macs *= _padding(operation.channels_in, _CORE_ML_LANES)
-    sizes = [sum(map(_in_rows, shapes)) / 1e6 for shapes in (operation.reads, operation.writes)]
+        macs *= APPLE.lane_factor(operation.channels_in)
+    sizes = APPLE.megabytes(operation.reads), APPLE.megabytes(operation.writes)
     return {
         f"{kind}.gmacs": macs,
         f"{kind}.moved": sum(sizes),
-        f"{kind}.overflow": sum(max(0.0, size - _CORE_ML_OVERFLOW) for size in sizes),
+        f"{kind}.overflow": sum(max(0.0, size - APPLE.on_chip_mb) for size in sizes),
         f"{kind}.calls": 1.0,
     }
 
@@ -75,10 +66,6 @@ def _plain_kind(operation: Operation) -> str:
     return "traffic" if operation.kind in ("elementwise", "reduction") else operation.kind
 
 
-def _in_rows(shape: tuple[int, ...]) -> int:
-    return prod(shape[:-1]) * ceil(shape[-1] / _CORE_ML_ROW) * _CORE_ML_ROW if shape else 1
-
-
 def _convolution_terms(operation: Operation, conv: Convolution) -> dict[str, float]:
     kind = _convolution_kind(operation, conv)
     inputs, outputs = prod(conv.input_shape) / 1e6, _millions(operation.bytes_written)
@@ -89,7 +76,7 @@ def _convolution_terms(operation: Operation, conv: Convolution) -> dict[str, flo
         "calls": 1.0,
     }
     if kind == "direct_conv":
-        terms["gmacs"] *= _padding(operation.channels_in, LANES) * _padding(conv.channels_out, LANES)
+        terms["gmacs"] *= _padding(operation.channels_in) * _padding(conv.channels_out)
         terms |= {"inputs": inputs, "overflow": _overflow(inputs) + _overflow(outputs)}
     elif kind == "depthwise_conv":
         terms |= {"inputs": inputs}
@@ -112,9 +99,9 @@ def _convolution_kind(operation: Operation, conv: Convolution) -> str:
     return "pointwise_conv" if pointwise else "unrolled_conv"
 
 
-def _padding(channels: int, lanes: int) -> float:
+def _padding(channels: int) -> float:
     """What is computed relative to what is needed."""
-    return ceil(channels / lanes) * lanes / channels
+    return ceil(channels / LANES) * LANES / channels
 
 
 def _millions(size_bytes: int) -> float:

@@ -9,11 +9,10 @@ Those that `python -m nas.latency calibrate` makes have coefficients for each ki
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, prod
 
 from nas.latency.calibrated_profile import CalibratedProfile
 from nas.latency.kind_terms import TERMS_OF
-from nas.latency.operations import BYTES_PER_ELEMENT, Operation, UnknownOperationError
+from nas.latency.operations import Operation, UnknownOperationError
 from nas.latency.profile import TERMS, Machine, Profile
 from nas.latency.record import Runtime
 
@@ -89,18 +88,11 @@ def kind_cost(coefficients: Mapping[str, float], runtime: Runtime) -> Callable[[
 
 def cost_terms(operation: Operation, machine: Machine) -> dict[str, float]:
     """What an operation is charged for, by the names in `nas.latency.profile.TERMS`."""
-    moved = (_megabytes(operation.reads, machine), _megabytes(operation.writes, machine))
+    moved = machine.megabytes(operation.reads), machine.megabytes(operation.writes)
     return {
         "gmacs": operation.macs / 1e9 * _compute_factor(operation, machine),
         "off_chip_mb": sum(max(0.0, size - machine.on_chip_mb) for size in moved),
     }
-
-
-def _megabytes(shapes: Iterable[tuple[int, ...]], machine: Machine) -> float:
-    """Of tensors whose rows are filled up."""
-    row = machine.row_elements
-    padded = (prod(shape[:-1]) * ceil(shape[-1] / row) * row for shape in shapes if shape)
-    return BYTES_PER_ELEMENT * sum(padded) / 1e6
 
 
 def _compute_factor(operation: Operation, machine: Machine) -> float:
@@ -108,6 +100,5 @@ def _compute_factor(operation: Operation, machine: Machine) -> float:
     if operation.kind == "depthwise_conv":
         return machine.depthwise_factor
     if operation.kind == "conv":
-        channels, lanes = operation.channels_in, machine.channel_lanes
-        return ceil(channels / lanes) * lanes / channels
+        return machine.lane_factor(operation.channels_in)
     return 1.0

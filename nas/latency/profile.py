@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from math import ceil, prod
 from typing import Any, ClassVar
 
 from nas.errors import unknown_name
+from nas.latency.operations import BYTES_PER_ELEMENT
 from nas.latency.record import Runtime
 
 TERMS = ("gmacs", "off_chip_mb")
@@ -25,6 +28,21 @@ class Machine:
     """Inputs, and outputs, of one operation are charged for what exceeds this: the rest stays in on-chip memory."""
     row_elements: int
     """The last axis of every tensor counts as the next multiple: rows begin at aligned addresses."""
+
+    def lane_factor(self, channels_in: int) -> float:
+        """Multiply-accumulates that are computed for each one of a dense convolution."""
+        return ceil(channels_in / self.channel_lanes) * self.channel_lanes / channels_in
+
+    def megabytes(self, shapes: Iterable[tuple[int, ...]]) -> float:
+        """What tensors of these shapes take as float16, their rows filled up."""
+        row = self.row_elements
+        filled = (prod(shape[:-1]) * ceil(shape[-1] / row) * row for shape in shapes if shape)
+        return BYTES_PER_ELEMENT * sum(filled) / 1e6
+
+
+APPLE = Machine(channel_lanes=64, depthwise_factor=16, on_chip_mb=24, row_elements=32)
+"""Assumed of Apple's phones: 24 MB are the system-level cache of the A18 Pro; the Neural Engine fills up the last axis
+of a tensor to 64 bytes ("Deploying Transformers on the Apple Neural Engine", Apple, 2022)."""
 
 
 @dataclass(frozen=True)
