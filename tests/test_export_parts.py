@@ -1,13 +1,14 @@
 """Parts that are converted alone: what they become adds up to the decoder, and their sizes are counted."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
 from small_decoders import SPECS, make_config
+from small_modules import Calls
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,17 +25,6 @@ SPEC = SPECS["16ch-4x8x8-leading"]
 
 MOVES = ("transpose", "reshape", "squeeze", "expand_dims")
 """What two neighbours may leave out where one undoes what the other did."""
-
-
-class Calls(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from small_modules import Calls
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,18 +33,6 @@ class TwoStages(nn.Module):
             x = block(x)
         out: Tensor = self.head(x)
         return out
-
-
-class Calls(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`function(x)`."""
-        return self.function(x)
 
 
 def on_meta(config: DecoderConfig) -> Decoder:

@@ -9,23 +9,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from blocks import rewrites
 from blocks.norms import RmsNorm
-from blocks.rewrites import (
-    conv3d_as_memory,
-    conv3d_as_slices,
-    fold_norms,
-    merge_branches,
-    scale_norms,
-    subpixel_enlargements,
-)
 from nas.errors import UserError
 from nas.export.settings import ExportSettings, Rewrite
 from search_spaces import Decoder, LatentSpec
 
 _REWRITES: dict[Rewrite, Callable[[nn.Module], int]] = {
-    "subpixel": subpixel_enlargements,
-    "joined": conv3d_as_memory,
-    "slices": conv3d_as_slices,
+    "subpixel": rewrites.subpixel_enlargements,
+    "joined": rewrites.conv3d_as_memory,
+    "slices": rewrites.conv3d_as_slices,
 }
 """In the order in which they are done: what cannot be joined is left to slices."""
 
@@ -71,7 +64,7 @@ def make_functions(
             frames = OneDecode(decoder)(first)
             functions = {"main": Function(OneDecode(rewritten), {"latents": first}, {"frames": frames})}
     # No rewrite moves a norm: it has the same name and the same input in what is exported.
-    return functions, scale_norms(rewritten, largest) if settings.precision == "float16" else 0
+    return functions, rewrites.scale_norms(rewritten, largest) if settings.precision == "float16" else 0
 
 
 class OneDecode(nn.Module):
@@ -100,8 +93,8 @@ class _Chunk(nn.Module):
 
 def _rewrite(decoder: Decoder, settings: ExportSettings) -> Decoder:
     rewritten = copy.deepcopy(decoder)
-    merge_branches(rewritten, decoder.config.temporal_mode)
-    fold_norms(rewritten)
+    rewrites.merge_branches(rewritten, decoder.config.temporal_mode)
+    rewrites.fold_norms(rewritten)
     for name, rewrite in _REWRITES.items():
         if name in settings.rewrites and not rewrite(rewritten):
             raise UserError(f"the rewrite '{name}' finds nothing to change in this decoder: leave it out")
