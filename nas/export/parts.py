@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import blocks
 from blocks import Block, BlockConfig, TimeContext, build_block
 from blocks.time_context import Layout, TemporalMode, to_layout
+from nas.export import coreml, evaluator, program, semantics, semantics_layout, steps
 from nas.export.coreml import to_mil
 from nas.export.evaluator import unknown_operations
 from nas.export.program import HIGHEST_RANK, Operation, Program, from_mil
@@ -175,6 +176,9 @@ def _block(module: nn.Module) -> Block:
     return module
 
 
+_CONVERTERS = (coreml, program, steps, evaluator, semantics, semantics_layout)
+"""The modules beside this one that decide what is found about a part."""
+
 _KNOWN: dict[Part, PartReport] = {}
 """What this process has seen."""
 
@@ -257,9 +261,9 @@ def _examples(part: Part) -> tuple[Tensor, ...]:
 
 @lru_cache(maxsize=1)
 def _sources() -> str:
-    """Hash of everything that parts and their reports are made of."""
+    """Hash of every source file that parts and their reports are made of."""
     digest = hashlib.sha256()
-    for folder in [*map(Path, blocks.__path__), Path(__file__).parent]:
-        for file in sorted(folder.glob("*.py")):
-            digest.update(file.read_bytes())
+    of_parts = sorted(Path(blocks.__path__[0]).rglob("*.py"))
+    for file in [*of_parts, *(Path(str(module.__file__)) for module in _CONVERTERS), Path(__file__)]:
+        digest.update(file.read_bytes())
     return digest.hexdigest()
