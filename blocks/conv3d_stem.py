@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from blocks.convolutions import Conv3d
+from blocks.layers.convolutions import Conv3d
 from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
 

@@ -6,10 +6,10 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from blocks.convolutions import EXPANSIONS, make_expansion
+from blocks.layers.convolutions import EXPANSIONS, make_expansion
+from blocks.layers.upsampler import Upsampler
 from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
-from blocks.upsampler import Upsampler
 
 
 @register_block("decoupled_pixel_shuffle3d", label="dps", role="upsampler")

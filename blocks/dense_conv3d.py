@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from blocks.convolutions import DenseConv
+from blocks.layers.convolutions import DenseConv
+from blocks.layers.residual import Residual3d
 from blocks.registry import BlockConfig, choice, register_block
-from blocks.residual import Residual3d
 
 
 @register_block("dense_conv3d", label="conv3d")

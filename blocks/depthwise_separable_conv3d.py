@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from blocks.convolutions import DepthwiseSeparableConv
+from blocks.layers.convolutions import DepthwiseSeparableConv
+from blocks.layers.residual import Residual3d
 from blocks.registry import BlockConfig, choice, register_block
-from blocks.residual import Residual3d
 
 
 @register_block("depthwise_separable_conv3d", label="dw3d")

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from blocks.norms import RmsNorm
+from blocks.layers.norms import RmsNorm
 from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
 

@@ -7,8 +7,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blocks.activations import ACTIVATIONS
-from blocks.norms import norm_before
+from blocks.layers.activations import ACTIVATIONS
+from blocks.layers.norms import norm_before
 from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from blocks.activations import ACTIVATIONS
-from blocks.convolutions import Conv3d
-from blocks.norms import norm_after, norm_before
+from blocks.layers.activations import ACTIVATIONS
+from blocks.layers.convolutions import Conv3d
+from blocks.layers.norms import norm_after, norm_before
 from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
 

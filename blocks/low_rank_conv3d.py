@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from blocks.convolutions import DenseConv, FactorizedConv
+from blocks.layers.convolutions import DenseConv, FactorizedConv
+from blocks.layers.residual import Residual3d
 from blocks.registry import BlockConfig, choice, register_block
-from blocks.residual import Residual3d
 
 
 @register_block("low_rank_conv3d", label="lr3d")

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from blocks.convolutions import EnlargedConv2d, enlarge
+from blocks.layers.convolutions import EnlargedConv2d, enlarge
+from blocks.layers.upsampler import Upsampler
 from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, channels_to_frames
-from blocks.upsampler import Upsampler
 
 
 @register_block("nearest_conv2d", label="near2d", role="upsampler")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from einops import rearrange
 from torch import Tensor
 
-from blocks.convolutions import Conv3d, EnlargedConv2d, enlarge
+from blocks.layers.convolutions import Conv3d, EnlargedConv2d, enlarge
+from blocks.layers.upsampler import Upsampler
 from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, to_frames
-from blocks.upsampler import Upsampler
 
 
 @register_block("nearest_conv2plus1d", label="near21d", role="upsampler")

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from blocks.convolutions import Conv3d, enlarge
+from blocks.layers.convolutions import Conv3d, enlarge
+from blocks.layers.upsampler import Upsampler
 from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, to_video
-from blocks.upsampler import Upsampler
 
 
 @register_block("nearest_conv3d", label="nearest", role="upsampler")

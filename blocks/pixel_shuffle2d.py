@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blocks.convolutions import EXPANSIONS
+from blocks.layers.convolutions import EXPANSIONS
+from blocks.layers.upsampler import Upsampler
 from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, channels_to_frames
-from blocks.upsampler import Upsampler
 
 
 @register_block("pixel_shuffle2d", label="ps2d", role="upsampler")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from blocks.convolutions import EXPANSIONS, make_expansion
+from blocks.layers.convolutions import EXPANSIONS, make_expansion
+from blocks.layers.upsampler import Upsampler
 from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, to_frames
-from blocks.upsampler import Upsampler
 
 
 @register_block("pixel_shuffle3d", label="ps3d", role="upsampler")

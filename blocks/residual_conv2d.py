@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from blocks.activations import ACTIVATIONS
-from blocks.norms import norm_after, norm_before
+from blocks.layers.activations import ACTIVATIONS
+from blocks.layers.norms import norm_after, norm_before
 from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext
 

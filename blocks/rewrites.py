@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blocks.convolutions import BranchedConv, Conv3d, EnlargedConv2d
-from blocks.norms import BatchNorm, RmsNorm
+from blocks.layers.convolutions import BranchedConv, Conv3d, EnlargedConv2d
+from blocks.layers.norms import BatchNorm, RmsNorm
 from blocks.registry import Block
 from blocks.time_context import TemporalMode, TimeContext, to_frames, to_video
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blocks.convolutions import Conv3d
-from blocks.norms import RmsNorm
+from blocks.layers.convolutions import Conv3d
+from blocks.layers.norms import RmsNorm
 from blocks.registry import Block, BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, to_video
 

@@ -7,10 +7,10 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from blocks.convolutions import Conv3d
+from blocks.layers.convolutions import Conv3d
+from blocks.layers.upsampler import Upsampler
 from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, to_video
-from blocks.upsampler import Upsampler
 
 
 @register_block("trilinear_conv3d", label="trilinear", role="upsampler")

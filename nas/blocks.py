@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.commands import Parser, positive_int, run_command
+from nas.terminal.parser import Parser, positive_int, run_command
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -111,7 +111,7 @@ def compare_rewrites(size: Size, rounds: int) -> Iterator[str]:
 def _configs(role: str) -> "Iterator[BlockConfig]":
     """The default of every part of a role, and where the expansion is a choice, all of them."""
     from blocks import get_block, list_blocks
-    from blocks.convolutions import EXPANSIONS
+    from blocks.layers.convolutions import EXPANSIONS
 
     for name in list_blocks(role):  # type: ignore[arg-type]
         config = get_block(name).Config
@@ -178,8 +178,8 @@ def _cpu_seconds(function: Callable[[], object]) -> float:
 
 def _core_ml_counts(module: "nn.Module", x: "Tensor") -> list[str]:
     """Operations of the converted program, and how many of them are transposes and reshapes."""
-    from nas.export.coreml import to_mil
-    from nas.export.program import from_mil
+    from nas.core_ml.convert import to_mil
+    from nas.core_ml.program import from_mil
 
     kinds = [operation.kind for operation in from_mil(to_mil(module, x)).operations]
     computed = [kind for kind in kinds if kind != "cast"]
@@ -188,7 +188,7 @@ def _core_ml_counts(module: "nn.Module", x: "Tensor") -> list[str]:
 
 def _title(config: "BlockConfig") -> str:
     """Name, with the kind of expansion and with the options that are not the default."""
-    from blocks.convolutions import EXPANSIONS
+    from blocks.layers.convolutions import EXPANSIONS
 
     changed = [
         str(value) if isinstance(value, str) else f"{option} {value}"

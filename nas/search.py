@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import NothingFeasibleError, Parser, parse_resolution, positive_int, run_command
-from nas.errors import UserError, unknown_name
 from nas.latency import DEFAULT_DEVICE, parse_budget
+from nas.terminal.errors import UserError, unknown_name
+from nas.terminal.parser import NothingFeasibleError, Parser, parse_resolution, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nas.data.targets import Targets
     from nas.latency import Workload
     from nas.latency.devices import LatencyDevice
-    from nas.runs import Run, RunSettings
-    from nas.study import BudgetUnreachableError, StudyLimits
-    from nas.targets import Targets
+    from nas.study.run import Run, RunSettings
+    from nas.study.study import BudgetUnreachableError, StudyLimits
     from search_spaces import LatentSpec, SearchSpace
 
 _USUAL_FRAMES = 17
@@ -40,14 +40,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def search(arguments: argparse.Namespace) -> None:
     """The search, in the order in which things happen."""
-    from nas import console as show
-    from nas.clips import open_clips
-    from nas.database import database_errors
+    from nas.data.clips import open_clips
+    from nas.data.targets import open_targets
+    from nas.distillation.recipes import frames_per_clip, short_targets
     from nas.latency import open_device
-    from nas.recipes import frames_per_clip, short_targets
-    from nas.runs import open_run
-    from nas.targets import open_targets
+    from nas.study.run import open_run
+    from nas.study.storage import database_errors
     from nas.teachers import load_teacher, published_latents
+    from nas.terminal import console as show
     from search_spaces import SEARCH_SPACES
 
     console = show.make_console()
@@ -88,11 +88,11 @@ def run_trials(
     limits: "StudyLimits",
 ) -> None:
     """Open the study, run its trials under a live table, print what was found."""
-    from nas import console as show
-    from nas.candidates import ShortDistillation
-    from nas.outcomes import best_outcomes
-    from nas.study import BudgetUnreachableError, open_study, read_outcomes, run_study, trained_count
-    from nas.trial_table import TrialTable, front_line
+    from nas.study.outcomes import best_outcomes
+    from nas.study.study import BudgetUnreachableError, open_study, read_outcomes, run_study, trained_count
+    from nas.study.table import TrialTable, front_line
+    from nas.study.trial import ShortDistillation
+    from nas.terminal import console as show
 
     settings = run.settings
     study = open_study(run.storage_url, settings.seed, warmup_steps=settings.steps // 3)
@@ -166,8 +166,8 @@ def make_parser() -> Parser:
 
 
 def _settings(arguments: argparse.Namespace, workload: "Workload") -> "RunSettings":
-    from nas.recipes import short_steps
-    from nas.runs import RunSettings
+    from nas.distillation.recipes import short_steps
+    from nas.study.run import RunSettings
 
     budget_ms = parse_budget(arguments.latency_budget)
     weights, clips = arguments.teacher_weights, arguments.clips
@@ -214,8 +214,8 @@ def _check_fit(workload: "Workload", latents: "LatentSpec", teacher: str) -> Non
 
 
 def _limits(arguments: argparse.Namespace) -> "StudyLimits":
-    from nas.recipes import search_seconds
-    from nas.study import StudyLimits
+    from nas.distillation.recipes import search_seconds
+    from nas.study.study import StudyLimits
 
     seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else search_seconds()
     return StudyLimits(trials=arguments.trials, seconds=seconds)

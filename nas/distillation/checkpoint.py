@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from nas.files import disk_errors, write_bytes
+from nas.machine.files import disk_errors, write_bytes
+from nas.terminal.errors import UserError
 
 
 @dataclass

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.data.targets import TargetBatch, Targets, TargetSplit
 from nas.distillation.checkpoint import TrainingState, load_checkpoint, save_checkpoint, update_average
+from nas.distillation.initialise import initialise
 from nas.distillation.losses import FeatureAlignment, LossWeights, frame_losses, match_taps, total_loss
 from nas.distillation.schedule import average_decay, batch_indices, learning_rate
 from nas.distillation.settings import DistillSettings, Precision
-from nas.distillation.start import initialise
 from nas.metrics import lpips_network, lpips_off, psnr
-from nas.targets import TargetBatch, Targets, TargetSplit
 from search_spaces import Decoder
 
 _STATISTICS_SAMPLES = 8

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from nas.commands import Parser, parse_resolution, positive_int, run_command
-from nas.errors import UserError
-from nas.export.settings import LEAST_PSNR, ExportSettings, Precision, Rewrite, Weights
+from nas.core_ml.formats import Precision, Weights
+from nas.export.settings import LEAST_PSNR, ExportSettings, Rewrite
+from nas.terminal.errors import UserError
+from nas.terminal.parser import Parser, parse_resolution, positive_int, run_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,9 +32,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def export(arguments: argparse.Namespace) -> None:
     """Convert, prove, write, and note it in the model folder."""
-    from nas import console as show
     from nas.export.package import export_decoder, model_metadata
-    from nas.model_folder import evaluation_of, load_model, record_export
+    from nas.model.folder import evaluation_of, load_model, record_export
+    from nas.terminal import console as show
 
     console = show.make_console()
     folder: Path = arguments.model

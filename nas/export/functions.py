@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from blocks import rewrites
-from blocks.norms import RmsNorm
-from nas.errors import UserError
+from blocks.layers.norms import RmsNorm
+from nas.core_ml.one_decode import OneDecode
 from nas.export.settings import ExportSettings, Rewrite
+from nas.terminal.errors import UserError
 from search_spaces import Decoder, LatentSpec
 
 _REWRITES: dict[Rewrite, Callable[[nn.Module], int]] = {
@@ -65,19 +66,6 @@ def make_functions(
             functions = {"main": Function(OneDecode(rewritten), {"latents": first}, {"frames": frames})}
     # No rewrite moves a norm: it has the same name and the same input in what is exported.
     return functions, rewrites.scale_norms(rewritten, largest) if settings.precision == "float16" else 0
-
-
-class OneDecode(nn.Module):
-    """A decoder as it is shipped: with frames as players show them."""
-
-    def __init__(self, decoder: nn.Module) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """The whole clip; frames limited to [-1, 1]."""
-        frames: Tensor = self.decoder(latents).clamp(-1, 1)
-        return frames
 
 
 class _Chunk(nn.Module):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from nas.export.parts import UntraceablePartError, decoder_parts, inspect_parts
+from nas.core_ml.parts import UntraceablePartError, decoder_parts, inspect_parts
 from nas.latency import Workload
 from search_spaces import DecoderConfig
 

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from nas.errors import UserError
-from nas.export.coreml import to_core_ml
-from nas.export.coremltools_package import import_coremltools, quiet_coremltools
+from nas.core_ml.convert import to_core_ml
+from nas.core_ml.coremltools_package import import_coremltools, quiet_coremltools
+from nas.core_ml.program import read_program
+from nas.core_ml.proof import Proof, prove
+from nas.core_ml.weights import compress
 from nas.export.functions import Function, make_functions
-from nas.export.program import read_program
-from nas.export.proof import Proof, prove
 from nas.export.settings import LEAST_PSNR, ExportSettings
-from nas.export.weights import compress
-from nas.files import disk_errors
+from nas.machine.files import disk_errors
+from nas.terminal.errors import UserError
 from search_spaces import Decoder
 
 if TYPE_CHECKING:

@@ -3,16 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["float16", "mixed", "float32"]
-"""Of what a program computes: "mixed" is float16 with the statistics of norms in float32."""
-
-Weights = Literal["16bit", "8bit", "palettized"]
-"""How weights are stored.
-
-16bit       as the program computes: float16, or float32 where that is its precision.
-8bit        int8 with one scale per output channel.
-palettized  6 bits: a table of 64 values for every 16 output channels.
-"""
+from nas.core_ml.formats import Precision, Weights
 
 Rewrite = Literal["subpixel", "joined", "slices"]
 """Exact rewrites that are a choice, in the order in which they are done (`blocks.rewrites`).

@@ -8,9 +8,9 @@ from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
 
 if TYPE_CHECKING:
     from nas.latency.devices import LatencyDevice, list_devices, open_device
-    from nas.latency.host import measure
-    from nas.latency.operations import Operation, list_operations
-    from nas.latency.predict import predict
+    from nas.latency.measurement.host import measure
+    from nas.latency.prediction.operations import Operation, list_operations
+    from nas.latency.prediction.predict import predict
 
 DEFAULT_DEVICE = "iphone-16-pro"
 """What a budget is for unless it is said otherwise."""
@@ -33,12 +33,12 @@ __all__ = [
 # torch takes seconds to import, which `--help` and a wrong budget must not wait for.
 _NEED_TORCH = {
     "LatencyDevice": "devices",
-    "Operation": "operations",
+    "Operation": "prediction.operations",
     "list_devices": "devices",
-    "list_operations": "operations",
-    "measure": "host",
+    "list_operations": "prediction.operations",
+    "measure": "measurement.host",
     "open_device": "devices",
-    "predict": "predict",
+    "predict": "prediction.predict",
 }
 
 

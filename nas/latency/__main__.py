@@ -14,14 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import Parser, positive_int, run_command
-from nas.errors import UserError
 from nas.latency.agent import TOKEN_VARIABLE
+from nas.terminal.errors import UserError
+from nas.terminal.parser import Parser, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nas.latency.calibrated_profile import CalibratedProfile
+    from nas.latency.prediction.calibrated_profile import CalibratedProfile
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -35,10 +35,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def calibrate(arguments: argparse.Namespace) -> None:
     """Measure, fit, judge, write, print."""
-    from nas.console import make_console, progress, say
-    from nas.files import disk_errors, write_json
     from nas.latency.calibrate import design_programs, make_profile, measure_programs
     from nas.latency.devices import HOST, HostDevice, open_device
+    from nas.machine.files import disk_errors, write_json
+    from nas.terminal.console import make_console, progress, say
 
     console = make_console()
     # Short rounds: each decode takes a fraction of a second and comes up again in the next pass.
@@ -64,7 +64,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
 def print_profile(console: "Console", profile: "CalibratedProfile") -> None:
     """Every unseen decoder, then the errors."""
-    from nas.console import say
+    from nas.terminal.console import say
 
     console.print(f"{'ms per decode: measured':>23} {'predicted':>9} {'error':>6}  size, decoder", style="bold")
     for point in sorted(profile.points, key=lambda each: each.measured_ms):
@@ -104,9 +104,9 @@ def serve(arguments: argparse.Namespace) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Re-measure the leaders of a search."""
-    from nas.console import make_console
-    from nas.latency.remeasure import remeasure
-    from nas.runs import load_run, newest_run
+    from nas.study.remeasure import remeasure
+    from nas.study.run import load_run, newest_run
+    from nas.terminal.console import make_console
 
     console = make_console()
     run = load_run(arguments.run) if arguments.run else newest_run()

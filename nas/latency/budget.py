@@ -3,7 +3,7 @@
 import math
 import re
 
-from nas.errors import UserError
+from nas.terminal.errors import UserError
 
 _BUDGET = re.compile(r"([+-]?\d*\.?\d+(?:e[+-]?\d+)?)\s*(ms|s|fps)", re.IGNORECASE)
 

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nas.errors import UserError
-from nas.latency.calibrated_profile import CalibratedProfile, CalibrationPoint
 from nas.latency.devices import LatencyDevice, operations_on
-from nas.latency.kind_terms import TERMS_OF
-from nas.latency.operations import Operation
-from nas.latency.predict import fastest
+from nas.latency.prediction.calibrated_profile import CalibratedProfile, CalibrationPoint
+from nas.latency.prediction.kind_terms import TERMS_OF
+from nas.latency.prediction.operations import Operation
+from nas.latency.prediction.predict import fastest
 from nas.latency.record import LatencyRecord, Runtime, Workload
+from nas.terminal.errors import UserError
 from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace
 
 Floats = npt.NDArray[np.float64]

@@ -7,14 +7,14 @@ from typing import Protocol
 
 from torch import nn
 
-from nas.errors import unknown_name
-from nas.latency.calibrated_profile import CalibratedProfile, load_calibrated
-from nas.latency.core_ml_operations import list_core_ml_operations
-from nas.latency.host import Clock, describe_host, measure
-from nas.latency.operations import Operation, list_operations
-from nas.latency.predict import predict
-from nas.latency.profile import Profile, list_profiles, load_profile
+from nas.latency.measurement.host import Clock, describe_host, measure
+from nas.latency.prediction.calibrated_profile import CalibratedProfile, load_calibrated
+from nas.latency.prediction.core_ml_operations import list_core_ml_operations
+from nas.latency.prediction.operations import Operation, list_operations
+from nas.latency.prediction.predict import predict
+from nas.latency.prediction.profile import Profile, list_profiles, load_profile
 from nas.latency.record import Kind, LatencyRecord, Runtime, Workload, provenance
+from nas.terminal.errors import unknown_name
 from search_spaces import LatentSpec
 
 HOST, CORE_ML, IPHONE = "host", "coreml", "iphone"
@@ -153,7 +153,7 @@ def open_device(name: str) -> LatencyDevice:
     if name == HOST:
         return HostDevice()
     if name in (CORE_ML, IPHONE):
-        from nas.latency.core_ml import open_core_ml
+        from nas.latency.measurement.core_ml import open_core_ml
 
         return open_core_ml(name)
     if name not in list_profiles():

@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from nas.commands import Parser, run_command
+from nas.terminal.parser import Parser, run_command
 
 if TYPE_CHECKING:
     from nas.teachers import Release
@@ -30,8 +30,8 @@ def show_teachers(arguments: argparse.Namespace) -> None:
     """A table of all teachers, and where a published configuration is not its class's default."""
     from rich.table import Table
 
-    from nas.console import make_console
     from nas.teachers import list_releases
+    from nas.terminal.console import make_console
 
     console = make_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -50,7 +50,7 @@ _COST_TITLES = ("clip", "GMACs per frame", "of that for features at", "", "memor
 
 
 def _facts(release: "Release") -> list[str]:
-    from nas.console import format_count
+    from nas.terminal.console import format_count
 
     latents = release.latents
     return [

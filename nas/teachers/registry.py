@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from nas.errors import UserError, unknown_name
 from nas.teachers.teacher import Teacher
 from nas.teachers.weights import WeightFiles, hub_weights, local_weights, weights_cached
+from nas.terminal.errors import UserError, unknown_name
 from search_spaces import LatentSpec
 
 Loader = Callable[[Path | None, str | torch.device], Teacher]

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError, unknown_name
-from nas.memory import peak_bytes
+from nas.machine.memory import peak_bytes
+from nas.machine.torchvision_operators import import_torchvision
 from nas.teachers.truncation import recorded_outputs, skipped_modules
 from nas.teachers.weights import WeightFiles
-from nas.torchvision_operators import import_torchvision
+from nas.terminal.errors import UserError, unknown_name
 from search_spaces import LatentSpec
 
 _CONFIG_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, NameError, RuntimeError)

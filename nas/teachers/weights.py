@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from nas.errors import UserError
-from nas.files import read_json
-from nas.hub import fetch_files, is_cached
+from nas.machine.files import read_json
+from nas.machine.hub import fetch_files, is_cached
+from nas.terminal.errors import UserError
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 

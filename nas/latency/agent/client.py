@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import requests
 from torch import nn
 
-from nas.errors import UserError
 from nas.latency.agent import TOKEN_VARIABLE
 from nas.latency.agent.archive import pack
-from nas.latency.core_ml import convert
+from nas.latency.measurement.core_ml import convert
 from nas.latency.record import Kind, LatencyRecord, MeasurementFailedError, Runtime, Workload, provenance
+from nas.terminal.errors import UserError
 from search_spaces import Decoder, LatentSpec
 
 _TIMEOUT_S = (5.0, 60.0)

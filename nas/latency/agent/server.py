@@ -25,13 +25,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nas.errors import UserError
-from nas.files import disk_errors, lock_folder
 from nas.latency.agent import TOKEN_VARIABLE
 from nas.latency.agent.archive import BadArchiveError
 from nas.latency.agent.queue import Queue, job_id
 from nas.latency.agent.services import BadUploadError, Service, open_service
 from nas.latency.record import MeasurementFailedError, Workload
+from nas.machine.files import disk_errors, lock_folder
+from nas.terminal.errors import UserError
 
 _LONGEST_QUEUE = 64
 _LARGEST_SIDE, _MOST_FRAMES = 4096, 1024

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import torch
 
-from nas.errors import unknown_name
 from nas.latency.agent.archive import content_digest, unpack
+from nas.latency.measurement.worker import measure_host
 from nas.latency.record import LatencyRecord, Workload
-from nas.latency.worker import measure_host
+from nas.terminal.errors import unknown_name
 from search_spaces import Decoder, DecoderConfig
 
 _LARGEST_CONFIG = 1_000_000
@@ -102,7 +102,7 @@ class CoreMLService:
 
     def measure(self, upload: Path, workload: Workload) -> LatencyRecord:
         """Each setting of the compute units in a process of its own."""
-        from nas.latency.core_ml import measure_package
+        from nas.latency.measurement.core_ml import measure_package
 
         with tempfile.TemporaryDirectory(prefix="nas-package-") as folder:
             package = Path(folder) / "decoder.mlpackage"
@@ -115,11 +115,11 @@ def open_service(device: str, time_limit_s: float) -> Service:
     from nas.latency.devices import CORE_ML, HOST, IPHONE
 
     if device == HOST:
-        from nas.latency.host import describe_hardware
+        from nas.latency.measurement.host import describe_hardware
 
         return HostService(f"{platform.node()} ({describe_hardware()})", time_limit_s)
     if device in (CORE_ML, IPHONE):
-        from nas.latency.core_ml import check_platform
+        from nas.latency.measurement.core_ml import check_platform
 
         check_platform(device)
         return CoreMLService(device, f"{device} at {platform.node()}")

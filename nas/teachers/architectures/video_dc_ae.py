@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from nas.machine.torchvision_operators import import_torchvision
 from nas.teachers.architectures.video_dc_ae_layers import (
     HEAD_CHANNELS,
     AttentionBlock,
@@ -23,7 +24,6 @@ from nas.teachers.architectures.video_dc_ae_layers import (
     ShrinkingShortcut,
     TwoConvs,
 )
-from nas.torchvision_operators import import_torchvision
 
 import_torchvision()
 

@@ -1,0 +1,47 @@
+"""The residual block that the 3-D blocks share; they differ in the convolution."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from blocks.layers.activations import ACTIVATIONS
+from blocks.layers.norms import ChannelLayerNorm, RmsNorm
+from blocks.registry import Block
+from blocks.time_context import TimeContext
+
+Convolution = Callable[[int, int, int], nn.Module]
+"""Makes a convolution from channels in, channels out and kernel; the module takes a video and its time context."""
+
+
+class Residual3d(Block):
+    """conv1(act(rms(x))), conv2(silu(rms(.))), plus the input (Turbo-VAED, arXiv 2508.09136).
+
+    Where the width changes, the shortcut is a layer norm and a convolution of the block's kind with kernel 1.
+
+    Args:
+        convolution: kind of all convolutions in the block.
+        activation: "silu" or "relu", the first of the two activations.
+    """
+
+    def __init__(
+        self, convolution: Convolution, kernel_size: int, activation: str, in_channels: int, out_channels: int
+    ) -> None:
+        super().__init__()
+        self.norm1 = RmsNorm()
+        self.activation1 = ACTIVATIONS[activation]()
+        self.conv1 = convolution(in_channels, out_channels, kernel_size)
+        self.norm2 = RmsNorm()
+        self.activation2 = nn.SiLU()
+        self.conv2 = convolution(out_channels, out_channels, kernel_size)
+        self.shortcut_norm: ChannelLayerNorm | None = None
+        if in_channels != out_channels:
+            self.shortcut_norm = ChannelLayerNorm(in_channels)
+            self.shortcut_conv = convolution(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, time: TimeContext) -> Tensor:
+        """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
+        hidden = self.conv1(self.activation1(self.norm1(x)), time)
+        hidden = self.conv2(self.activation2(self.norm2(hidden)), time)
+        shortcut = x if self.shortcut_norm is None else self.shortcut_conv(self.shortcut_norm(x), time)
+        out: Tensor = shortcut + hidden
+        return out

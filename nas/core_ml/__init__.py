@@ -1,0 +1,1 @@
+"""Decoders as Core ML programs: conversion, reading them back, computing and proving them in PyTorch."""

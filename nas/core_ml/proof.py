@@ -1,0 +1,131 @@
+"""Proof that a converted program computes what the PyTorch module does, and where it goes wrong if it does not."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import log10
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.core_ml.interpreter import walk
+from nas.core_ml.program import Operation, Program
+
+_BEST, _WORST = 100.0, -100.0
+"""dB where nothing differs, and where infinities come out: numbers that JSON and a mean survive."""
+_JUMP = 10.0
+"""dB that an operation loses between its inputs and its result when its error jumps."""
+
+
+@dataclass(frozen=True)
+class Jump:
+    """An operation whose result is much less precise than its inputs."""
+
+    operation: str
+    """Name in the program."""
+    kind: str
+    stage: str
+    before: float
+    """Signal to rounding error of its least precise input, dB."""
+    after: float
+    """The same of its result."""
+
+    def describe(self) -> str:
+        """For people."""
+        where = f" in {self.stage}" if self.stage else ""
+        result = "infinity or not a number" if self.after == _WORST else f"{self.after:.0f} dB"
+        return f"{self.kind} '{self.operation}'{where}: {self.before:.0f} dB in, {result} out"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A program's outputs against PyTorch's in float32."""
+
+    psnr_exact: float
+    """dB with the program computed in float32: what the conversion and the precision of the weights cost."""
+    psnr_rounded: float
+    """dB with every result rounded to the type that it has in the program: what a device gives."""
+    max_error_exact: float
+    """Largest absolute difference where `psnr_exact` is from."""
+    jump: Jump | None
+    """The first operation whose error jumps; if none does, the one that loses most. None if nothing is rounded."""
+
+    def describe(self) -> str:
+        """For people."""
+        return f"{self.psnr_rounded:.1f} dB as a device rounds, {self.psnr_exact:.1f} dB computed in float32"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives."""
+        return asdict(self)
+
+
+def prove(
+    program: Program, inputs: Mapping[str, Tensor], reference: Mapping[str, Tensor], frames: str = "frames"
+) -> Proof:
+    """Compute a program twice, in float32 and rounded, and compare all its outputs with PyTorch's.
+
+    PSNR is that of the worst output. Frames have a value range of 2.0; all others are features, whose range is twice
+    their largest value.
+
+    Args:
+        program: what was converted.
+        inputs: of the program by name.
+        reference: what the PyTorch module gives for them in float32, by the program's output names.
+        frames: name of the output that is a video in [-1, 1].
+    """
+    names = {value.name for value in program.outputs}
+    if names != reference.keys():
+        raise ValueError(f"the program gives {sorted(names)}, expected {sorted(reference)}")
+    origin = {result.name: operation for operation in program.operations for result in operation.results}
+    precision: dict[str, float] = {}
+    jumps: list[Jump] = []
+    exact: list[tuple[float, float]] = []
+    rounded: list[float] = []
+    steps = zip(walk(program, inputs, rounded=False), walk(program, inputs, rounded=True), strict=True)
+    for (value, precise), (_, device) in steps:
+        precision[value.name] = _signal_to_error(precise, device)
+        if value.name in origin:
+            jumps.append(_jump(origin[value.name], value.name, precision))
+        if value.name in names:
+            wanted = reference[value.name]
+            value_range = 2.0 if value.name == frames else 2.0 * wanted.abs().max().item()
+            exact.append((_psnr(precise, wanted, value_range), (precise - wanted).abs().max().item()))
+            rounded.append(_psnr(device, wanted, value_range))
+    return Proof(
+        psnr_exact=min(decibels for decibels, _ in exact),
+        psnr_rounded=min(rounded),
+        max_error_exact=min(exact)[1],
+        jump=_first_jump(jumps),
+    )
+
+
+def _jump(operation: Operation, result: str, precision: Mapping[str, float]) -> Jump:
+    before = [precision[value.name] for value in operation.values() if value.name in precision]
+    return Jump(result, operation.kind, operation.stage, min(before, default=_BEST), precision[result])
+
+
+def _first_jump(jumps: list[Jump]) -> Jump | None:
+    jumping = [jump for jump in jumps if jump.before - jump.after >= _JUMP]
+    if jumping:
+        return jumping[0]
+    worst = max(jumps, key=lambda jump: jump.before - jump.after, default=None)
+    return worst if worst is not None and worst.before > worst.after else None
+
+
+def _signal_to_error(signal: Tensor, approximation: Tensor) -> float:
+    if not signal.is_floating_point():
+        return _BEST if torch.equal(signal, approximation) else _WORST
+    return _decibels(signal.square().mean().item(), (signal - approximation).square().mean().item())
+
+
+def _psnr(prediction: Tensor, target: Tensor, value_range: float) -> float:
+    return _decibels(value_range**2, (prediction - target).square().mean().item())
+
+
+def _decibels(signal: float, error: float) -> float:
+    if error == 0:
+        return _BEST
+    # Neither holds for an error that is not a number.
+    if not (0 < signal < float("inf") and error < float("inf")):
+        return _WORST
+    return max(_WORST, min(_BEST, 10 * log10(signal / error)))

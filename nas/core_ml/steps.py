@@ -1,0 +1,122 @@
+"""The operations of a converted module without their values: kinds, shapes, multiply-accumulates."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import isqrt, prod
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas.core_ml.convert import to_mil
+from nas.core_ml.program import Operation, Value, from_mil
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of a program."""
+
+    kind: str
+    """Core ML's name: conv, add, pixel_shuffle, ..."""
+    inputs: tuple[tuple[str, Shape], ...]
+    """Core ML's parameter name and the shape of each tensor, weights included."""
+    results: tuple[Shape, ...]
+    macs: int = 0
+    """Multiply-accumulates of convolutions and matrix products."""
+    groups: int = 1
+    """Of a convolution."""
+
+    def input(self, name: str) -> Shape:
+        """Shape of the tensor with this parameter name; KeyError if there is none."""
+        return dict(self.inputs)[name]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Step":
+        """Inverse of `dataclasses.asdict`, through JSON."""
+        inputs = tuple((name, tuple(shape)) for name, shape in data["inputs"])
+        return cls(**{**data, "inputs": inputs, "results": tuple(map(tuple, data["results"]))})
+
+
+def steps_of(operations: Iterable[Operation]) -> tuple[Step, ...]:
+    """In the order of execution."""
+    return tuple(map(_step, operations))
+
+
+def module_steps(module: nn.Module, *inputs: Tensor) -> tuple[Step, ...]:
+    """The program of a module for inputs of these shapes; values do not matter.
+
+    Raises:
+        Exception: as `nas.core_ml.convert.to_mil`.
+    """
+    # In float32 there are no casts, which a program in float16 has at its ends only.
+    return steps_of(from_mil(to_mil(module, *inputs, precision="float32")).operations)
+
+
+def _step(operation: Operation) -> Step:
+    count = _MACS.get(operation.kind)
+    return Step(
+        kind=operation.kind,
+        inputs=tuple(_tensors(operation)),
+        results=tuple(value.shape for value in operation.results),
+        macs=0 if count is None else count(operation),
+        groups=int(operation.constant("groups")) if "groups" in operation.inputs else 1,
+    )
+
+
+def _tensors(operation: Operation) -> Iterable[tuple[str, Shape]]:
+    for name, given in operation.inputs.items():
+        for value in given if isinstance(given, tuple) else (given,):
+            if value.shape and (value.constant is None or value.dtype in ("fp16", "fp32")):
+                yield name, value.shape
+
+
+def _shape(operation: Operation, name: str) -> Shape:
+    value = operation.inputs[name]
+    assert isinstance(value, Value)
+    return value.shape
+
+
+def _convolution(operation: Operation) -> int:
+    """Every weight meets every output position of its clip (input position, if transposed)."""
+    x, weight, (out,) = _shape(operation, "x"), _shape(operation, "weight"), operation.results
+    positions = x if operation.kind == "conv_transpose" else out.shape
+    return prod((x[0], *weight, *positions[2:]))
+
+
+def _linear(operation: Operation) -> int:
+    return operation.results[0].elements * _shape(operation, "x")[-1]
+
+
+def _matmul(operation: Operation) -> int:
+    """(n, k) times (k, m), either transposed or not: k^2 is what the sizes of all three leave."""
+    x, y, out = (shape[-2:] for shape in (_shape(operation, "x"), _shape(operation, "y"), operation.results[0].shape))
+    return operation.results[0].elements * isqrt(prod(x) * prod(y) // prod(out))
+
+
+def _attention(operation: Operation) -> int:
+    query, key, (out,) = _shape(operation, "query"), _shape(operation, "key"), operation.results
+    return prod(query[:-1]) * key[-2] * (query[-1] + out.shape[-1])
+
+
+def _einsum(operation: Operation) -> int:
+    """Every index of the equation once, as far as two factors go."""
+    factors, _ = str(operation.constant("equation")).replace(" ", "").split("->")
+    values = operation.inputs["values"]
+    assert isinstance(values, tuple)
+    sizes = {
+        letter: size
+        for letters, value in zip(factors.split(","), values, strict=True)
+        for letter, size in zip(letters, value.shape, strict=True)
+    }
+    return prod(sizes.values())
+
+
+_MACS = {
+    "conv": _convolution,
+    "conv_transpose": _convolution,
+    "linear": _linear,
+    "matmul": _matmul,
+    "scaled_dot_product_attention": _attention,
+    "einsum": _einsum,
+}

@@ -1,0 +1,1 @@
+"""Clips and targets: what students are trained, scored and tested on."""

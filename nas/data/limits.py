@@ -1,0 +1,40 @@
+"""Targets that are not begun, because they would not fit: on the disk, or their clips into memory."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from nas.machine.memory import memory_limit
+from nas.teachers import Teacher
+from nas.terminal.errors import UserError
+
+
+def refuse_too_large(size: int, max_bytes: int) -> None:
+    """UserError if a set of `size` bytes is more than is allowed."""
+    if size > max_bytes:
+        raise UserError(
+            f"targets would take {size / 1e9:.1f} GB, more than the {max_bytes / 1e9:.1f} GB allowed: "
+            f"give fewer clips with --clips"
+        )
+
+
+def refuse_full_disk(folder: Path, size: int) -> None:
+    """UserError if the disk of `folder` has no room for `size` bytes."""
+    existing = next(place for place in folder.parents if place.exists())
+    free = shutil.disk_usage(existing).free
+    if size > free:
+        raise UserError(
+            f"targets need {size / 1e9:.1f} GB in {folder.parent}, but only {free / 1e9:.1f} GB are free: "
+            f"free space, give fewer clips, or set NAS_CACHE to a folder on another disk"
+        )
+
+
+def refuse_without_memory(teacher: Teacher, num_frames: int, crop: int, taps: Sequence[str], frames: bool) -> None:
+    """UserError if encoding such clips, and decoding what is wanted of them, needs more than its device has."""
+    needed, there = teacher.memory(num_frames, crop, crop, taps, frames=frames), memory_limit(teacher.device)
+    if needed > there:
+        raise UserError(
+            f"clips of {crop}x{crop} and {num_frames} frames need about {needed / 1e9:.1f} GB of memory with "
+            f"{teacher.name}, there are {there / 1e9:.1f} GB on {teacher.device.type}: smaller or shorter crops, or a "
+            f"larger machine, are needed"
+        )

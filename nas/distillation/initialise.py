@@ -1,0 +1,31 @@
+"""Where training begins: everything about the weights of a student that needs no gradient."""
+
+from nas.data.targets import TargetSplit
+from search_spaces import Decoder
+from search_spaces.decoder import silence
+
+_FIT_SAMPLES = 128
+"""Samples that the shortcut is fitted to: a linear map has few weights."""
+
+
+def initialise(decoder: Decoder, split: TargetSplit) -> None:
+    """Fold the latents' statistics into the stem; fit the shortcut, if there is one, and begin with it alone.
+
+    Args:
+        decoder: with fresh weights; changed in place.
+        split: what it will be trained on.
+    """
+    decoder.initialise_from_latent_statistics()
+    if decoder.shortcut is None:
+        return
+    spec = decoder.config.latents
+    batches = (split.batch([index]) for index in _spread(len(split), _FIT_SAMPLES))
+    samples = [(batch.latents, batch.frames) for batch in batches]
+    decoder.shortcut.fit(samples, drops_leading=spec.drops_leading(samples[0][0].shape[2]))
+    silence(decoder.head)
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """At most `count` indices below `total`, evenly spread."""
+    count = min(count, total)
+    return [index * total // count for index in range(count)]

@@ -1,0 +1,207 @@
+"""What a decoder is worth: its frames against the teacher's and against the video, on clips it was not trained on.
+
+A decoder here is any function from latents `(b, c, t, h, w)` to frames `(b, 3, t', h', w')` in [-1, 1]. Frames are
+clamped before they are judged, the teacher's too, as they are when they are shown.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.data.clips import Split
+from nas.data.targets import TargetBatch, Targets, TargetSplit
+from nas.metrics import lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
+
+Decode = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Frames against a reference: means over frames, then over samples."""
+
+    psnr: float
+    """dB, value range 2.0."""
+    psnr_first: float
+    """dB of the first frame, which a causal decoder makes without a past."""
+    psnr_rest: float | None
+    """dB of all other frames; None if there are none."""
+    ssim: float
+    ssim_first: float
+    ssim_rest: float | None
+    lpips: float | None
+    """None if it cannot be computed here."""
+
+
+@dataclass(frozen=True)
+class ClipEvaluation:
+    """One clip."""
+
+    name: str
+    crops: int
+    """Samples that were cut out of it."""
+    to_teacher: Quality | None
+    """None for the teacher itself."""
+    to_truth: Quality
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One decoder on one split; every clip counts the same."""
+
+    split: Split
+    targets: str
+    """Key of the targets, which stands for teacher, clips, crops and seed."""
+    to_teacher: Quality | None
+    """Against the teacher's frames for the same latents; None for the teacher itself."""
+    to_truth: Quality
+    """Against the video that was encoded."""
+    clips: tuple[ClipEvaluation, ...]
+    lpips: str
+    """"on", or why it is missing."""
+
+    @property
+    def psnr_teacher(self) -> float | None:
+        """PSNR against the teacher in dB; None for the teacher itself."""
+        return self.to_teacher.psnr if self.to_teacher else None
+
+    @property
+    def ssim_teacher(self) -> float | None:
+        """SSIM against the teacher; None for the teacher itself."""
+        return self.to_teacher.ssim if self.to_teacher else None
+
+    @property
+    def psnr_truth(self) -> float:
+        """PSNR against the video in dB."""
+        return self.to_truth.psnr
+
+    @property
+    def ssim_truth(self) -> float:
+        """SSIM against the video."""
+        return self.to_truth.ssim
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Evaluation":
+        """Inverse of `to_dict`."""
+        clips = tuple(ClipEvaluation(**{**clip, **_qualities(clip)}) for clip in data["clips"])
+        return cls(**{**data, **_qualities(data), "clips": clips})
+
+
+def evaluate(
+    decode: Decode,
+    targets: Targets,
+    split: Split = "test",
+    device: torch.device | str = "cpu",
+    batch_size: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Judge a decoder on all samples of a split.
+
+    Args:
+        decode: the decoder.
+        targets: latents, the teacher's frames for them, and the video.
+        split: which samples.
+        device: where it computes.
+        batch_size: samples at once.
+        progress: called with the number of samples done and of all.
+
+    Raises:
+        ValueError: the split is empty, or the frames are not finite or not of the teacher's shape.
+    """
+
+    def frames_of(batch: TargetBatch) -> Tensor:
+        return decode(batch.latents)
+
+    return _evaluate(frames_of, targets, split, device, batch_size, against_teacher=True, progress=progress)
+
+
+def evaluate_teacher(
+    targets: Targets, split: Split = "test", device: torch.device | str = "cpu", batch_size: int = 4
+) -> Evaluation:
+    """The teacher's own line: its frames against the video. It is read from the targets, the teacher does not run."""
+    return _evaluate(lambda batch: batch.frames, targets, split, device, batch_size, against_teacher=False)
+
+
+@torch.inference_mode()
+def _evaluate(
+    frames_of: Callable[[TargetBatch], Tensor],
+    targets: Targets,
+    split: Split,
+    device: torch.device | str,
+    batch_size: int,
+    *,
+    against_teacher: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    samples = targets.split(split)
+    if len(samples) == 0:
+        raise ValueError(f"there is nothing to evaluate on: the {split} split of the targets is empty")
+    to_teacher: list[Quality] = []
+    to_truth: list[Quality] = []
+    for indices in _batches(samples, batch_size):
+        batch = samples.batch(indices, device)
+        frames = frames_of(batch).float().clamp(-1, 1)
+        to_truth += _compare(frames, batch.truth)
+        if against_teacher:
+            to_teacher += _compare(frames, batch.frames)
+        if progress is not None:
+            progress(len(to_truth), len(samples))
+    clips = []
+    for name in dict.fromkeys(samples.clip_names):
+        of_clip = [index for index, owner in enumerate(samples.clip_names) if owner == name]
+        teacher = _mean([to_teacher[index] for index in of_clip]) if against_teacher else None
+        clips.append(ClipEvaluation(name, len(of_clip), teacher, _mean([to_truth[index] for index in of_clip])))
+    return Evaluation(
+        split=split,
+        targets=targets.key,
+        to_teacher=_mean([clip.to_teacher for clip in clips if clip.to_teacher]) if against_teacher else None,
+        to_truth=_mean([clip.to_truth for clip in clips]),
+        clips=tuple(clips),
+        lpips=lpips_off() or "on",
+    )
+
+
+def _batches(split: TargetSplit, batch_size: int) -> list[list[int]]:
+    return [list(range(first, min(first + batch_size, len(split)))) for first in range(0, len(split), batch_size)]
+
+
+def _compare(frames: Tensor, reference: Tensor) -> list[Quality]:
+    """The quality of each sample of `(b, 3, t, h, w)`."""
+    reference = reference.clamp(-1, 1)
+    psnr, ssim = psnr_per_frame(frames, reference, value_range=2.0), ssim_per_frame(frames, reference, value_range=2.0)
+    lpips = lpips_per_frame(frames, reference, value_range=2.0) if lpips_available() else None
+    found = []
+    for index in range(len(frames)):
+        decibels, similarity = psnr[index].tolist(), ssim[index].tolist()
+        found.append(
+            Quality(
+                psnr=fmean(decibels),
+                psnr_first=decibels[0],
+                psnr_rest=fmean(decibels[1:]) if decibels[1:] else None,
+                ssim=fmean(similarity),
+                ssim_first=similarity[0],
+                ssim_rest=fmean(similarity[1:]) if similarity[1:] else None,
+                lpips=None if lpips is None else float(lpips[index].mean()),
+            )
+        )
+    return found
+
+
+def _mean(qualities: Sequence[Quality]) -> Quality:
+    """Mean of every number; None where it is missing."""
+    columns: dict[str, list[Any]] = {
+        field.name: [getattr(quality, field.name) for quality in qualities] for field in fields(Quality)
+    }
+    means: dict[str, Any] = {name: None if None in values else fmean(values) for name, values in columns.items()}
+    return Quality(**means)
+
+
+def _qualities(data: dict[str, Any]) -> dict[str, Quality | None]:
+    return {name: data[name] and Quality(**data[name]) for name in ("to_teacher", "to_truth")}

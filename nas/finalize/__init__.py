@@ -1,0 +1,1 @@
+"""From the best candidates of a search to finished models."""

@@ -1,0 +1,120 @@
+"""Distil the best candidates of a search in full, evaluate them, and write a model folder for each.
+
+python -m nas.finalize
+"""
+
+import argparse
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.terminal.parser import NothingFeasibleError, Parser, positive_int, run_command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nas.study.outcomes import Outcome
+    from nas.study.run import Run
+
+# Everything that imports torch is imported inside functions: --help has to answer at once.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = make_parser().parse_args(argv)
+    command = shlex.join(["python", "-m", "nas.finalize", *(sys.argv[1:] if argv is None else argv)])
+    return run_command(lambda: finalize(arguments), continue_with=command)
+
+
+def finalize(arguments: argparse.Namespace) -> None:
+    """The command, in the order in which things happen."""
+    from nas.data.clips import open_clips
+    from nas.data.targets import open_targets
+    from nas.distillation import DivergedError
+    from nas.distillation.recipes import evaluation_targets, frames_per_clip, full_steps, full_targets
+    from nas.evaluation.comparison import print_comparison
+    from nas.finalize.finish import Finisher
+    from nas.latency import DEFAULT_DEVICE, Workload
+    from nas.latency.devices import open_predicted
+    from nas.study.run import load_run, newest_run
+    from nas.teachers import load_teacher
+    from nas.terminal import console as show
+
+    console = show.make_console()
+    run = load_run(arguments.run) if arguments.run else newest_run()
+    settings = run.settings
+    with run.lock():
+        show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
+        candidates = _leaders(console, run)[: arguments.top]
+        weights = Path(settings.teacher_weights) if settings.teacher_weights else None
+        teacher = load_teacher(settings.teacher, weights)
+        show.say(console, "teacher", teacher.describe())
+        folder = arguments.clips or (Path(settings.clips) if settings.clips else None)
+        with show.progress(console, "clips", "looking into videos") as advance:
+            clips = open_clips(folder, frames_per_clip(teacher), advance)
+        show.say(console, "clips", clips.describe())
+        for name, reason in clips.skipped:
+            show.warn(console, f"skipped {name}: {reason}")
+        announce = partial(show.say, console, "targets")
+        with show.progress(console, "targets", "for training") as advance:
+            training = open_targets(teacher, clips, full_targets(teacher), progress=advance, announce=announce)
+        with show.progress(console, "targets", "for evaluation") as advance:
+            unseen = open_targets(teacher, clips, evaluation_targets(teacher), progress=advance, announce=announce)
+        finisher = Finisher(
+            console=console,
+            run=run,
+            teacher=teacher,
+            training=training,
+            unseen=unseen,
+            phone=open_predicted(settings.device, DEFAULT_DEVICE),
+            workload=Workload(settings.height, settings.width, settings.frames),
+            clips=f"the {clips.origin} clips" if folder is None else f"clips of {folder.name}/",
+            steps=arguments.steps or full_steps(),
+            out=arguments.out or run.folder / "models",
+        )
+        rows = [*finisher.baselines(), finisher.teacher_row()]
+        for rank, candidate in enumerate(candidates, start=1):
+            show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
+            try:
+                rows.append(finisher.finish(candidate))
+            except DivergedError as error:
+                show.warn(console, f"#{candidate.number} is left out: {error}")
+        print_comparison(console, rows)
+
+
+def _leaders(console: "Console", run: "Run") -> "list[Outcome]":
+    """Candidates within the budget, best first: of those measured again, if any were, else of all."""
+    from nas.study.outcomes import best_outcomes
+    from nas.study.remeasure import measured_leaders
+    from nas.study.study import load_study, read_outcomes
+    from nas.terminal import console as show
+
+    outcomes = read_outcomes(load_study(run.storage_url))
+    again = measured_leaders(run, outcomes)
+    if again is not None:
+        show.say(console, "measured", f"only candidates that meet the budget on {again[0]}, where they were measured")
+    leaders = best_outcomes(outcomes) if again is None else again[1]
+    if not leaders:
+        raise NothingFeasibleError(f"{run.folder} has no scored candidate within the budget: search longer")
+    return leaders
+
+
+def make_parser() -> Parser:
+    """Its arguments."""
+    parser = Parser("nas.finalize", __doc__ or "")
+    parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
+    parser.add_argument("--top", type=positive_int, default=1, metavar="K", help="candidates to finish (default: 1)")
+    parser.add_argument(
+        "--steps", type=positive_int, metavar="N", help="of the full distillation (default: 1200, with a GPU 30000)"
+    )
+    parser.add_argument(
+        "--clips", type=Path, metavar="DIR", help="folder of your videos (default: those of the search)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where model folders go (default: RUN/models)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

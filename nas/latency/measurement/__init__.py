@@ -1,0 +1,1 @@
+"""Latency measured: on this machine, on a Mac, on an iPhone."""

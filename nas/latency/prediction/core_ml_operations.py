@@ -1,0 +1,112 @@
+"""What a decoder executes in Core ML: the operations of its converted program, nothing computed. Needs no Mac."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from nas.core_ml.parts import UntraceablePartError, decoder_parts, inspect_parts
+from nas.core_ml.program import HIGHEST_RANK
+from nas.core_ml.steps import Step, module_steps
+from nas.latency.prediction.operation_kinds import Kind
+from nas.latency.prediction.operations import Convolution, Operation, UnknownOperationError
+from nas.latency.record import MeasurementFailedError, Workload
+from search_spaces import Decoder, LatentSpec
+
+_KINDS: dict[Kind, str] = {
+    "conv": "conv conv_transpose",
+    "matmul": "einsum linear matmul scaled_dot_product_attention",
+    "elementwise": """
+        abs add batch_norm cast clip elu equal erf exp gelu greater inverse leaky_relu less log maximum minimum mul
+        pow prelu real_div relu relu6 rsqrt select sigmoid sigmoid_hard sign silu softplus sqrt square sub tanh
+        thresholded_relu
+    """,
+    "reduction": "instance_norm layer_norm reduce_l2_norm reduce_max reduce_mean reduce_min reduce_sum softmax",
+    "movement": """
+        concat crop expand_dims gather identity pad pixel_shuffle pixel_unshuffle reshape reverse slice_by_index
+        slice_by_size split squeeze stack tile transpose
+    """,
+    "resize": "upsample_bilinear upsample_nearest_neighbor",
+}
+
+KIND_OF: dict[str, Kind] = {name: kind for kind, names in _KINDS.items() for name in names.split()}
+"""Kind of each operation by its name in Core ML."""
+
+
+def list_core_ml_operations(module: nn.Module, spec: LatentSpec, workload: Workload) -> list[Operation]:
+    """Every operation of the converted `module(latents)`.
+
+    A `Decoder` is converted part by part, what is known about a part is not found out again. Any other module is
+    converted whole, as one stage "decoder".
+
+    Args:
+        module: takes latents `(1, c, t, h, w)`; may be on the meta device.
+        spec: of the latents.
+        workload: the decode.
+
+    Raises:
+        ValueError: the workload is not on the grid of the latents.
+        MeasurementFailedError: it cannot be converted.
+        UnknownOperationError: an operation is in none of the tables here; it is never counted as free.
+    """
+    if not isinstance(module, Decoder):
+        return [_operation(step, "decoder") for step in _whole(module, spec, workload)]
+    try:
+        parts = decoder_parts(module.config, workload.num_frames, workload.height, workload.width)
+    except UntraceablePartError as error:
+        raise MeasurementFailedError(str(error)) from error
+    reports = inspect_parts(part for _, part in parts)
+    for stage, part in parts:
+        if problem := reports[part].problem:
+            raise MeasurementFailedError(f"{stage}: {part.config.name}: {problem}")
+    return [_operation(step, stage) for stage, part in parts for step in reports[part].steps]
+
+
+def _whole(module: nn.Module, spec: LatentSpec, workload: Workload) -> tuple[Step, ...]:
+    latents = torch.zeros(1, *spec.latent_shape(workload.num_frames, workload.height, workload.width))
+    try:
+        steps = module_steps(_with_values(module), latents)
+    except Exception as error:  # torch.export and coremltools raise many kinds; none of them is lost
+        reason = " ".join(str(error).split())[:200]
+        raise MeasurementFailedError(f"it cannot be converted to Core ML: {reason}") from error
+    high = sorted({step.kind for step in steps for shape in step.results if len(shape) > HIGHEST_RANK})
+    if high:
+        reason = f"tensors of more than {HIGHEST_RANK} axes in {', '.join(high)}"
+        raise MeasurementFailedError(f"it cannot be converted to Core ML: {reason}")
+    return steps
+
+
+def _with_values(module: nn.Module) -> nn.Module:
+    """A copy on the CPU; what was on the meta device has some value."""
+
+    def filled(tensor: Tensor) -> Tensor:
+        return torch.full(tensor.shape, 0.5) if tensor.is_meta else tensor.float().cpu()
+
+    copied: nn.Module = copy.deepcopy(module)._apply(filled)  # type: ignore[no-untyped-call]
+    return copied
+
+
+def _operation(step: Step, stage: str) -> Operation:
+    kind = KIND_OF.get(step.kind)
+    if kind is None:
+        raise UnknownOperationError(
+            f"no cost is known for Core ML's operation {step.kind} (in '{stage}'): build the decoder from other "
+            f"operations, or give this one a kind in nas/latency/prediction/core_ml_operations.py"
+        )
+    convolution = _geometry(step) if kind == "conv" else None
+    channels_in = convolution.input_shape[1] // step.groups if convolution else 0
+    return Operation(
+        name=step.kind,
+        kind="depthwise_conv" if step.groups > 1 and channels_in == 1 else kind,
+        stage=stage,
+        macs=step.macs,
+        reads=tuple(shape for _, shape in step.inputs),
+        writes=step.results,
+        channels_in=channels_in,
+        convolution=convolution,
+    )
+
+
+def _geometry(step: Step) -> Convolution:
+    (out,) = step.results
+    return Convolution(out[1], step.groups, step.input("weight")[2:], step.input("x"))

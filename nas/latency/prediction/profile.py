@@ -1,0 +1,143 @@
+"""A device's profile: what its operations cost, what that was fitted to, and how far off it is on unseen decoders."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from math import ceil, prod
+from typing import Any, ClassVar
+
+from nas.latency.prediction.operations import BYTES_PER_ELEMENT
+from nas.latency.record import Runtime
+from nas.terminal.errors import unknown_name
+
+TERMS = ("gmacs", "off_chip_mb")
+"""What an operation is charged for; `Machine` says how they are counted."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How the terms are counted on a device. Assumed, not fitted."""
+
+    channel_lanes: int
+    """Input channels of a dense convolution count as the next multiple: narrow layers leave lanes idle."""
+    depthwise_factor: float
+    """Multiply-accumulates of a dense convolution that take as long as one of a depthwise convolution."""
+    on_chip_mb: float
+    """Inputs, and outputs, of one operation are charged for what exceeds this: the rest stays in on-chip memory."""
+    row_elements: int
+    """The last axis of every tensor counts as the next multiple: rows begin at aligned addresses."""
+
+    def lane_factor(self, channels_in: int) -> float:
+        """Multiply-accumulates that are computed for each one of a dense convolution."""
+        return ceil(channels_in / self.channel_lanes) * self.channel_lanes / channels_in
+
+    def megabytes(self, shapes: Iterable[tuple[int, ...]]) -> float:
+        """What tensors of these shapes take as float16, their rows filled up."""
+        row = self.row_elements
+        filled = (prod(shape[:-1]) * ceil(shape[-1] / row) * row for shape in shapes if shape)
+        return BYTES_PER_ELEMENT * sum(filled) / 1e6
+
+
+APPLE = Machine(channel_lanes=64, depthwise_factor=16, on_chip_mb=24, row_elements=32)
+"""Assumed of Apple's phones: 24 MB are the system-level cache of the A18 Pro; the Neural Engine fills up the last axis
+of a tensor to 64 bytes ("Deploying Transformers on the Apple Neural Engine", Apple, 2022)."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One published measurement and what the model says about it."""
+
+    decoder: str
+    """A preset of `search_spaces`, or the diffusers class in words."""
+    height: int
+    """Of the published measurement."""
+    width: int
+    """Of the published measurement."""
+    num_frames: int
+    """Assumed: the clips are 17 frames throughout the publication, and 16 where 17 do not fit the latents."""
+    published_fps: float
+    """Decoded frames per second."""
+    fitted_ms: float
+    """Milliseconds per frame by the profile."""
+    held_out_ms: float
+    """Milliseconds per frame by the same model fitted to all other points."""
+    source: str
+    """Where the number is from."""
+
+    @property
+    def published_ms(self) -> float:
+        """Milliseconds per frame."""
+        return 1000 / self.published_fps
+
+    @property
+    def held_out_error(self) -> float:
+        """Relative, signed: negative if the prediction is too fast."""
+        return self.held_out_ms / self.published_ms - 1
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that a prediction for a device needs, and what is known about its quality."""
+
+    device: str
+    """Name to select it by."""
+    measured_with: str
+    """What ran the decoders."""
+    machine: Machine
+    """How the terms are counted."""
+    coefficients: dict[str, float]
+    """Milliseconds per unit of each of `TERMS`."""
+    points: tuple[Point, ...]
+    """What they were fitted to."""
+    typical_error: float
+    """Mean absolute relative error on a point that was left out, the model being chosen without it too."""
+    model: str
+    """The chosen model."""
+    tried: dict[str, float]
+    """Mean absolute relative leave-one-out error of each model that was tried."""
+    notes: str
+    """What the data does not settle."""
+    fitted_on: str
+    """Date, ISO 8601."""
+    tool_version: str
+    """Version of this package that fitted it."""
+
+    def __post_init__(self) -> None:
+        if tuple(self.coefficients) != TERMS or any(value < 0 for value in self.coefficients.values()):
+            raise ValueError(f"a profile needs coefficients of at least 0 for {', '.join(TERMS)}: {self.coefficients}")
+
+    dtype: ClassVar[str] = "float16"
+    """Precision that it predicts for: what phones run."""
+    runtime: ClassVar[Runtime] = "coreml"
+    """What executes decoders on such devices."""
+
+    @property
+    def basis(self) -> str:
+        """What it was fitted to, in words."""
+        return f"{len(self.points)} published frame rates"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives that `from_dict` takes back."""
+        return {**dataclasses.asdict(self), "points": [dataclasses.asdict(point) for point in self.points]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Profile":
+        """Inverse of `to_dict`."""
+        points = tuple(Point(**point) for point in data["points"])
+        return cls(**{**data, "machine": Machine(**data["machine"]), "points": points})
+
+
+def list_profiles() -> list[str]:
+    """Names of the devices that latency can be predicted for."""
+    files = (resources.files("nas.latency.prediction") / "profiles").iterdir()
+    return sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json"))
+
+
+def load_profile(name: str) -> Profile:
+    """The profile of a device; `nas.terminal.errors.UserError` with the nearest name if there is none."""
+    if name not in list_profiles():
+        raise unknown_name("device", name, list_profiles())
+    text = (resources.files("nas.latency.prediction") / "profiles" / f"{name}.json").read_text(encoding="utf-8")
+    return Profile.from_dict(json.loads(text))

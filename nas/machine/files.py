@@ -1,0 +1,83 @@
+"""Writing files so that a kill at any moment leaves the old one or the new one, never half of it."""
+
+import errno
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nas.terminal.errors import UserError
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+}
+
+
+def default_cache_dir() -> Path:
+    """`$NAS_CACHE`, else `~/.cache/turbo-vaed-nas`: what is computed once and can be computed again."""
+    return Path(os.environ.get("NAS_CACHE") or Path.home() / ".cache" / "turbo-vaed-nas")
+
+
+@contextmanager
+def lock_folder(folder: Path, remedy: str) -> Iterator[None]:
+    """Hold a folder for this process; the system lets go of it however the process ends.
+
+    Raises:
+        UserError: another process holds it; `remedy` says what to do.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder} is in use by another process: {remedy}") from error
+        yield
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` in one step (temporary file, flush to disk, rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` as indented JSON in one step."""
+    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`; UserError naming the file if it is none."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}): restore it or delete its folder") from error
+
+
+@contextmanager
+def disk_errors(doing: str) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into a UserError that says what was being done and where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        reason = _DISK_ERRORS[error.errno]
+        raise UserError(f"{doing}: {reason}{where}: free space or choose another folder") from error

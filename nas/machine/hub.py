@@ -1,0 +1,62 @@
+"""Files from the Hugging Face hub at a pinned revision: from the local cache, else downloaded."""
+
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.terminal.errors import UserError
+
+
+def is_cached(repository: str, revision: str, names: Sequence[str]) -> bool:
+    """Whether these files are on this machine; the hub is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return all(isinstance(try_to_load_from_cache(repository, name, revision=revision or None), str) for name in names)
+
+
+def fetch_files(repository: str, revision: str, names: Sequence[str], *, what: str, instead: str) -> list[Path]:
+    """Where these files are on this machine.
+
+    Args:
+        repository: `owner/name`.
+        revision: of the repository.
+        names: paths in it.
+        what: what they are, for people.
+        instead: what to do where they cannot be had.
+
+    Raises:
+        UserError: they are not cached, and the hub cannot be reached or has none.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    # The HTTP library below the hub's client changed over its releases; its errors are the bases of the client's.
+    client_errors: tuple[Any, ...] = HfHubHTTPError.__bases__
+
+    def fetch(*, cached: bool) -> list[Path]:
+        return [Path(hf_hub_download(repository, name, revision=revision, local_files_only=cached)) for name in names]
+
+    try:
+        return fetch(cached=True)
+    except LocalEntryNotFoundError:
+        if not _reachable(constants.ENDPOINT):
+            raise UserError(f"{what} are not cached and {constants.ENDPOINT} cannot be reached: {instead}") from None
+    try:
+        return fetch(cached=False)
+    except (*client_errors, OSError) as error:
+        reason = str(error.__cause__ or error).strip().split("\n")[0]
+        raise UserError(f"{what} could not be downloaded ({reason}): {instead}") from error
+
+
+def _reachable(address: str) -> bool:
+    """Whether anything answers there within five seconds (the hub's client would retry for half a minute)."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True  # an answer, if not the one hoped for
+    except (OSError, ValueError, http.client.HTTPException):
+        return False  # ValueError: HF_ENDPOINT is no address

@@ -1,0 +1,164 @@
+"""The checkpoints that the authors of Turbo-VAED released (arXiv 2508.09136), as weights of the presets.
+
+Their files hold the decoder under `decoder.` beside what only training needs (alignment heads, statistics of latents).
+"""
+
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nas.machine.hub import fetch_files
+from nas.terminal.errors import UserError
+from search_spaces import PRESETS, Decoder, DecoderConfig
+
+
+@dataclass(frozen=True)
+class Release:
+    """One released checkpoint."""
+
+    file: str
+    """Its name in the authors' repository."""
+    teacher: str
+    """The registered teacher whose latents it decodes."""
+
+
+RELEASES = {
+    "turbo_vaed_hunyuan": Release("Turbo-VAED-Hunyuan.pth", "hunyuan"),
+    "turbo_vaed_cog": Release("Turbo-VAED-Cog.pth", "cogvideox"),
+    "turbo_vaed_dc": Release("Turbo-VAED-DC.pth", "video-dc-ae"),
+    "turbo_vaed_ltx": Release("Turbo-VAED-LTX.pth", "ltx"),
+}
+"""Preset -> what was released for it."""
+
+_PREFIX = "decoder."
+_NOT_THE_DECODER = re.compile(r"(aligned_feature_projection_heads|encoder)\.|latents_(mean|std)$")
+_REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+_RENAMED = {
+    ".depthwise.": ".depthwise_conv.",
+    ".pointwise.": ".pointwise_conv.",
+    "shortcut_norm.": "norm3.",
+    "shortcut_conv.": "conv_shortcut.",
+}
+
+
+def load_published(path_or_repo: str | Path, preset: str) -> Decoder:
+    """The decoder of a preset with the weights that its authors released, float32, in evaluation mode.
+
+    Args:
+        path_or_repo: the released file (`.pth`, read without unpickling code, or the same tensors as `.safetensors`), a
+            folder with it, or `owner/name@revision` of a repository on the hub with all 40 digits of the revision.
+        preset: one of `RELEASES`.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or its tensors are not those of the preset.
+    """
+    if preset not in RELEASES:
+        raise UserError(f"nothing was released for the preset '{preset}': expected one of {', '.join(RELEASES)}")
+    file = _find(path_or_repo, RELEASES[preset])
+    return build_published(PRESETS[preset], _read(file), f"{file}, as '{preset}',")
+
+
+def build_published(config: DecoderConfig, tensors: dict[str, Tensor], source: str) -> Decoder:
+    """A decoder of the published family with the tensors of a released file.
+
+    Raises:
+        UserError: a tensor is missing, left over or of another shape; names `source` and the first one.
+    """
+    found = {
+        name.removeprefix(_PREFIX): tensor.float()
+        for name, tensor in tensors.items()
+        if not _NOT_THE_DECODER.match(name)
+    }
+    middle = len({name.split(".")[2] for name in found if name.startswith("mid_block.resnets.")})
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    own = decoder.state_dict()
+    names = {name: published_name(config, name, middle) for name in own}
+    wanted = {names[name]: tuple(tensor.shape) for name, tensor in own.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    wrong = sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name))
+    if wrong:
+        raise UserError(
+            f"{source} does not fit: {len(wrong)} tensors differ, first {wrong[0]}: found "
+            f"{shapes.get(wrong[0], 'nothing')}, expected {wanted.get(wrong[0], 'nothing')}: name this file's preset"
+        )
+    decoder.load_state_dict({name: found[names[name]] for name in own}, assign=True)
+    return decoder.eval()
+
+
+def published_name(config: DecoderConfig, name: str, middle: int) -> str:
+    """What the authors call a tensor of ours.
+
+    Args:
+        config: of the published family.
+        name: in `Decoder.state_dict()`.
+        middle: how many blocks of stage 0 are the authors' `mid_block`; the others are the first of `up_blocks`.
+    """
+    group, rest = name.split(".", 1)
+    if group == "stem":
+        return f"conv_in.{rest}"
+    if group == "head":
+        if rest.startswith("convs."):
+            _, index, tensor = rest.split(".")
+            return f"upsampler2d_{int(index) + 1}.conv.{tensor}"
+        return f"conv_out.conv.{rest.split('.')[-1]}"
+    stage, part, tensor = re.fullmatch(r"(\d+)\.parts\.(\d+)\.(.*)", rest).groups()  # type: ignore[union-attr]
+    for old, new in _RENAMED.items():
+        tensor = tensor.replace(old, new)
+    return _part_name(config, int(stage), int(part), middle, tensor)
+
+
+def _part_name(config: DecoderConfig, stage: int, part: int, middle: int, tensor: str) -> str:
+    if stage == 0 and part < middle:
+        return f"mid_block.resnets.{part}.{tensor}"
+    before = middle if stage == 0 else 0
+    if config.stages[stage].transition is not None:
+        if part == 0:
+            return f"up_blocks.{stage}.conv_in.{tensor}"
+        before += 1
+    if config.stages[stage].upsampler is not None:
+        if part == before:
+            return f"up_blocks.{stage}.upsamplers.0.{tensor}"
+        before += 1
+    return f"up_blocks.{stage}.resnets.{part - before}.{tensor}"
+
+
+def _find(path_or_repo: str | Path, release: Release) -> Path:
+    path = Path(path_or_repo)
+    names = (release.file, Path(release.file).with_suffix(".safetensors").name)
+    for file in (path, *(path / name for name in names)):
+        if file.is_file():
+            return file
+    if path.exists():
+        raise UserError(f"{path} holds neither {' nor '.join(names)}: name the folder or the file of the checkpoint")
+    repository = _REPOSITORY.fullmatch(str(path_or_repo))
+    if repository is None:
+        raise UserError(
+            f"{path_or_repo} does not exist: expected a file, a folder, or OWNER/NAME@REVISION of a repository "
+            f"on the hub, with the 40 digits of the revision"
+        )
+    name, revision = repository["name"], repository["revision"]
+    what, instead = f"the tensors in {release.file} of {name}@{revision}", "give a local copy of the file"
+    (found,) = fetch_files(name, revision, [release.file], what=what, instead=instead)
+    return found
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name. Code in it is never run."""
+    pickled: Callable[[Path], object] = lambda path: torch.load(path, map_location="cpu", weights_only=True)  # noqa: E731
+    read = load_file if file.suffix == ".safetensors" else pickled
+    try:
+        tensors = read(file)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{file} is no complete checkpoint of tensors only ({reason}): download it again") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise UserError(f"{file} is no state dict: expected tensors by their names, as released")
+    return tensors

@@ -1,0 +1,124 @@
+"""Measure the leaders of a search again, and rank them by what was measured alone.
+
+RUN/measured/<device>.json holds every measurement; a ranking that comes from it has no predicted latency in it.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nas.latency.devices import LatencyDevice, open_device
+from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
+from nas.machine.files import disk_errors, read_json, write_json
+from nas.study.outcomes import Outcome, best_outcomes
+from nas.study.run import Run
+from nas.study.study import load_study, read_outcomes
+from nas.terminal.console import progress, say, warn
+from nas.terminal.errors import UserError
+from nas.terminal.parser import NothingFeasibleError
+from search_spaces import Decoder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FOLDER = "measured"
+
+
+def remeasure(console: "Console", run: Run, device_name: str, top: int) -> None:
+    """Measure the best candidates of a search on a device, keep the numbers, print the new ranking.
+
+    Raises:
+        UserError: the device predicts, cannot be used, or the search has no scored candidate.
+        NothingFeasibleError: none of the candidates meets the budget where it was measured.
+    """
+    device = open_device(device_name)
+    if device.kind != "measured":
+        raise UserError(f"--device {device_name} is predicted: give host, coreml, iphone or an agent's http:// address")
+    candidates = best_outcomes(read_outcomes(load_study(run.storage_url)))[:top]
+    if not candidates:
+        raise UserError(f"{run.folder} has no scored candidate: search longer")
+    settings = run.settings
+    workload = Workload(settings.height, settings.width, settings.frames)
+    say(console, "run", str(run.folder))
+    say(console, "budget", f"{settings.budget_ms:.1f} ms per frame {device.describe(workload)}")
+    with run.lock():
+        for candidate in candidates:
+            with progress(console, "latency", f"of #{candidate.number}"):
+                try:
+                    record = _measure(device, candidate, workload)
+                except MeasurementFailedError as error:
+                    warn(console, f"the device cannot run #{candidate.number} {candidate.config.summary()}: {error}")
+                    continue
+            _keep(run, device_name, candidate, record)
+    _print_ranking(console, run, candidates, device_name)
+
+
+def measured_leaders(run: Run, outcomes: list[Outcome]) -> tuple[str, list[Outcome]] | None:
+    """The scored candidates that were measured again and meet the budget, best first, and on which device.
+
+    The latency of each is the measured one. The device measured last counts; None if there is none.
+    """
+    files = sorted((run.folder / _FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        return None
+    data = read_json(files[-1])
+    ranked = _measured(data, outcomes)
+    return str(data["device"]), [each for each in ranked if each.latency.ms_per_frame <= run.settings.budget_ms]
+
+
+def _measure(device: LatencyDevice, candidate: Outcome, workload: Workload) -> LatencyRecord:
+    with torch.device("cpu" if device.needs_weights else "meta"):
+        decoder = Decoder(candidate.config)
+    return device.latency(decoder, candidate.config.latents, workload)
+
+
+def _path(run: Run, device_name: str) -> Path:
+    return run.folder / _FOLDER / f"{re.sub(r'[^A-Za-z0-9.]+', '-', device_name).strip('-')}.json"
+
+
+def _keep(run: Run, device_name: str, candidate: Outcome, record: LatencyRecord) -> None:
+    path = _path(run, device_name)
+    data: dict[str, Any] = read_json(path) if path.exists() else {"device": device_name, "records": {}}
+    data["records"][candidate.config.digest()] = record.to_dict()
+    with disk_errors("cannot write the measurements"):
+        write_json(path, data)
+
+
+def _measured(data: dict[str, Any], outcomes: list[Outcome]) -> list[Outcome]:
+    """Scored candidates with a measurement, best first, each with its measured latency."""
+    records = {digest: LatencyRecord.from_dict(record) for digest, record in data["records"].items()}
+    known = [
+        replace(each, latency=records[each.config.digest()]) for each in outcomes if each.config.digest() in records
+    ]
+    return best_outcomes(known)
+
+
+def _print_ranking(console: "Console", run: Run, candidates: list[Outcome], device_name: str) -> None:
+    """What was measured, best first; what the search said about it only as a column."""
+    path = _path(run, device_name)
+    if not path.exists():
+        raise NothingFeasibleError(f"the device can run none of the {len(candidates)} best candidates")
+    budget = run.settings.budget_ms
+    ranked = _measured(read_json(path), candidates)
+    before = {each.number: each.latency for each in candidates}
+    star = "*" if candidates[0].latency.kind == "predicted" else ""
+    console.print(f"{'#':>3} {'dB':>6} {'ms/frame':>9} {'in search':>10}  decoder", style="bold")
+    for each in ranked:
+        over = "" if each.latency.ms_per_frame <= budget else "  (over budget)"
+        numbers = f"{each.number:3} {each.score:6.2f} {each.latency.ms_per_frame:9.1f}"
+        was = f"{before[each.number].ms_per_frame:.1f}{star}"
+        console.print(f"{numbers} {was:>10}  {each.config.summary()}{over}", markup=False, soft_wrap=True)
+    first = ranked[0].latency
+    say(console, "measured", f"ms/frame: {first.describe().split(' ', 1)[1]}")
+    say(console, "in search", f"ms/frame{star}: {candidates[0].latency.describe().split(' ', 1)[1]}")
+    say(console, "saved", str(path))
+    if all(each.latency.ms_per_frame > budget for each in ranked):
+        fastest = min(ranked, key=lambda each: each.latency.ms_per_frame)
+        raise NothingFeasibleError(
+            f"no candidate meets {budget:g} ms per frame where it was measured; the fastest is #{fastest.number}: "
+            f"{fastest.latency.describe()}"
+        )
+    say(console, "next", f"python -m nas.finalize {run.folder}")

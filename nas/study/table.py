@@ -1,0 +1,121 @@
+"""The table of trials that a search prints while it runs."""
+
+import time
+
+from rich.console import Console
+from rich.markup import escape
+
+from nas.study.outcomes import TRAINED, Outcome, pareto_front
+from nas.study.study import StudyLimits
+from nas.terminal.console import StatusLine, format_count, format_seconds, warn
+from search_spaces import DecoderConfig
+
+_OTHER_COLUMNS = 4 + 10 + 10 + 30
+
+
+class TrialTable:
+    """One row per proposal; proposals that were over budget are counted, unless they are published designs."""
+
+    def __init__(self, console: Console, limits: StudyLimits, status: StatusLine, trained: int) -> None:
+        self._console = console
+        self._limits = limits
+        self._status = status
+        self._trained_before = self.trained = trained
+        self._over_budget = 0
+        self._best: Outcome | None = None
+        self._started = time.monotonic()
+        self._name_width = max(24, min(72, console.width - _OTHER_COLUMNS))
+
+    def header(self) -> None:
+        """The line above the rows."""
+        self._row("#", "decoder", "ms/frame", "params", "dB vs teacher", "bold")
+
+    def add(self, outcome: Outcome) -> None:
+        """A proposal is finished."""
+        if outcome.kind in TRAINED:
+            self.trained += 1
+        self.replay(outcome)
+        self.progress(None, 0, 0)
+
+    def replay(self, outcome: Outcome) -> None:
+        """Show a proposal that was finished before."""
+        if outcome.kind == "over budget":
+            self._over_budget += 1
+        if outcome.kind == "over budget" and not outcome.preset:
+            return
+        best = outcome.kind == "scored" and (self._best is None or _score(outcome) > _score(self._best))
+        if best:
+            self._best = outcome
+        name = f"{outcome.preset}: {outcome.config.summary()}" if outcome.preset else outcome.config.summary()
+        latency = f"{outcome.latency.ms_per_frame:.1f}{mark(outcome)}"
+        style = "green" if best else "" if outcome.kind == "scored" else "dim"
+        self._row(str(outcome.number), name, latency, format_count(outcome.parameters), _verdict(outcome), style)
+
+    def unmeasured(self, config: DecoderConfig, reason: str) -> None:
+        """A proposal could not be run on the device."""
+        warn(self._console, f"left out, the device cannot run {config.summary()}: {reason}")
+
+    def counts(self) -> str:
+        """What became of all proposals: "9 of 30 trained   41 over budget"."""
+        over_budget = f"   {self._over_budget} over budget" if self._over_budget else ""
+        return f"{self.trained} of {self._limits.trials} trained{over_budget}"
+
+    def progress(self, number: int | None, step: int, steps: int) -> None:
+        """Redraw the status line: the best so far, the trial in progress, the time left."""
+        parts = []
+        if self._best is not None:
+            latency = f"{self._best.latency.ms_per_frame:.1f} ms/frame{mark(self._best)}"
+            parts.append(f"best #{self._best.number}  {latency}  {_score(self._best):.2f} dB")
+        parts.append(self.counts())
+        if number is not None:
+            parts.append(f"#{number} step {step}/{steps}")
+        left = self._seconds_left(step / steps if steps else 0.0)
+        if left is not None:
+            parts.append(f"{format_seconds(left)} left")
+        self._status.show("   ".join(parts))
+
+    def _seconds_left(self, fraction: float) -> float | None:
+        spent = time.monotonic() - self._started
+        done = self.trained - self._trained_before + fraction
+        by_trials = spent / done * (self._limits.trials - self.trained - fraction) if done > 0.2 else None
+        by_time = None if self._limits.seconds is None else max(0.0, self._limits.seconds - spent)
+        known = [estimate for estimate in (by_trials, by_time) if estimate is not None]
+        return min(known) if known else None
+
+    def _row(self, number: str, name: str, latency: str, parameters: str, verdict: str, style: str) -> None:
+        if len(name) > self._name_width:
+            name = name[: self._name_width - 2] + ".."
+        line = f"{number:>3}  {name:<{self._name_width}} {latency:>9} {parameters:>9}   {verdict}"
+        if self._console.is_terminal and len(line) > self._console.width:
+            line = line[: self._console.width - 2] + ".."
+        self._console.print(f"[{style}]{escape(line)}[/]" if style else escape(line), soft_wrap=True)
+
+
+def mark(outcome: Outcome) -> str:
+    """A star for a latency that is predicted, nothing for a measured one."""
+    return "*" if outcome.latency.kind == "predicted" else ""
+
+
+def front_line(found: list[Outcome]) -> str:
+    """The Pareto front in one line: `11.3 ms/frame* 25.2 dB | ...`."""
+    points = (
+        f"{each.latency.ms_per_frame:.1f} ms/frame{mark(each)} {_score(each):.2f} dB" for each in pareto_front(found)
+    )
+    return " | ".join(points)
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.kind == "scored":
+        return f"{_score(outcome):.2f}"
+    if outcome.kind == "over budget":
+        return "over budget, not trained"
+    if outcome.kind == "pruned":
+        return f"stopped early ({_score(outcome):.2f})"
+    if outcome.kind == "not exportable":
+        return f"not exportable, not trained: {outcome.detail}"
+    return f"{outcome.kind} {outcome.detail}"
+
+
+def _score(outcome: Outcome) -> float:
+    assert outcome.score is not None
+    return outcome.score

@@ -1,0 +1,87 @@
+"""What all commands share: argument parsing with one-line errors, and exit statuses.
+
+0 done; 2 wrong arguments or input; 3 no candidate met the budget; 130 interrupted.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from nas.terminal.errors import UserError
+
+
+class NothingFeasibleError(Exception):
+    """No candidate met the latency budget; the message names the fastest one."""
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser without abbreviations whose errors are one line."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=f"python -m {prog}",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As usual, but a value such as -5ms is one, not an unknown option."""
+        joined: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            if re.match(r"-\.?\d", word) and joined and re.fullmatch(r"--[\w-]+", joined[-1]):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return super().parse_args(joined, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and leave with exit status 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def positive_int(text: str) -> int:
+    """Argument type: a whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'") from error
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
+
+
+def parse_resolution(text: str) -> tuple[int, int]:
+    """Height and width of `HEIGHTxWIDTH`; UserError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
+    if not found:
+        raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{text}'")
+    return int(found[1]), int(found[2])
+
+
+def run_command(run: Callable[[], None], continue_with: str) -> int:
+    """Exit status of a command; its expected errors become one line on stderr.
+
+    Args:
+        run: the command.
+        continue_with: the command line that goes on after an interruption.
+    """
+    try:
+        run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NothingFeasibleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print(f"\ninterrupted, everything up to here is saved; to continue: {continue_with}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; without this the interpreter complains when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0

@@ -1,0 +1,119 @@
+"""Parts that are converted alone: what they become adds up to the decoder, and their sizes are counted."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from blocks import get_block, list_blocks
+from blocks.registry import Role
+from blocks.time_context import TemporalMode
+from nas.core_ml.one_decode import OneDecode
+from nas.core_ml.parts import _KNOWN, Part, decoder_parts, inspect_parts
+from nas.core_ml.steps import Step, module_steps
+from nas.latency.prediction.operations import list_operations
+from search_spaces import SEARCH_SPACES, Decoder
+from tests.support.small_decoders import SPECS, make_config
+from tests.support.small_modules import Calls
+
+SPEC = SPECS["16ch-4x8x8-leading"]
+
+MOVES = ("transpose", "reshape", "squeeze", "expand_dims")
+"""What two neighbours may leave out where one undoes what the other did."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path))
+    _KNOWN.clear()
+
+
+@pytest.mark.parametrize(
+    ("space", "seed"),
+    [
+        ("memory2d", 0),
+        *(pytest.param(space, seed, marks=pytest.mark.slow) for space in SEARCH_SPACES for seed in (1, 2)),
+    ],
+)
+def test_parts_add_up_to_the_decoder(space: str, seed: int) -> None:
+    """Every operation of the decoder's own program, but for moves at the seams that cancel each other there."""
+    config = make_config(space, SPEC, seed)
+    placed = decoder_parts(config, 5, 32, 32)
+    assert list(dict.fromkeys(stage for stage, _ in placed)) == list(Decoder(config).stage_modules())
+    reports = inspect_parts(part for _, part in placed)
+    assert not any(report.problem for report in reports.values())
+    apart = [step for _, part in placed for step in reports[part].steps]
+    whole = module_steps(OneDecode(Decoder(config)), torch.zeros(1, *config.latents.latent_shape(5, 32, 32)))
+    assert sum(step.macs for step in apart) == sum(step.macs for step in whole) > 0
+
+    def counts(steps: Iterable[Step]) -> tuple[Counter[str], int]:
+        kinds = Counter(step.kind for step in steps)
+        moves = sum(kinds.pop(kind, 0) for kind in MOVES)
+        return kinds, moves
+
+    (kinds, moves), (whole_kinds, whole_moves) = counts(apart), counts(whole)
+    assert kinds == whole_kinds
+    assert whole_moves <= moves <= 1.25 * whole_moves + 2
+
+
+def test_what_is_known_is_not_converted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [part for _, part in decoder_parts(make_config("memory2d", SPEC, 0), 5, 32, 32)]
+    found = inspect_parts(parts)
+    _KNOWN.clear()  # as in another process
+    monkeypatch.setattr("nas.core_ml.parts.to_mil", lambda *_, **__: pytest.fail("converted again"))
+    assert inspect_parts(parts) == found
+    assert len(list((tmp_path / "parts").iterdir())) == len(set(parts)) < len(parts) + 1
+
+
+def test_upsamplers_and_heads_move_whole_rows() -> None:
+    """On a Neural Engine a row takes 64 bytes at least: moving single pixels would take 32 times their memory."""
+    mode: TemporalMode = "causal"
+    factors = {"upsampler": {"temporal_factor": 2, "spatial_factor": 2}, "head": {"spatial_factor": 2}}
+    parts = []
+    for role, geometry in factors.items():
+        for name in list_blocks(cast(Role, role)):
+            block = get_block(name)
+            sizes = tuple(({"out_channels": 16, **geometry} if role == "upsampler" else geometry).items())
+            layouts = block.input_layout, block.output_layout
+            parts.append(Part(block.Config(), 16, sizes, (3, 8, 40), *layouts, mode, drop_leading=True))
+    parts = [part for part in parts if part.config.name != "conv3d_head"]  # does not upsample
+    for part, report in inspect_parts(parts).items():
+        assert not report.problem
+        assert min(shape[-1] for step in report.steps for shape in step.results) >= 40, part.config.name
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Conv3d(4, 6, (3, 5, 1), padding=(1, 2, 0)), (1, 4, 7, 8, 9)),
+        (nn.Conv2d(8, 8, 3, groups=8), (2, 8, 9, 9)),
+        (nn.Conv2d(8, 4, 3, groups=2, stride=2), (2, 8, 9, 9)),
+        (nn.ConvTranspose2d(8, 6, 4, stride=2), (2, 8, 5, 5)),
+        (nn.Linear(6, 10), (2, 5, 6)),
+        (Calls(lambda x: x @ x.transpose(1, 2)), (2, 5, 6)),
+        (Calls(lambda x: torch.einsum("bic,bjc->bij", x, x + 1)), (2, 5, 6)),
+        (Calls(lambda x: functional.scaled_dot_product_attention(x, x + 1, x + 2)), (2, 3, 10, 16)),
+    ],
+    ids=["conv3d", "depthwise", "strided", "transposed", "linear", "matmul", "einsum", "attention"],
+)
+def test_multiply_accumulates_are_those_of_pytorch(module: nn.Module, shape: tuple[int, ...]) -> None:
+    expected = sum(operation.macs for operation in list_operations(module, shape))
+    assert sum(step.macs for step in module_steps(module, torch.ones(shape))) == expected > 0
+
+
+def test_operators_that_coremltools_does_not_know_are_replaced() -> None:
+    def odd(x: Tensor) -> Tensor:
+        x = torch.concatenate([x, x[:, :0], x.permute(0, 1, 2, 3)], dim=1)
+        return functional.interpolate(x, scale_factor=2.0, mode="nearest-exact")
+
+    kinds = [step.kind for step in module_steps(Calls(odd), torch.ones(1, 2, 4, 4))]
+    assert sorted(kinds) == ["concat", "upsample_nearest_neighbor"]
+    with pytest.raises(NotImplementedError, match="nearest_exact"):
+        module_steps(
+            Calls(lambda x: functional.interpolate(x, size=(6, 6), mode="nearest-exact")), torch.ones(1, 2, 4, 4)
+        )

@@ -1,0 +1,296 @@
+"""Files, shards and targets where the disk or the user fails: refusals, damage, and a real `kill -9`."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nas.data.clips import ClipSet, open_clips
+from nas.data.shards import is_whole, read_row, read_shard, write_shard
+from nas.data.targets import TargetSettings, open_targets
+from nas.machine.files import default_cache_dir, disk_errors, read_json, write_bytes, write_json
+from nas.teachers import Teacher, load_teacher
+from nas.terminal.errors import UserError
+from tests.support.videos import write_video
+
+SETTINGS = TargetSettings(crop=16, num_frames=5, train_crops=2, score_crops=1, test_crops=1, taps=())
+NUM_VIDEOS = 6
+"""4 to train on, 1 to score on, 1 to test on."""
+NUM_CROPS = 10
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(NUM_VIDEOS):
+        write_video(folder / f"{number}.mkv", 6, 16, 24, number)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(videos: Path) -> ClipSet:
+    return open_clips(videos, 5)
+
+
+@pytest.fixture
+def teacher() -> Teacher:
+    return load_teacher("wan-tiny")
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The message of the UserError that `call` raises; one line."""
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def some_tensors() -> dict[str, Tensor]:
+    return {
+        "latents": torch.randn(3, 2),
+        "frames": torch.randn(3, 5).half(),
+        "truth": torch.arange(18, dtype=torch.uint8).view(3, 6),
+    }
+
+
+def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
+    tensors = some_tensors()
+    path = tmp_path / "new" / "folder" / "a.safetensors"
+    write_shard(path, tensors)
+    assert is_whole(path, check_data=True) and is_whole(path, check_data=False)
+    found = read_shard(path)
+    assert {name: tensor.dtype for name, tensor in found.items()} == {
+        name: tensor.dtype for name, tensor in tensors.items()
+    }
+    for name, tensor in tensors.items():
+        assert torch.equal(found[name], tensor)
+        assert torch.equal(read_row(path, 1)[name], tensor[1])
+    assert os.listdir(path.parent) == ["a.safetensors"]  # noqa: PTH208
+
+
+def test_no_flipped_bit_and_no_missing_end_is_overlooked(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_shard(path, some_tensors())
+    data = path.read_bytes()
+    for position in range(len(data)):
+        spoilt = bytearray(data)
+        spoilt[position] ^= 1 << position % 8
+        path.write_bytes(spoilt)
+        assert not is_whole(path, check_data=True), position
+    for length in (*range(0, len(data), 13), len(data) - 1):
+        path.write_bytes(data[:length])
+        assert not is_whole(path, check_data=False), length
+    path.write_bytes(data)
+    assert is_whole(path, check_data=True)
+
+
+def test_other_files_are_no_shards(tmp_path: Path) -> None:
+    assert not is_whole(tmp_path / "nowhere.safetensors", check_data=False)
+    assert not is_whole(tmp_path, check_data=False)
+    save_file(some_tensors(), tmp_path / "foreign.safetensors")
+    assert not is_whole(tmp_path / "foreign.safetensors", check_data=False)
+
+
+def test_json_round_trip_and_files_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    write_json(path, {"b": [1, 2.5, None], "a": "x"})
+    assert read_json(path) == {"b": [1, 2.5, None], "a": "x"}
+    assert path.read_text().endswith("}\n")
+    for content in (b"", b'{"a": ', b"\xff\xfe{}"):
+        path.write_bytes(content)
+        assert f"{path} is not valid JSON" in refusal(lambda: read_json(path))
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "the disk is read-only"),
+        (errno.EACCES, "permission is denied"),
+        (errno.EPERM, "permission is denied"),
+    ],
+)
+def test_errors_of_the_disk_say_what_where_and_why(number: int, reason: str) -> None:
+    def fail() -> None:
+        with disk_errors("cannot write the result"):
+            raise OSError(number, os.strerror(number), "some/file")
+
+    message = refusal(fail)
+    assert message == f"cannot write the result: {reason} (some/file): free space or choose another folder"
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+
+    def write() -> None:
+        with disk_errors("cannot write"):
+            write_bytes(tmp_path / "file" / "folder" / "a.json", b"{}")
+
+    assert "a part of the path is a file, not a folder" in refusal(write)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from nas.machine.files import write_bytes
+for number in itertools.count():
+    write_bytes(Path(sys.argv[1]), bytes([number % 256]) * 2_000_000)
+    print(number, flush=True)
+"""
+
+
+def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    for writes in (1, 2, 3, 5):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(writes):
+                process.stdout.readline()
+            process.kill()
+        data = path.read_bytes()
+        assert len(data) == 2_000_000 and data == data[:1] * 2_000_000
+        assert data[0] >= writes - 1
+
+
+def test_the_cache_is_where_the_variable_says(
+    clips: ClipSet, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_cache_dir() == tmp_path / "home" / ".cache" / "turbo-vaed-nas"
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "mine"))
+    assert default_cache_dir() == tmp_path / "mine"
+    only_test = TargetSettings(16, 1, train_crops=0, score_crops=0, test_crops=1, taps=())
+    targets = open_targets(teacher, clips, only_test)
+    assert targets.folder == tmp_path / "mine" / "targets" / targets.key
+    assert len(targets.split("test")) == 1 and len(targets.split("train")) == len(targets.split("score")) == 0
+
+
+@pytest.mark.parametrize(
+    ("crop", "frames", "message"),
+    [(20, 5, "height must be a multiple of 8, got 20: the nearest are 16 and 24"), (16, 4, "the nearest valid counts")],
+)
+def test_crops_off_the_grid_are_refused(
+    crop: int, frames: int, message: str, clips: ClipSet, teacher: Teacher, tmp_path: Path
+) -> None:
+    settings = TargetSettings(crop, frames, 1, 1, 1, ())
+    found = refusal(lambda: open_targets(teacher, clips, settings, cache=tmp_path))
+    assert found.startswith("targets do not fit wan-tiny: ") and message in found
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_set_that_is_too_large_is_refused_before_anything_is_done(
+    clips: ClipSet, teacher: Teacher, tmp_path: Path
+) -> None:
+    """Latents 16x2x2x2 in float32, frames 3x5x16x16 in half precision and as much truth in bytes."""
+    size = NUM_CROPS * (4 * 16 * 8 + (2 + 1) * 3 * 5 * 256)
+    message = refusal(lambda: open_targets(teacher, clips, SETTINGS, cache=tmp_path, max_bytes=size - 1))
+    assert "targets would take" in message and "--clips" in message
+    assert not list(tmp_path.iterdir()) and "model" not in vars(teacher)
+    targets = open_targets(teacher, clips, SETTINGS, cache=tmp_path, max_bytes=size)
+    shards = [read_shard(path) for split in targets.splits.values() for path in split.shards]
+    assert sum(tensor.nbytes for shard in shards for tensor in shard.values()) == size
+
+
+def test_too_little_room_is_refused_before_anything_is_computed(
+    clips: ClipSet, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    message = refusal(lambda: open_targets(teacher, clips, SETTINGS, announce=pytest.fail, cache=tmp_path))
+    assert f"in {tmp_path / 'targets'}, but only 0.0 GB are free" in message and "set NAS_CACHE" in message
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()] and "model" not in vars(teacher)
+
+
+@pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "is read-only")])
+def test_a_disk_that_fails_on_the_way_keeps_what_is_done(
+    number: int, reason: str, clips: ClipSet, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+
+    def sync(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) == 3:
+            raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", sync)
+        message = refusal(lambda: open_targets(teacher, clips, SETTINGS, cache=tmp_path))
+    assert message.startswith(f"cannot write the targets to {tmp_path}") and reason in message
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(path.name for path in files) == ["train-000.safetensors", "train-001.safetensors"]
+    progress: list[tuple[int, int]] = []
+    open_targets(teacher, clips, SETTINGS, lambda *seen: progress.append(seen), cache=tmp_path)
+    assert progress[-1] == (NUM_CROPS - 4, NUM_CROPS - 4)
+
+
+def test_a_cache_that_is_a_file_is_refused(clips: ClipSet, teacher: Teacher, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("x")
+    message = refusal(lambda: open_targets(teacher, clips, SETTINGS, cache=tmp_path / "cache"))
+    assert "cannot write the targets" in message and "a part of the path is a file" in message
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from nas.data.clips import open_clips
+from nas.data.targets import TargetSettings, open_targets
+from nas.teachers import load_teacher
+
+def sync(handle, synced=[], fsync=os.fsync):
+    fsync(handle)
+    synced.append(handle)
+    if len(synced) == 3:
+        print("in the middle of a file", flush=True)
+        time.sleep(600)
+
+os.fsync = sync
+open_targets(load_teacher("wan-tiny"), open_clips(Path(sys.argv[1]), 5), SETTINGS, cache=Path(sys.argv[2]))
+"""
+
+
+def test_a_kill_leaves_whole_shards_and_the_rest_is_computed(
+    videos: Path, clips: ClipSet, teacher: Teacher, tmp_path: Path
+) -> None:
+    """`kill -9` at the worst moment: all of a shard is written, but it does not have its name yet."""
+    code = KILLED.replace("SETTINGS", repr(SETTINGS))
+    command = [sys.executable, "-c", code, str(videos), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"in the middle of a file\n"
+        process.kill()
+    (folder,) = (tmp_path / "targets").iterdir()
+    done = sorted(folder.glob("*.safetensors"))
+    assert [path.name for path in done] == ["train-000.safetensors", "train-001.safetensors"]
+    assert all(is_whole(path, check_data=True) for path in done) and not (folder / "index.json").exists()
+    before = [path.stat().st_mtime_ns for path in done]
+    progress: list[tuple[int, int]] = []
+    targets = open_targets(teacher, clips, SETTINGS, lambda *seen: progress.append(seen), cache=tmp_path)
+    assert targets.folder == folder and (folder / "index.json").exists()
+    assert progress[-1] == (NUM_CROPS - 4, NUM_CROPS - 4)
+    assert [path.stat().st_mtime_ns for path in done] == before
+    killed = read_shard(done[1])
+    done[1].unlink()
+    open_targets(teacher, clips, SETTINGS, cache=tmp_path)
+    for name, tensor in read_shard(done[1]).items():
+        assert torch.allclose(tensor.float(), killed[name].float(), atol=1e-2), name
+
+
+def test_a_lost_index_is_written_again(clips: ClipSet, teacher: Teacher, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"settings": TargetSettings(16, 1, 1, 1, 1, ()), "cache": tmp_path}
+    index = open_targets(teacher, clips, **options).folder / "index.json"
+    content = index.read_bytes()
+    for spoil in (index.unlink, lambda: index.write_bytes(content[:50])):
+        spoil()
+        open_targets(teacher, clips, announce=pytest.fail, **options)
+        assert index.read_bytes() == content

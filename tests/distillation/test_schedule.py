@@ -1,0 +1,114 @@
+"""Settings of a distillation, and what changes over its steps: learning rate, decay of the average, order of data."""
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nas.distillation import DistillSettings
+from nas.distillation.recipes import distill_settings
+from nas.distillation.schedule import average_decay, batch_indices, learning_rate
+
+
+def rates(steps: int, warmup_steps: int, peak: float = 1.0) -> list[float]:
+    return [learning_rate(step, steps, peak, warmup_steps) for step in range(steps)]
+
+
+def take(count: int, batch_size: int, seed: int, steps: int) -> list[int]:
+    """Every index of the first `steps` steps, in order."""
+    return [index for step in range(steps) for index in batch_indices(count, batch_size, seed, step)]
+
+
+def test_warm_up_is_linear_and_ends_at_the_peak() -> None:
+    found = rates(100, 4, peak=2e-3)
+    assert found[:5] == pytest.approx([0.4e-3, 0.8e-3, 1.2e-3, 1.6e-3, 2e-3])
+    assert max(found) == found[4] == 2e-3
+
+
+def test_decay_is_half_a_cosine_down_to_nearly_nothing() -> None:
+    found = rates(104, 4)
+    assert all(later < earlier for earlier, later in itertools.pairwise(found[4:]))
+    assert found[4 + 50] == pytest.approx(0.5)
+    assert found[4 + 25] == pytest.approx(0.8536, abs=1e-4)
+    assert 0 < found[-1] < 1e-3
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(1, 0), (1, 5), (2, 5), (5, 5), (6, 5), (30_000, 5)])
+def test_every_step_learns_and_none_exceeds_the_peak(steps: int, warmup_steps: int) -> None:
+    """Also where the warm-up is longer than the run."""
+    assert all(0 < rate <= 1.0 for rate in rates(steps, warmup_steps))
+
+
+def test_no_warm_up_starts_at_the_peak() -> None:
+    assert rates(10, 0)[0] == 1.0
+
+
+def test_average_forgets_the_start_and_then_keeps_its_decay() -> None:
+    found = [average_decay(step, 0.99) for step in range(2000)]
+    assert found[0] == pytest.approx(0.1)
+    assert found[10] == pytest.approx(11 / 20)
+    assert all(later >= earlier for earlier, later in itertools.pairwise(found))
+    assert found[891] == pytest.approx(0.99) and max(found) == 0.99
+    assert average_decay(500, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(8, 4), (7, 3), (1, 4), (3, 8), (10, 1)])
+def test_every_sample_comes_once_before_any_comes_again(count: int, batch_size: int) -> None:
+    epochs = 6
+    steps = -(-epochs * count // batch_size)
+    taken = take(count, batch_size, seed=0, steps=steps)
+    assert len(taken) == steps * batch_size
+    for epoch in range(epochs):
+        assert sorted(taken[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_order_differs_between_epochs_and_seeds() -> None:
+    first = [tuple(take(20, 20, seed, 1)) for seed in range(10)]
+    assert len(set(first)) == 10
+    epochs = take(20, 5, seed=0, steps=8)
+    assert epochs[:20] != epochs[20:]
+    assert epochs[:20] != list(range(20))
+
+
+def test_a_step_alone_says_what_it_trains_on() -> None:
+    """A resumed run asks for step 37 first and must get what the uninterrupted run got there."""
+    in_order = {step: batch_indices(7, 3, 5, step) for step in range(40)}
+    assert all(batch_indices(7, 3, 5, step) == in_order[step] for step in reversed(range(40)))
+    assert batch_indices(7, 3, 5, 37) == in_order[37]
+
+
+def test_nothing_to_train_on_is_refused() -> None:
+    with pytest.raises(ValueError, match="the train split of the targets is empty"):
+        batch_indices(0, 4, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"warmup_steps": -1},
+        {"report_every": 0},
+        {"checkpoint_every": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"clip_norm": math.inf},
+        {"feature_weight": -0.1},
+        {"truth_weight": math.nan},
+        {"ema_decay": 1.0},
+        {"betas": (0.9, 1.0)},
+        {"precision": "float16"},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(DistillSettings(steps=12), **wrong)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 60, 30_000])
+def test_a_run_of_any_length_is_scored_about_six_times(steps: int) -> None:
+    settings = distill_settings(steps, seed=3)
+    assert (settings.steps, settings.seed) == (steps, 3)
+    assert 1 <= -(-steps // settings.report_every) <= 7

@@ -1,0 +1,81 @@
+"""`python -m nas.export`: what it writes, what it says, what it refuses."""
+
+import io
+import json
+import re
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nas.core_ml.program import read_program
+from nas.export.__main__ import main, read_latents
+from nas.model import TurboVAED
+from nas.model.folder import read_numbers
+from nas.terminal.errors import UserError
+from tests.support.exported_decoders import WAN, latents_of, small_config
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    return status, out.getvalue(), err.getvalue()
+
+
+def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    model = TurboVAED(architecture=small_config().to_dict(), teacher="wan-tiny")
+    model.save_pretrained(folder)
+    (folder / "README.md").write_text("# A card\n")
+    (folder / "evaluation.json").write_text('{"evaluation": {"psnr": 31.5}}')
+    status, out, err = run(folder, "--resolution", "16x24", "--frames", 5)
+    assert (status, err) == (0, "") and "dB against PyTorch" in out
+    program = read_program(folder / "decoder.mlpackage")
+    assert program.inputs[0].shape == (1, 16, 2, 2, 3)
+    assert program.metadata["teacher"] == "wan-tiny"
+    assert program.metadata["architecture_hash"] == model.decoder.config.digest()
+    assert json.loads(program.metadata["architecture"]) == model.decoder.config.to_dict()
+    assert json.loads(program.metadata["evaluation"]) == {"psnr": 31.5}
+    real = tmp_path / "real.safetensors"
+    save_file({"latents": latents_of(3).half()}, real)
+    words = "--resolution 16x24 --weights 8bit --least-psnr 30 --rewrite slices --rewrite joined --latents"
+    status, _, err = run(folder, *words.split(), real)
+    assert (status, err) == (0, "")
+    numbers = read_numbers(folder)
+    assert numbers is not None and numbers["evaluation"] == {"psnr": 31.5}
+    assert numbers["core_ml"]["packages"].keys() == {"decoder.mlpackage", "decoder_joined_slices_8bit.mlpackage"}
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# A card\n") and card.count("## Core ML") == 1
+    assert re.search(r"- `decoder\.mlpackage`: one decode of 5 frames at 16x24, .* dB against PyTorch", card)
+    assert "of 17 frames at 16x24, float16, weights 8bit, rewritten: joined, slices, " in card
+    assert "the limit of 40 dB was lowered to 30" in card
+
+
+def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    status, out, err = run(tmp_path / "nothing")
+    assert (status, out) == (2, "") and "is no model folder" in err and err.count("\n") == 1
+    (tmp_path / "config.json").write_text("{}")
+    status, _, err = run(tmp_path)
+    assert status == 2 and "cannot be loaded" in err and err.count("\n") == 1
+    with redirect_stderr(io.StringIO()) as errors, pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path), "--rewrite", "slcies"])
+    assert stopped.value.code == 2 and errors.getvalue().count("\n") == 1
+    assert all(name in errors.getvalue() for name in ("'slcies'", "subpixel", "joined", "slices"))
+    with pytest.raises(UserError, match=r"expected the folder of an \.mlpackage"):
+        read_program(tmp_path / "nothing.mlpackage")
+
+
+@pytest.mark.parametrize("content", [None, b"nonsense", {"x": torch.ones(1, 16, 1, 2, 2)}, torch.ones(1, 8, 1, 2, 2)])
+def test_latents_that_cannot_be_used_are_refused(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "latents.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        save_file(content if isinstance(content, dict) else {"latents": content}, path)
+    with pytest.raises(
+        UserError, match=r"expected a safetensors file with a tensor 'latents' of shape \(1, 16, t, h, w\)"
+    ):
+        read_latents(path, WAN)

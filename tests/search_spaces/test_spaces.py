@@ -1,0 +1,300 @@
+"""Search spaces: every walk gives a decoder that builds, and the walks are counted and inverted rightly."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from blocks import TimeContext, build_block, list_blocks
+from blocks.time_context import to_frames
+from nas.core_ml.convert import export_program
+from nas.teachers import list_releases
+from search_spaces import PRESETS, SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace, adapt
+from search_spaces.space import Level
+from search_spaces.stage_groups import group_stages
+
+SPECS = {
+    "16ch-4x8x8-leading": LatentSpec(channels=16, spatial=8, temporal=4),
+    "16ch-4x8x8-leading_if_odd": LatentSpec(channels=16, spatial=8, temporal=4, frame_rule="leading_if_odd"),
+    "12ch-6x8x8-leading": LatentSpec(channels=12, spatial=8, temporal=6),
+    "48ch-4x16x16-leading": LatentSpec(channels=48, spatial=16, temporal=4),
+    "128ch-4x32x32-multiple": LatentSpec(channels=128, spatial=32, temporal=4, frame_rule="multiple", causal=False),
+    "128ch-8x32x32-leading": LatentSpec(channels=128, spatial=32, temporal=8, causal=False),
+    "16ch-8x8x8-leading": LatentSpec(channels=16, spatial=8, temporal=8),
+    "4ch-1x8x8": LatentSpec(channels=4, spatial=8, temporal=1),
+    "4ch-2x2x2": LatentSpec(channels=4, spatial=2, temporal=2),
+}
+HOMES = {
+    "hybrid": list(PRESETS),
+    "turbo3d": [name for name in PRESETS if name.startswith("turbo_vaed")],
+    "memory2d": ["taehv_wan"],
+}
+"""Which published designs are points of which space."""
+EVERYWHERE = pytest.mark.parametrize("space", SEARCH_SPACES.values(), ids=SEARCH_SPACES)
+FOR_ALL_LATENTS = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+
+
+class Dice:
+    """Decides at random."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
+        assert len(choices) == len(set(choices)) > 0, f"{name} offers {choices}"
+        return self.random.choice(list(choices))
+
+
+class Odometer:
+    """Takes every way through a space, one per walk: the last decision that has something left moves on."""
+
+    def __init__(self) -> None:
+        self.path: list[tuple[int, int]] = []
+        self.position = 0
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
+        if self.position == len(self.path):
+            self.path.append((0, len(choices)))
+        index, count = self.path[self.position]
+        assert count == len(choices)
+        self.position += 1
+        return choices[index]
+
+    def advance(self) -> bool:
+        """To the next way; False after the last."""
+        self.position = 0
+        while self.path:
+            index, count = self.path.pop()
+            if index + 1 < count:
+                self.path.append((index + 1, count))
+                return True
+        return False
+
+
+def walks(space: SearchSpace, spec: LatentSpec, count: int) -> Iterator[DecoderConfig]:
+    for seed in range(count):
+        yield space.suggest(Dice(seed), spec)
+
+
+def test_the_spaces_are_found_by_name() -> None:
+    assert {"hybrid", "turbo3d"} <= SEARCH_SPACES.keys()
+    for name, space in SEARCH_SPACES.items():
+        assert space.name == name and space.description and "\n" not in space.description
+
+
+def test_every_part_is_searched_somewhere() -> None:
+    spaces = SEARCH_SPACES.values()
+    named = {name for space in spaces for name in (*space.stems, *space.upsamplers, *space.heads, *space.plain_heads)}
+    named |= {name for space in spaces for name in (*space.middles, *space.shortcuts)}
+    named |= {name for space in spaces for level in space.levels for name in level.blocks}
+    assert named == set(list_blocks())
+
+
+@EVERYWHERE
+@FOR_ALL_LATENTS
+def test_every_walk_is_a_decoder_for_these_latents(space: SearchSpace, spec: LatentSpec) -> None:
+    for config in walks(space, spec, 150):
+        assert config.latents == spec
+        assert config.temporal_mode == ("causal" if spec.causal else "bidirectional")
+        assert config.head_factor <= space.largest_head_factor
+        assert {stage.spatial_factor for stage in config.stages} <= {1, 2}
+        assert DecoderConfig.from_dict(config.to_dict()) == config
+
+
+@EVERYWHERE
+@FOR_ALL_LATENTS
+@torch.no_grad()
+def test_every_walk_builds_and_gives_the_teachers_frames(space: SearchSpace, spec: LatentSpec) -> None:
+    for config in walks(space, spec, 8):
+        with torch.device("meta"):
+            frames = Decoder(config)(torch.empty(2, spec.channels, 3, 2, 3))
+        assert frames.shape == (2, 3, spec.num_frames(3), 2 * spec.spatial, 3 * spec.spatial), config.summary()
+
+
+@EVERYWHERE
+@FOR_ALL_LATENTS
+def test_parameters_and_configs_invert_each_other(space: SearchSpace, spec: LatentSpec) -> None:
+    class Given:
+        def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
+            assert params[name] in choices
+            asked.append(name)
+            return params[name]
+
+    for config in walks(space, spec, 50):
+        asked: list[str] = []
+        params = space.params(config)
+        assert space.suggest(Given(), spec) == config
+        assert asked == list(params), "in the order of the walk, each once, nothing more"
+
+
+@EVERYWHERE
+def test_walks_differ(space: SearchSpace) -> None:
+    configs = list(walks(space, SPECS["48ch-4x16x16-leading"], 100))
+    assert len(set(configs)) == 100
+    assert {len(group_stages(config.stages)) for config in configs} == {3, 4, 5}
+    for part, offered in (("stem", space.stems), ("head", (*space.heads, *space.plain_heads))):
+        assert {getattr(config, part).name for config in configs} == set(offered)
+    doublings = [group for config in configs for group in group_stages(config.stages)[1:]]
+    assert {group[0].transition is None for group in doublings} == {True, False}
+    assert {group[-1].upsampler is None for group in doublings} == {True, False}, "blocks may follow apart"
+    refined = [(stage.temporal_factor > 1, stage.spatial_factor > 1) for group in doublings for stage in group]
+    assert set(refined) == {(True, True), (True, False), (False, True), (False, False)}
+    with_middle = any(stage.block.name in space.middles for config in configs for stage in config.stages)
+    assert with_middle == bool(space.middles)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [LatentSpec(4, 2, 2), LatentSpec(4, 4, 1), LatentSpec(4, 4, 2), LatentSpec(4, 4, 4)],
+    ids=lambda spec: f"{spec.temporal}x{spec.spatial}x{spec.spatial}",
+)
+def test_size_is_the_number_of_walks(spec: LatentSpec) -> None:
+    space = SearchSpace(
+        name="tiny",
+        description="small enough to count",
+        stems=("conv2d_stem",),
+        levels=(
+            Level(("memory_conv2d",), widths=(32,), depths=(1, 2)),
+            Level(("dense_conv3d",), widths=(16, 20), depths=(0,)),
+            Level(("dense_conv3d",), widths=(16, 20), depths=(1,)),
+        ),
+        upsamplers=("nearest_conv2d",),
+        heads=("haar_head", "staged_pixel_shuffle_head"),
+        plain_heads=("conv3d_head",),
+        middles=("frame_attention2d",),
+    )
+    odometer = Odometer()
+    configs = [space.suggest(odometer, spec)]
+    while odometer.advance():
+        configs.append(space.suggest(odometer, spec))
+    assert space.size(spec) == len(configs) == len(set(configs)) >= 48
+
+
+def test_size_of_the_default_space() -> None:
+    assert f"{SEARCH_SPACES['hybrid'].size(SPECS['16ch-4x8x8-leading']):.2e}" == "5.11e+21"
+
+
+@pytest.mark.parametrize("spec", [LatentSpec(4, 2, 4), LatentSpec(4, 8, 16)], ids=["4x2x2", "16x8x8"])
+@EVERYWHERE
+def test_latents_without_room_are_refused(space: SearchSpace, spec: LatentSpec) -> None:
+    message = f"{spec.temporal}x in time needs more stages than {spec.spatial}x in space gives"
+    for use in (space.size, lambda latents: space.suggest(Dice(0), latents)):
+        with pytest.raises(ValueError, match=message):
+            use(spec)
+
+
+def test_a_decoder_of_another_space_is_refused() -> None:
+    hybrid, turbo3d, spec = SEARCH_SPACES["hybrid"], SEARCH_SPACES["turbo3d"], SPECS["16ch-4x8x8-leading"]
+    refused = 0
+    low = {"depthwise_separable_conv3d", "inverted_bottleneck3d"}
+    for config in walks(turbo3d, spec, 40):
+        if any(group[-1].block.name in low for group in group_stages(config.stages)[2:]):
+            refused += 1
+            message = r"^stage[23].block = '(depthwise|inverted)\w*' is not in the space 'hybrid': it offers \['mem"
+            with pytest.raises(ValueError, match=message):
+                hybrid.params(config)
+        else:
+            given, own = hybrid.params(config), turbo3d.params(config)
+            assert {name: given[name] for name in own} == own and "has_middle" in given.keys() - own.keys()
+    assert 0 < refused < 40
+    wide = adapt(PRESETS["turbo_vaed_cog"], spec, 16)
+    with pytest.raises(ValueError) as caught:
+        hybrid.params(wide)
+    assert str(caught.value) == (
+        "stage0.width = 32 is not in the space 'hybrid': it offers [64, 96, 128, 192, 256, 384, 512]"
+    )
+
+
+@pytest.mark.parametrize(
+    "sampler", [optuna.samplers.RandomSampler(seed=0), optuna.samplers.TPESampler(seed=0, n_startup_trials=5)]
+)
+@EVERYWHERE
+def test_a_trial_decides(space: SearchSpace, sampler: optuna.samplers.BaseSampler) -> None:
+    spec = SPECS["128ch-8x32x32-leading"]
+    study = optuna.create_study(sampler=sampler)
+    choices: dict[str, set[Any]] = {}
+    for _ in range(30):
+        trial = study.ask()
+        config = space.suggest(trial, spec)
+        assert trial.params == space.params(config)
+        for name, distribution in trial.distributions.items():
+            assert isinstance(distribution, optuna.distributions.CategoricalDistribution)
+            choices.setdefault(name, set()).add(distribution.choices)
+        study.tell(trial, float(sum(stage.width for stage in config.stages)))
+    assert all(len(offered) == 1 for offered in choices.values()), "a name has one set of choices"
+
+
+@EVERYWHERE
+def test_a_queued_decoder_comes_next(space: SearchSpace) -> None:
+    spec = SPECS["48ch-4x16x16-leading"]
+    study = optuna.create_study()
+    wanted = space.suggest(Dice(1), spec)
+    study.enqueue_trial(space.params(wanted))
+    assert space.suggest(study.ask(), spec) == wanted
+
+
+@pytest.mark.parametrize(("space", "preset"), [(space, name) for space, names in HOMES.items() for name in names])
+@FOR_ALL_LATENTS
+@pytest.mark.parametrize("divisor", [1, 2, 4])
+def test_published_designs_are_points_of_their_spaces(space: str, preset: str, spec: LatentSpec, divisor: int) -> None:
+    config = adapt(PRESETS[preset], spec, divisor)
+    params = SEARCH_SPACES[space].params(config)
+    assert params["stage0.width"] == PRESETS[preset].stages[0].width // divisor
+    stages = len(group_stages(config.stages)) - 1
+    assert params.get("upsampling_stages", stages) == stages, "not asked where there is one answer"
+
+
+def test_every_published_design_has_a_space() -> None:
+    assert set(HOMES["hybrid"]) == PRESETS.keys() and HOMES.keys() == SEARCH_SPACES.keys()
+
+
+@FOR_ALL_LATENTS
+@torch.no_grad()
+def test_every_head_answers_a_small_change(spec: LatentSpec) -> None:
+    """A norm over a single channel keeps nothing but the sign: what is before it gets no gradient to learn from."""
+    configs = chain(
+        *(walks(space, spec, 100) for space in SEARCH_SPACES.values()),
+        (adapt(preset, spec, divisor) for preset in PRESETS.values() for divisor in (1, 2, 4)),
+    )
+    deaf = []
+    for head, width, factor in {(config.head, config.stages[-1].width, config.head_factor) for config in configs}:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            part = build_block(head, width, spatial_factor=factor)
+            x = torch.randn(1, width, 2, 16 // factor, 16 // factor)
+            changed = x + 1e-2 * torch.randn_like(x)
+        layout = to_frames if part.input_layout == "frames" else lambda video: video
+        before, after = (part(layout(each), TimeContext(1, "causal", drop_leading=True)) for each in (x, changed))
+        if (after - before).abs().median() < 1e-4:
+            deaf.append(f"{head.name}, {width} channels, x{factor}")
+    assert not deaf
+
+
+def test_these_are_the_latents_of_all_teachers() -> None:
+    """All that geometry depends on; the statistics do not matter here, nor do the channels."""
+    tested = {(spec.spatial, spec.temporal, spec.frame_rule) for spec in SPECS.values()}
+    for release in list_releases():
+        spec = release.latents
+        assert (spec.spatial, spec.temporal, spec.frame_rule) in tested, release.name
+
+
+@pytest.mark.slow
+def test_frames_stay_4d_in_the_space_for_neural_engines() -> None:
+    """From the first convolution to the last, nothing in the exported program has a fifth axis."""
+    spec = SPECS["16ch-4x8x8-leading"]
+    for config in walks(SEARCH_SPACES["memory2d"], spec, 2):
+        small = replace(config, shortcut=None)
+        program = export_program(Decoder(small), (torch.zeros(1, spec.channels, 2, 2, 2),))
+        nodes = [
+            (str(node.target), getattr(node.meta.get("val"), "ndim", 0))
+            for node in program.graph.nodes
+            if node.op == "call_function"
+        ]
+        convolutions = [index for index, (target, _) in enumerate(nodes) if "conv" in target]
+        inside = nodes[convolutions[0] : convolutions[-1] + 1]
+        assert len(convolutions) > 5 and {rank for _, rank in inside} <= {0, 1, 2, 3, 4}, config.summary()
