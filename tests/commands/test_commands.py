@@ -71,7 +71,7 @@ def test_help_is_quick_and_shows_the_options_in_groups(shell: Shell, module: str
 
 @pytest.mark.parametrize("module", OPTIONS)
 def test_help_imports_nothing_heavy(shell: Shell, module: str) -> None:
-    entry = f"{module}.__main__" if module == "nas.export" else module
+    entry = f"{module}.__main__" if module in ("nas.export", "nas.finalize") else module
     code = f"import sys; from {entry} import main\ntry: main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
     with shell.start("-c", code) as process:
         _, modules = process.communicate()
