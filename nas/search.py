@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def search(arguments: argparse.Namespace) -> None:
     """The search, in the order in which things happen."""
-    from nas.data.clips import open_clips
-    from nas.data.targets import open_targets
+    from nas.data.make_targets import open_targets
+    from nas.data.splits import open_clips
     from nas.distillation.recipes import frames_per_clip, short_targets
     from nas.latency import open_device
     from nas.study.run import open_run

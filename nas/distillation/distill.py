@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.data.targets import TargetBatch, Targets, TargetSplit
+from nas.data.targets import Samples, TargetBatch, Targets
 from nas.distillation.checkpoint import TrainingState, load_checkpoint, save_checkpoint, update_average
 from nas.distillation.initialise import initialise
 from nas.distillation.losses import FeatureAlignment, LossWeights, frame_losses, match_taps, total_loss
@@ -125,7 +125,7 @@ def distill(
 
 
 @torch.inference_mode()
-def score_student(student: nn.Module, split: TargetSplit, batch_size: int, device: torch.device) -> float:
+def score_student(student: nn.Module, split: Samples, batch_size: int, device: torch.device) -> float:
     """PSNR in dB of the student's frames against the teacher's, value range 2.0, mean over the samples of a split.
 
     Both are clamped to [-1, 1], as they are when they are shown. Computed in float32 whatever the training used.

@@ -2,8 +2,8 @@
 
 import torch
 
-from nas.data.targets import TargetSettings
-from nas.distillation import DistillSettings
+from nas.data.settings import TargetSettings
+from nas.distillation.settings import DistillSettings
 from nas.teachers import Teacher
 
 

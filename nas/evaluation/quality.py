@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.data.clips import Split
-from nas.data.targets import TargetBatch, Targets, TargetSplit
+from nas.data.settings import Split
+from nas.data.targets import Samples, TargetBatch, Targets
 from nas.metrics import lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
 
 Decode = Callable[[Tensor], Tensor]
@@ -168,7 +168,7 @@ def _evaluate(
     )
 
 
-def _batches(split: TargetSplit, batch_size: int) -> list[list[int]]:
+def _batches(split: Samples, batch_size: int) -> list[list[int]]:
     return [list(range(first, min(first + batch_size, len(split)))) for first in range(0, len(split), batch_size)]
 
 

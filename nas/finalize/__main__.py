@@ -30,9 +30,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def finalize(arguments: argparse.Namespace) -> None:
     """The command, in the order in which things happen."""
-    from nas.data.clips import open_clips
-    from nas.data.targets import open_targets
-    from nas.distillation import DivergedError
+    from nas.data.make_targets import open_targets
+    from nas.data.splits import open_clips
+    from nas.distillation.distill import DivergedError
     from nas.distillation.recipes import evaluation_targets, frames_per_clip, full_steps, full_targets
     from nas.evaluation.comparison import print_comparison
     from nas.finalize.finish import Finisher

@@ -8,8 +8,9 @@ import torch
 from rich.console import Console
 
 from nas.data.targets import Targets
-from nas.distillation import DistillResult, DistillSettings, Progress, distill
+from nas.distillation.distill import DistillResult, Progress, distill
 from nas.distillation.recipes import distill_settings, training_device
+from nas.distillation.settings import DistillSettings
 from nas.evaluation.baselines import linear_patches, nearest_linear_rgb
 from nas.evaluation.comparison import Row
 from nas.evaluation.quality import Evaluation, evaluate, evaluate_teacher

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.distillation import DivergedError
+from nas.distillation.distill import DivergedError
 from nas.latency import LatencyRecord
 from nas.latency.record import MeasurementFailedError
 from nas.study.outcomes import TRAINED, Kind, Outcome

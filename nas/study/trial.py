@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from nas.data.targets import Targets
-from nas.distillation import Progress, distill
+from nas.distillation.distill import Progress, distill
 from nas.distillation.recipes import distill_settings, training_device
 from nas.export.lint import lint
 from nas.latency import LatencyRecord, Workload

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.data.targets import Targets
-from nas.distillation import DistillResult, DistillSettings, Progress, distill
 from nas.distillation.checkpoint import update_average
+from nas.distillation.distill import DistillResult, Progress, distill
+from nas.distillation.settings import DistillSettings
 from nas.terminal.errors import UserError
 from search_spaces import DecoderConfig
 from tests.support.small_targets import CONFIG, OTHER_CONFIG, build_student, make_targets

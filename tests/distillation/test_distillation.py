@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from blocks import TimeContext, block_config
 from nas.data.targets import Targets
-from nas.distillation import DistillResult, DistillSettings, DivergedError, Progress, distill, score_student
-from nas.distillation.distill import training_dtype
+from nas.distillation.distill import DistillResult, DivergedError, Progress, distill, score_student, training_dtype
 from nas.distillation.schedule import average_decay
+from nas.distillation.settings import DistillSettings
 from nas.evaluation.baselines import linear_patches, nearest_linear_rgb
 from nas.evaluation.quality import evaluate
 from nas.latency import Workload, open_device
@@ -23,7 +23,7 @@ from nas.machine.files import read_json
 from nas.study.run import Run, RunSettings
 from nas.study.trial import ShortDistillation
 from search_spaces import DecoderConfig
-from tests.support.small_targets import BIDIRECTIONAL, CONFIG, SPEC, build_student, make_targets
+from tests.support.small_targets import BIDIRECTIONAL, CONFIG, SPEC, build_student, make_targets, shards_of
 
 SETTINGS = DistillSettings(
     steps=12, batch_size=2, learning_rate=1e-2, report_every=5, checkpoint_every=5, precision="float32"
@@ -185,7 +185,7 @@ def interrupt_at(step: int) -> Any:
 def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(tmp_path: Path) -> None:
     """The last checkpoint goes on, as soon as the cause is gone, to the weights of a run without the accident."""
     path, targets = tmp_path / "run.pt", make_targets()
-    memory = targets.split("train").memory
+    memory = shards_of(targets, "train").loaded
     assert memory is not None
 
     def poison(progress: Progress) -> None:
@@ -259,7 +259,7 @@ class Off(nn.Module):
 def test_the_score_is_the_mean_over_samples_in_decibels() -> None:
     """With a value range of 2.0, an error of 0.2 everywhere is 20 dB; a smaller last batch weighs by its samples."""
     targets = make_targets(score=3)
-    memory = targets.split("score").memory
+    memory = shards_of(targets, "score").loaded
     assert memory is not None
     memory[0]["frames"] = memory[0]["frames"].float().clamp(-0.5, 0.5)
     student = Off(targets, [0.2, 0.02, 0.002])

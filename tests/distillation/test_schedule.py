@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nas.distillation import DistillSettings
 from nas.distillation.recipes import distill_settings
 from nas.distillation.schedule import average_decay, batch_indices, learning_rate
+from nas.distillation.settings import DistillSettings
 
 
 def rates(steps: int, warmup_steps: int, peak: float = 1.0) -> list[float]:

@@ -18,8 +18,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from nas.data.clips import open_clips
-from nas.data.targets import TargetSettings, open_targets
+from nas.data.make_targets import open_targets
+from nas.data.settings import TargetSettings
+from nas.data.splits import open_clips
 from nas.evaluation.quality import evaluate
 from nas.finalize.finish import Finisher
 from nas.latency import Workload, open_device

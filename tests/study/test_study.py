@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from nas.distillation import DivergedError
+from nas.distillation.distill import DivergedError
 from nas.latency import LatencyRecord
 from nas.study.outcomes import Outcome, best_outcomes, pareto_front
 from nas.study.study import BudgetUnreachableError, StudyLimits, open_study, read_outcomes, run_study, trained_count

@@ -13,7 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from nas.data.clips import open_clips, read_frames, to_video
+from nas.data.clips import read_frames, to_video
+from nas.data.splits import open_clips
 from nas.machine.torchvision_operators import import_torchvision
 from nas.metrics import psnr
 from nas.teachers import Teacher, list_teachers, load_teacher, register_teacher
