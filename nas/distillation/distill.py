@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -273,9 +273,6 @@ def _perceptual_off(settings: DistillSettings) -> str:
 
 
 def _identity(decoder: Decoder, targets: Targets, settings: DistillSettings) -> dict[str, Any]:
-    """What has to be equal for a checkpoint to be continued; how often it reports or saves does not."""
-    identity = asdict(settings) | {"betas": list(settings.betas)}
-    for name in ("report_every", "checkpoint_every"):
-        del identity[name]
-    identity |= {"architecture": decoder.config.digest(), "targets": targets.key}
+    """What has to be equal for a checkpoint to be continued."""
+    identity = settings.identity() | {"architecture": decoder.config.digest(), "targets": targets.key}
     return identity | {"perceptual": _perceptual_off(settings) == ""}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from nas.evaluation.quality import Evaluation
+from nas.evaluation.results import Evaluation
 from nas.latency import LatencyRecord
 from nas.terminal.console import format_count
 

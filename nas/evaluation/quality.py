@@ -5,7 +5,7 @@ clamped before they are judged, the teacher's too, as they are when they are sho
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from statistics import fmean
 from typing import Any
 
@@ -14,84 +14,10 @@ from torch import Tensor
 
 from nas.data.settings import Split
 from nas.data.targets import Samples, TargetBatch, Targets
+from nas.evaluation.results import ClipEvaluation, Evaluation, Quality
 from nas.metrics import lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
 
 Decode = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Frames against a reference: means over frames, then over samples."""
-
-    psnr: float
-    """dB, value range 2.0."""
-    psnr_first: float
-    """dB of the first frame, which a causal decoder makes without a past."""
-    psnr_rest: float | None
-    """dB of all other frames; None if there are none."""
-    ssim: float
-    ssim_first: float
-    ssim_rest: float | None
-    lpips: float | None
-    """None if it cannot be computed here."""
-
-
-@dataclass(frozen=True)
-class ClipEvaluation:
-    """One clip."""
-
-    name: str
-    crops: int
-    """Samples that were cut out of it."""
-    to_teacher: Quality | None
-    """None for the teacher itself."""
-    to_truth: Quality
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One decoder on one split; every clip counts the same."""
-
-    split: Split
-    targets: str
-    """Key of the targets, which stands for teacher, clips, crops and seed."""
-    to_teacher: Quality | None
-    """Against the teacher's frames for the same latents; None for the teacher itself."""
-    to_truth: Quality
-    """Against the video that was encoded."""
-    clips: tuple[ClipEvaluation, ...]
-    lpips: str
-    """"on", or why it is missing."""
-
-    @property
-    def psnr_teacher(self) -> float | None:
-        """PSNR against the teacher in dB; None for the teacher itself."""
-        return self.to_teacher.psnr if self.to_teacher else None
-
-    @property
-    def ssim_teacher(self) -> float | None:
-        """SSIM against the teacher; None for the teacher itself."""
-        return self.to_teacher.ssim if self.to_teacher else None
-
-    @property
-    def psnr_truth(self) -> float:
-        """PSNR against the video in dB."""
-        return self.to_truth.psnr
-
-    @property
-    def ssim_truth(self) -> float:
-        """SSIM against the video."""
-        return self.to_truth.ssim
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON primitives."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Evaluation":
-        """Inverse of `to_dict`."""
-        clips = tuple(ClipEvaluation(**{**clip, **_qualities(clip)}) for clip in data["clips"])
-        return cls(**{**data, **_qualities(data), "clips": clips})
 
 
 def evaluate(
@@ -201,7 +127,3 @@ def _mean(qualities: Sequence[Quality]) -> Quality:
     }
     means: dict[str, Any] = {name: None if None in values else fmean(values) for name, values in columns.items()}
     return Quality(**means)
-
-
-def _qualities(data: dict[str, Any]) -> dict[str, Quality | None]:
-    return {name: data[name] and Quality(**data[name]) for name in ("to_teacher", "to_truth")}

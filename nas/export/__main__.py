@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
 def export(arguments: argparse.Namespace) -> None:
     """Convert, prove, write, and note it in the model folder."""
     from nas.export.package import export_decoder, model_metadata
-    from nas.model.folder import evaluation_of, load_model, record_export
+    from nas.model.folder import load_model, read_record, record_package
+    from nas.model.record import PackageRecord
     from nas.terminal import console as show
 
     console = show.make_console()
@@ -45,10 +46,12 @@ def export(arguments: argparse.Namespace) -> None:
         raise UserError(f"a package has to be named something.mlpackage, got '{path}'")
     show.say(console, "model", model.decoder.config.summary())
     latents = None if arguments.latents is None else read_latents(arguments.latents, model.decoder.config.latents)
-    metadata = model_metadata(model.decoder, model.config.teacher, evaluation_of(folder))
+    record = read_record(folder)
+    evaluation = {} if record is None else record.evaluation.to_dict()
+    metadata = model_metadata(model.decoder, model.config.teacher, evaluation)
     report = export_decoder(model.decoder, settings, path, metadata=metadata, latents=latents)
     if path.parent.resolve() == folder.resolve():
-        record_export(folder, path.name, report)
+        record_package(folder, path.name, PackageRecord(report.describe(), report.to_dict()))
     show.say(console, "export", report.describe())
     for name, proof in report.proofs.items():
         show.say(console, "proof", f"function {name}: {proof.describe()}")

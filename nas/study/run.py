@@ -2,7 +2,9 @@
 
 config.json     every setting and version, enough to run it again
 study.db        the Optuna study
-trials/<n>/     config.json (the architecture), result.json (latency, parameters, curve, score)
+trials/<n>/     config.json (the architecture), result.json (curve, score, seconds, settings of the distillation)
+measured/       latencies measured again, a file per device
+finalize/       checkpoints of full distillations
 models/         what finalize makes
 """
 
@@ -15,11 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nas.latency import Workload, parse_budget
 from nas.machine.files import disk_errors, lock_folder, read_json, write_json
+from nas.study.constraints import Constraint
 from nas.terminal.errors import UserError
 
 RUNS_FOLDER = Path("runs")
-_FORMAT = 1
+_FORMAT = 2
 _PACKAGES = ("torch", "optuna", "diffusers", "einops", "fvcore", "lpips", "coremltools", "av", "turbo-vaed-nas")
 
 
@@ -33,10 +37,8 @@ class RunSettings:
     """Path given by the user, absolute; None for the embedded or published weights."""
     clips: str | None
     """Folder of the user's videos, absolute; None for the embedded clips."""
-    budget_ms: float
-    """Latency budget in milliseconds per decoded frame."""
     budget: str
-    """The budget as it was written."""
+    """Latency budget as it was written: a time per decoded frame or a rate."""
     device: str
     """Device that the budget is for."""
     height: int
@@ -52,8 +54,22 @@ class RunSettings:
     seed: int
     """Seed of sampler, initialisation and data order."""
 
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What a decoder may cost, in the order in which the study knows them."""
+        return (Constraint("latency", parse_budget(self.budget), "ms per frame"),)
 
-_FLAGS = {"teacher_weights": "--teacher-weights", "budget": "--latency-budget", "budget_ms": "--latency-budget"}
+    def describe_constraints(self) -> str:
+        """The constraints in words: "30 ms per frame"."""
+        return " and ".join(constraint.describe() for constraint in self.constraints)
+
+    @property
+    def workload(self) -> Workload:
+        """The timed decode."""
+        return Workload(self.height, self.width, self.frames)
+
+
+_FLAGS = {"teacher_weights": "--teacher-weights", "budget": "--latency-budget"}
 _FLAGS |= {"height": "--resolution", "width": "--resolution"}
 
 
@@ -62,7 +78,9 @@ class Run:
     """A run folder on disk."""
 
     folder: Path
+    """Where everything about the search is kept."""
     settings: RunSettings
+    """What the search was asked for."""
 
     @property
     def storage_url(self) -> str:
@@ -157,7 +175,8 @@ def _last_use(folder: Path) -> float:
 
 def _differences(one: RunSettings, other: RunSettings) -> list[str]:
     """Names of the settings that differ; how the budget was written does not matter."""
-    plain, wanted = asdict(replace(one, budget="")), asdict(replace(other, budget=""))
+    same_budget = one.constraints == other.constraints
+    plain, wanted = asdict(one), asdict(replace(other, budget=one.budget) if same_budget else other)
     return [name for name in plain if plain[name] != wanted[name]]
 
 
@@ -165,7 +184,7 @@ def _written(settings: RunSettings, name: str) -> str:
     """A setting as it was written on the command line."""
     if name in ("height", "width"):
         return f"{settings.height}x{settings.width}"
-    return settings.budget if name == "budget_ms" else str(getattr(settings, name))
+    return str(getattr(settings, name))
 
 
 def _new_folder(settings: RunSettings) -> Path:

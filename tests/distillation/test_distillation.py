@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from blocks import TimeContext, block_config
 from nas.data.targets import Targets
+from nas.distillation import recipes
 from nas.distillation.distill import DistillResult, DivergedError, Progress, distill, score_student, training_dtype
 from nas.distillation.schedule import average_decay
 from nas.distillation.settings import DistillSettings
 from nas.evaluation.baselines import linear_patches, nearest_linear_rgb
 from nas.evaluation.quality import evaluate
-from nas.latency import Workload, open_device
+from nas.latency import open_device
 from nas.machine.files import read_json
 from nas.study.run import Run, RunSettings
-from nas.study.trial import ShortDistillation
+from nas.study.short_distillation import ShortDistillation
 from search_spaces import DecoderConfig
 from tests.support.small_targets import BIDIRECTIONAL, CONFIG, SPEC, build_student, make_targets, shards_of
 
@@ -287,14 +288,20 @@ def test_nothing_to_train_on_is_refused() -> None:
         run(targets=make_targets(train=0))
 
 
-def test_the_studys_evaluator_is_a_short_distillation(tmp_path: Path) -> None:
+def test_a_candidate_is_trained_by_a_short_distillation(tmp_path: Path) -> None:
     """It tells every score on the way, stops when the study says so, and leaves what it found in the trial's folder."""
-    settings = RunSettings("formula", None, None, 30.0, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", steps=12, seed=0)
-    where = (open_device("iphone-16-pro"), Workload(64, 64, 5))
+    settings = RunSettings("formula", None, None, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", steps=12, seed=0)
     steps: list[tuple[int, int, int]] = []
-    evaluator = ShortDistillation(Run(tmp_path, settings), make_targets(), *where, lambda *step: steps.append(step))
+    search = ShortDistillation(
+        Run(tmp_path, settings),
+        make_targets(),
+        open_device("iphone-16-pro"),
+        CPU,
+        recipes.CPU,
+        lambda *step: steps.append(step),
+    )
     told: list[tuple[int, float]] = []
-    score = evaluator.score(3, CONFIG, lambda step, value: told.append((step, value)))
+    score = search.candidate(CONFIG).train(3, lambda step, value: told.append((step, value)))
     assert [step for step, _ in told] == [2, 4, 6, 8, 10, 12] and told[-1][1] == score
     assert steps == [(3, step, 12) for step in range(1, 13)]
     assert DecoderConfig.from_dict(read_json(tmp_path / "trials" / "3" / "config.json")) == CONFIG
@@ -306,7 +313,7 @@ def test_the_studys_evaluator_is_a_short_distillation(tmp_path: Path) -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        evaluator.score(4, CONFIG, stop)
+        search.candidate(CONFIG).train(4, stop)
     result = read_json(tmp_path / "trials" / "4" / "result.json")
     assert len(result["curve"]) == 2 and "score_db" not in result
-    assert evaluator.parameters(CONFIG) == sum(parameter.numel() for parameter in build_student().parameters())
+    assert search.candidate(CONFIG).parameters == sum(parameter.numel() for parameter in build_student().parameters())

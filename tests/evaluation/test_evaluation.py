@@ -11,7 +11,8 @@ from torch.nn import functional
 from nas.data.settings import Split
 from nas.data.targets import Samples, ShardSamples, Targets
 from nas.evaluation.baselines import linear_patches, nearest_linear_rgb
-from nas.evaluation.quality import Evaluation, evaluate, evaluate_teacher
+from nas.evaluation.quality import evaluate, evaluate_teacher
+from nas.evaluation.results import Evaluation
 from nas.metrics import psnr
 from search_spaces import LatentSpec
 from tests.support.small_targets import shards_of
