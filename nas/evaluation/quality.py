@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nas.data.clips import Split
 from nas.data.targets import TargetBatch, Targets, TargetSplit
-from nas.metrics import lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
+from nas.metrics import VIDEO_RANGE, lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
 
 Decode = Callable[[Tensor], Tensor]
 
@@ -175,8 +175,8 @@ def _batches(split: TargetSplit, batch_size: int) -> list[list[int]]:
 def _compare(frames: Tensor, reference: Tensor) -> list[Quality]:
     """The quality of each sample of `(b, 3, t, h, w)`."""
     reference = reference.clamp(-1, 1)
-    psnr, ssim = psnr_per_frame(frames, reference, value_range=2.0), ssim_per_frame(frames, reference, value_range=2.0)
-    lpips = lpips_per_frame(frames, reference, value_range=2.0) if lpips_available() else None
+    psnr, ssim = psnr_per_frame(frames, reference, VIDEO_RANGE), ssim_per_frame(frames, reference, VIDEO_RANGE)
+    lpips = lpips_per_frame(frames, reference, VIDEO_RANGE) if lpips_available() else None
     found = []
     for index in range(len(frames)):
         decibels, similarity = psnr[index].tolist(), ssim[index].tolist()
