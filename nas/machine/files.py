@@ -1,7 +1,6 @@
 """Writing files so that a kill at any moment leaves the old one or the new one, never half of it."""
 
 import errno
-import fcntl
 import json
 import os
 import tempfile
@@ -25,21 +24,6 @@ _DISK_ERRORS = {
 def default_cache_dir() -> Path:
     """`$NAS_CACHE`, else `~/.cache/turbo-vaed-nas`: what is computed once and can be computed again."""
     return Path(os.environ.get("NAS_CACHE") or Path.home() / ".cache" / "turbo-vaed-nas")
-
-
-@contextmanager
-def lock_folder(folder: Path, remedy: str) -> Iterator[None]:
-    """Hold a folder for this process; the system lets go of it however the process ends.
-
-    Raises:
-        UserError: another process holds it; `remedy` says what to do.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder} is in use by another process: {remedy}") from error
-        yield
 
 
 def write_bytes(path: Path, data: bytes) -> None:

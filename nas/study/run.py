@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nas.machine.files import disk_errors, lock_folder, read_json, write_json
+from nas.machine.files import disk_errors, read_json, write_json
+from nas.machine.locks import lock_folder
 from nas.terminal.errors import UserError
 
 RUNS_FOLDER = Path("runs")
@@ -152,6 +153,7 @@ def _list_runs() -> list[Run]:
 
 
 def _last_use(folder: Path) -> float:
+    """When the run was made or last locked, whichever is later."""
     return max(path.stat().st_mtime for path in (folder / "config.json", folder / ".lock") if path.exists())
 
 
