@@ -1,7 +1,6 @@
-"""What a decoder is worth: its frames against the teacher's and against the video, on clips it was not trained on.
+"""Quality of a decoder: its frames against the teacher's and against the video, on clips it was not trained on.
 
-A decoder here is any function from latents `(b, c, t, h, w)` to frames `(b, 3, t', h', w')` in [-1, 1]. Frames are
-clamped before they are judged, the teacher's too, as they are when they are shown.
+Frames are clamped to [-1, 1] before they are judged, the teacher's too, as they are when they are shown.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from nas.data.targets import TargetBatch, Targets, TargetSplit
 from nas.metrics import VIDEO_RANGE, lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
 
 Decode = Callable[[Tensor], Tensor]
+"""Any function from latents `(b, c, t, h, w)` to frames `(b, 3, t', h', w')` in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -24,44 +24,51 @@ class Quality:
     """Frames against a reference: means over frames, then over samples."""
 
     psnr: float
-    """dB, value range 2.0."""
+    """PSNR in dB of all frames, for values in [-1, 1]."""
     psnr_first: float
-    """dB of the first frame, which a causal decoder makes without a past."""
+    """PSNR in dB of the first frame, which a causal decoder makes without a past."""
     psnr_rest: float | None
-    """dB of all other frames; None if there are none."""
+    """PSNR in dB of all frames but the first; None if there is one frame."""
     ssim: float
+    """SSIM of all frames, at most 1."""
     ssim_first: float
+    """SSIM of the first frame, at most 1."""
     ssim_rest: float | None
+    """SSIM of all frames but the first, at most 1; None if there is one frame."""
     lpips: float | None
-    """None if it cannot be computed here."""
+    """LPIPS (AlexNet) of all frames, 0 is equal; None if it cannot be computed here."""
 
 
 @dataclass(frozen=True)
 class ClipEvaluation:
-    """One clip."""
+    """Quality of one decoder on one clip."""
 
     name: str
+    """Name of the clip."""
     crops: int
-    """Samples that were cut out of it."""
+    """Number of samples that were cut out of the clip."""
     to_teacher: Quality | None
-    """None for the teacher itself."""
+    """Quality against the teacher's frames for the same latents; None for the teacher itself."""
     to_truth: Quality
+    """Quality against the video that was encoded."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One decoder on one split; every clip counts the same."""
+    """Quality of one decoder on one split; every clip counts the same."""
 
     split: Split
+    """Split of the targets that the samples come from."""
     targets: str
     """Key of the targets, which stands for teacher, clips, crops and seed."""
     to_teacher: Quality | None
-    """Against the teacher's frames for the same latents; None for the teacher itself."""
+    """Quality against the teacher's frames for the same latents; None for the teacher itself."""
     to_truth: Quality
-    """Against the video that was encoded."""
+    """Quality against the video that was encoded."""
     clips: tuple[ClipEvaluation, ...]
+    """Quality on each clip, in the order of the samples."""
     lpips: str
-    """"on", or why it is missing."""
+    """"on", or why LPIPS is missing."""
 
     @property
     def psnr_teacher(self) -> float | None:
@@ -84,12 +91,12 @@ class Evaluation:
         return self.to_truth.ssim
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON primitives."""
+        """The evaluation in JSON primitives."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Evaluation":
-        """Inverse of `to_dict`."""
+        """The evaluation that `to_dict` wrote."""
         clips = tuple(ClipEvaluation(**{**clip, **_qualities(clip)}) for clip in data["clips"])
         return cls(**{**data, **_qualities(data), "clips": clips})
 
@@ -105,12 +112,12 @@ def evaluate(
     """Judge a decoder on all samples of a split.
 
     Args:
-        decode: the decoder.
+        decode: the decoder, as a function from latents to frames.
         targets: latents, the teacher's frames for them, and the video.
-        split: which samples.
-        device: where it computes.
-        batch_size: samples at once.
-        progress: called with the number of samples done and of all.
+        split: split of the targets whose samples are judged.
+        device: device that latents and reference frames are brought to.
+        batch_size: number of samples decoded at once.
+        progress: called with the number of samples done and of all samples.
 
     Raises:
         ValueError: the split is empty, or the frames are not finite or not of the teacher's shape.
@@ -125,7 +132,11 @@ def evaluate(
 def evaluate_teacher(
     targets: Targets, split: Split = "test", device: torch.device | str = "cpu", batch_size: int = 4
 ) -> Evaluation:
-    """The teacher's own line: its frames against the video. It is read from the targets, the teacher does not run."""
+    """Judge the teacher's frames against the video. They are read from the targets, the teacher does not run.
+
+    Raises:
+        ValueError: the split is empty.
+    """
     return _evaluate(lambda batch: batch.frames, targets, split, device, batch_size, against_teacher=False)
 
 

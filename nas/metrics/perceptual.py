@@ -51,14 +51,14 @@ def lpips_per_frame(prediction: Tensor, target: Tensor, value_range: ValueRange,
 
 
 def lpips_available(net: LpipsNet = "alex") -> bool:
-    """Whether LPIPS can be computed here; `lpips_off` says why not."""
+    """Whether LPIPS can be computed on this machine; `lpips_off` says why not."""
     return not lpips_off(net)
 
 
 def lpips_off(net: LpipsNet = "alex") -> str:
     """Why LPIPS cannot be computed here, as a line to print; empty if it can. Nothing is ever downloaded.
 
-    Only with the very weights that LPIPS was calibrated for may a distance bear its name, so the file is verified.
+    A distance is LPIPS only with the weights that LPIPS was calibrated for, so the file is verified.
     """
     path = _backbone_path(net)
     if not path.is_file():
@@ -68,7 +68,7 @@ def lpips_off(net: LpipsNet = "alex") -> str:
 
 @lru_cache(maxsize=2)
 def lpips_network(net: LpipsNet = "alex") -> nn.Module:
-    """The network of LPIPS in evaluation mode, frozen: frames `(n, 3, h, w)` in [-1, 1], twice -> `(n, 1, 1, 1)`.
+    """The frozen network of LPIPS: two batches of frames `(n, 3, h, w)` in [-1, 1] -> distances `(n, 1, 1, 1)`.
 
     Raises:
         ValueError: the weights of the backbone are not on this machine.
@@ -101,6 +101,7 @@ def _backbone_path(net: LpipsNet) -> Path:
 
 @lru_cache
 def _mismatch(path: Path) -> str:
+    """Empty if the file has the SHA-256 that its name ends with, else a line that says what it has."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     expected = path.stem.rsplit("-", 1)[1]
