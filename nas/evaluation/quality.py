@@ -1,7 +1,6 @@
-"""What a decoder is worth: its frames against the teacher's and against the video, on clips it was not trained on.
+"""Quality of a decoder: its frames against the teacher's and against the video, on clips it was not trained on.
 
-A decoder here is any function from latents `(b, c, t, h, w)` to frames `(b, 3, t', h', w')` in [-1, 1]. Frames are
-clamped before they are judged, the teacher's too, as they are when they are shown.
+Frames are clamped to [-1, 1] before they are judged, the teacher's too, as they are when they are shown.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +14,10 @@ from torch import Tensor
 from nas.data.settings import Split
 from nas.data.targets import Samples, TargetBatch, Targets
 from nas.evaluation.results import ClipEvaluation, Evaluation, Quality
-from nas.metrics import lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
+from nas.metrics import VIDEO_RANGE, lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
 
 Decode = Callable[[Tensor], Tensor]
+"""Any function from latents `(b, c, t, h, w)` to frames `(b, 3, t', h', w')` in [-1, 1]."""
 
 
 def evaluate(
@@ -31,12 +31,12 @@ def evaluate(
     """Judge a decoder on all samples of a split.
 
     Args:
-        decode: the decoder.
+        decode: the decoder, as a function from latents to frames.
         targets: latents, the teacher's frames for them, and the video.
-        split: which samples.
-        device: where it computes.
-        batch_size: samples at once.
-        progress: called with the number of samples done and of all.
+        split: split of the targets whose samples are judged.
+        device: device that latents and reference frames are brought to.
+        batch_size: number of samples decoded at once.
+        progress: called with the number of samples done and of all samples.
 
     Raises:
         ValueError: the split is empty, or the frames are not finite or not of the teacher's shape.
@@ -51,7 +51,11 @@ def evaluate(
 def evaluate_teacher(
     targets: Targets, split: Split = "test", device: torch.device | str = "cpu", batch_size: int = 4
 ) -> Evaluation:
-    """The teacher's own line: its frames against the video. It is read from the targets, the teacher does not run."""
+    """Judge the teacher's frames against the video. They are read from the targets, the teacher does not run.
+
+    Raises:
+        ValueError: the split is empty.
+    """
     return _evaluate(lambda batch: batch.frames, targets, split, device, batch_size, against_teacher=False)
 
 
@@ -101,8 +105,8 @@ def _batches(split: Samples, batch_size: int) -> list[list[int]]:
 def _compare(frames: Tensor, reference: Tensor) -> list[Quality]:
     """The quality of each sample of `(b, 3, t, h, w)`."""
     reference = reference.clamp(-1, 1)
-    psnr, ssim = psnr_per_frame(frames, reference, value_range=2.0), ssim_per_frame(frames, reference, value_range=2.0)
-    lpips = lpips_per_frame(frames, reference, value_range=2.0) if lpips_available() else None
+    psnr, ssim = psnr_per_frame(frames, reference, VIDEO_RANGE), ssim_per_frame(frames, reference, VIDEO_RANGE)
+    lpips = lpips_per_frame(frames, reference, VIDEO_RANGE) if lpips_available() else None
     found = []
     for index in range(len(frames)):
         decibels, similarity = psnr[index].tolist(), ssim[index].tolist()

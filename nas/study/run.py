@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from nas.latency import Workload, parse_budget
-from nas.machine.files import disk_errors, lock_folder, read_json, write_json
+from nas.machine.files import disk_errors, read_json, write_json
+from nas.machine.locks import lock_folder
 from nas.study.constraints import Constraint
 from nas.terminal.errors import UserError
 
@@ -170,6 +171,7 @@ def _list_runs() -> list[Run]:
 
 
 def _last_use(folder: Path) -> float:
+    """When the run was made or last locked, whichever is later."""
     return max(path.stat().st_mtime for path in (folder / "config.json", folder / ".lock") if path.exists())
 
 

@@ -1,6 +1,6 @@
 """What all commands share: argument parsing with one-line errors, and exit statuses.
 
-0 done; 2 wrong arguments or input; 3 no candidate met the budget; 130 interrupted.
+0 done; 2 wrong arguments or input; 3 no candidate met the budget; 130 interrupted; 141 the output is read no more.
 """
 
 import argparse
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As usual, but a value such as -5ms is one, not an unknown option."""
+        """Parse as argparse does, except that a value such as -5ms is not taken for an unknown option."""
         joined: list[str] = []
         for word in sys.argv[1:] if args is None else args:
             if re.match(r"-\.?\d", word) and joined and re.fullmatch(r"--[\w-]+", joined[-1]):
@@ -44,7 +44,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive_int(text: str) -> int:
-    """Argument type: a whole number of at least 1."""
+    """Argument type: a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is something else.
+    """
     try:
         value = int(text)
     except ValueError as error:
@@ -55,7 +59,11 @@ def positive_int(text: str) -> int:
 
 
 def parse_resolution(text: str) -> tuple[int, int]:
-    """Height and width of `HEIGHTxWIDTH`; UserError for anything else."""
+    """Height and width in pixels that `HEIGHTxWIDTH` says.
+
+    Raises:
+        UserError: the text is something else.
+    """
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
     if not found:
         raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{text}'")
@@ -63,11 +71,11 @@ def parse_resolution(text: str) -> tuple[int, int]:
 
 
 def run_command(run: Callable[[], None], continue_with: str) -> int:
-    """Exit status of a command; its expected errors become one line on stderr.
+    """Run a command and return its exit status; its expected errors become one line on stderr.
 
     Args:
-        run: the command.
-        continue_with: the command line that goes on after an interruption.
+        run: what the command does.
+        continue_with: command line that goes on after an interruption.
     """
     try:
         run()

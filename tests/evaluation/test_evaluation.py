@@ -13,7 +13,7 @@ from nas.data.targets import Samples, ShardSamples, Targets
 from nas.evaluation.baselines import linear_patches, nearest_linear_rgb
 from nas.evaluation.quality import evaluate, evaluate_teacher
 from nas.evaluation.results import Evaluation
-from nas.metrics import psnr
+from nas.metrics import VIDEO_RANGE, psnr
 from search_spaces import LatentSpec
 from tests.support.small_targets import shards_of
 
@@ -97,7 +97,7 @@ def test_numbers_are_those_of_the_metrics(targets: Targets) -> None:
     batch = targets.split("test").batch(range(5))
     frames = blocks_of(batch.latents, MATRIX * 0.7)
     found = evaluate(lambda latents: blocks_of(latents, MATRIX * 0.7), targets, batch_size=2)
-    per_sample = psnr(frames, batch.frames, value_range=2.0)
+    per_sample = psnr(frames, batch.frames, VIDEO_RANGE)
     by_clip = [per_sample[:2].mean().item(), per_sample[2:].mean().item()]
     assert [clip.name for clip in found.clips] == ["d", "e"]
     assert [clip.crops for clip in found.clips] == [2, 3]

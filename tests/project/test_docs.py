@@ -57,7 +57,7 @@ show = shown.append
 
 def python_snippet(containing: str) -> str:
     (snippet,) = [text for page, language, text in FENCES if language == "python" and containing in text]
-    return snippet
+    return str(snippet)
 
 
 def test_the_readme_is_one_page_that_opens_with_three_commands() -> None:
