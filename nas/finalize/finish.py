@@ -19,10 +19,11 @@ from nas.latency import LatencyRecord, Workload, list_operations, measure
 from nas.latency.devices import LatencyDevice
 from nas.latency.measurement.host import MIN_ROUNDS
 from nas.machine.memory import memory_limit
+from nas.machine.versions import versions
 from nas.model import TurboVAED
 from nas.model.folder import read_numbers, write_model_folder
 from nas.study.outcomes import Outcome
-from nas.study.run import Run, versions
+from nas.study.run import Run
 from nas.study.trial import build, count_parameters
 from nas.teachers import Teacher
 from nas.terminal.console import format_seconds, progress, say, warn

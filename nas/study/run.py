@@ -6,8 +6,6 @@ trials/<n>/     config.json (the architecture), result.json (latency, parameters
 models/         what finalize makes
 """
 
-import importlib.metadata
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from nas.machine.files import disk_errors, lock_folder, read_json, write_json
+from nas.machine.versions import versions
 from nas.terminal.errors import UserError
 
 RUNS_FOLDER = Path("runs")
 _FORMAT = 1
-_PACKAGES = ("torch", "optuna", "diffusers", "einops", "fvcore", "lpips", "coremltools", "av", "turbo-vaed-nas")
 
 
 @dataclass(frozen=True)
@@ -136,12 +134,6 @@ def newest_run() -> Run:
     if not runs:
         raise UserError(f"no run found under {RUNS_FOLDER}/: start one with python -m nas.search, or name its folder")
     return runs[0]
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that numbers may depend on."""
-    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def _list_runs() -> list[Run]:
