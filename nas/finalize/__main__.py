@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.terminal.parser import NothingFeasibleError, Parser, positive_int, run_command
+from nas.machine.plugins import load_plugins
+from nas.terminal.parser import NothingFeasibleError, Parser, command_words, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = shlex.join(["python", "-m", "nas.finalize", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join([*command_words("nas.finalize"), *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: finalize(arguments), continue_with=command)
 
 
@@ -42,6 +43,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.teachers import load_teacher
     from nas.terminal import console as show
 
+    load_plugins(arguments.plugin)
     console = show.make_console()
     run = load_run(arguments.run) if arguments.run else newest_run()
     settings = run.settings
@@ -113,6 +115,7 @@ def make_parser() -> Parser:
         "--clips", type=Path, metavar="DIR", help="folder of your videos (default: those of the search)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where model folders go (default: RUN/models)")
+    parser.add_plugin_option()
     return parser
 
 
