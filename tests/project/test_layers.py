@@ -25,6 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "export": {"core_ml", "latency", "machine", "terminal"},
     "model": {"export", "machine", "terminal"},
     "teachers": {"machine", "terminal"},
+    "testing": {"core_ml", "latency", "teachers", "terminal"},
     "data": {"machine", "teachers", "terminal"},
     "distillation": {"data", "machine", "metrics", "teachers", "terminal"},
     "evaluation": {"data", "latency", "metrics", "terminal"},

@@ -10,7 +10,7 @@ import pytest
 
 from blocks import get_block
 from blocks.registry import _REGISTRY
-from tests.support.block_contract import CHECKS
+from nas.testing.block_contract import CHECKS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
