@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from nas.distillation.recipes import CPU, GPU
 from nas.latency import DEFAULT_DEVICE, parse_budget
+from nas.machine.plugins import load_plugins, named_plugins
 from nas.terminal.errors import UserError, unknown_name
-from nas.terminal.parser import NothingFeasibleError, Parser, parse_resolution, positive_int, run_command
+from nas.terminal.parser import NothingFeasibleError, Parser, command_words, parse_resolution, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +37,7 @@ _USUAL_FRAMES = 17
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = shlex.join(["python", "-m", "nas.search", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join([*command_words("nas.search"), *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: search(arguments), continue_with=command)
 
 
@@ -54,6 +55,7 @@ def search(arguments: argparse.Namespace) -> None:
     from nas.terminal import console as show
     from search_spaces import SEARCH_SPACES
 
+    load_plugins(arguments.plugin)
     console = show.make_console()
     if arguments.space not in SEARCH_SPACES:
         raise unknown_name("search space", arguments.space, SEARCH_SPACES)
@@ -171,6 +173,7 @@ def make_parser() -> Parser:
     study.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
     )
+    parser.add_plugin_option()
     return parser
 
 
@@ -191,6 +194,7 @@ def _settings(arguments: argparse.Namespace, workload: "Workload", recipe: "Reci
         space=arguments.space,
         steps=arguments.steps or recipe.short_steps,
         seed=arguments.seed,
+        plugins=named_plugins(),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from nas.core_ml.formats import Precision, Weights
 from nas.export.settings import LEAST_PSNR, ExportSettings, Rewrite
+from nas.machine.plugins import load_plugins
 from nas.terminal.errors import UserError
 from nas.terminal.parser import Parser, parse_resolution, positive_int, run_command
 
@@ -37,6 +38,7 @@ def export(arguments: argparse.Namespace) -> None:
     from nas.model.record import PackageRecord
     from nas.terminal import console as show
 
+    load_plugins(arguments.plugin)
     console = show.make_console()
     folder: Path = arguments.model
     model = load_model(folder)
@@ -125,6 +127,7 @@ def make_parser() -> Parser:
         " (default: noise with the latents' mean and std)",
     )
     parser.add_argument("--out", type=Path, metavar="PATH", help="package to write (default: in the model's folder)")
+    parser.add_plugin_option()
     return parser
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.distillation.recipes import CPU, GPU
-from nas.terminal.parser import NothingFeasibleError, Parser, positive_int, run_command
+from nas.machine.plugins import load_plugins
+from nas.terminal.parser import NothingFeasibleError, Parser, command_words, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = shlex.join(["python", "-m", "nas.finalize", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join([*command_words("nas.finalize"), *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: finalize(arguments), continue_with=command)
 
 
@@ -41,6 +42,7 @@ def finalize(arguments: argparse.Namespace) -> None:
 
     console = show.make_console()
     run = load_run(arguments.run) if arguments.run else newest_run()
+    load_plugins([*run.settings.plugins, *arguments.plugin])
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         candidates = _leaders(console, run)[: arguments.top]
@@ -129,6 +131,7 @@ def make_parser() -> Parser:
         "--clips", type=Path, metavar="DIR", help="folder of your videos (default: those of the search)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where model folders go (default: RUN/models)")
+    parser.add_plugin_option()
     return parser
 
 

@@ -13,11 +13,11 @@ from nas.export.package import ExportError, export_decoder, model_metadata
 from nas.export.settings import ExportSettings
 from nas.finalize.costs import macs_per_frame, measured_latency
 from nas.finalize.job import Job
+from nas.machine.versions import versions
 from nas.model import TurboVAED
 from nas.model.folder import read_record, write_model_folder
 from nas.model.record import ModelRecord, PackageRecord, TeacherRecord
 from nas.study.outcomes import Outcome
-from nas.study.run import versions
 from nas.study.short_distillation import build, count_parameters
 from nas.teachers import Teacher, published_repository
 from nas.terminal.console import format_seconds, progress, say, warn

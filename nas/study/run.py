@@ -8,8 +8,6 @@ finalize/       checkpoints of full distillations
 models/         what finalize makes
 """
 
-import importlib.metadata
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,12 +18,12 @@ from typing import Any
 from nas.latency import Workload, parse_budget
 from nas.machine.files import disk_errors, read_json, write_json
 from nas.machine.locks import lock_folder
+from nas.machine.versions import versions
 from nas.study.constraints import Constraint
 from nas.terminal.errors import UserError
 
 RUNS_FOLDER = Path("runs")
 _FORMAT = 2
-_PACKAGES = ("torch", "optuna", "diffusers", "einops", "fvcore", "lpips", "coremltools", "av", "turbo-vaed-nas")
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class RunSettings:
     """Steps of the short distillation."""
     seed: int
     """Seed of sampler, initialisation and data order."""
+    plugins: tuple[str, ...] = ()
+    """Modules with further parts, teachers and spaces that were asked for."""
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -70,7 +70,7 @@ class RunSettings:
         return Workload(self.height, self.width, self.frames)
 
 
-_FLAGS = {"teacher_weights": "--teacher-weights", "budget": "--latency-budget"}
+_FLAGS = {"teacher_weights": "--teacher-weights", "budget": "--latency-budget", "plugins": "--plugin"}
 _FLAGS |= {"height": "--resolution", "width": "--resolution"}
 
 
@@ -146,7 +146,8 @@ def load_run(folder: Path) -> Run:
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise UserError(f"{path} is of another version of this program: start a new run")
-    return Run(folder, RunSettings(**data["settings"]))
+    settings = data["settings"]
+    return Run(folder, RunSettings(**{**settings, "plugins": tuple(settings["plugins"])}))
 
 
 def newest_run() -> Run:
@@ -155,12 +156,6 @@ def newest_run() -> Run:
     if not runs:
         raise UserError(f"no run found under {RUNS_FOLDER}/: start one with python -m nas.search, or name its folder")
     return runs[0]
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that numbers may depend on."""
-    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def _list_runs() -> list[Run]:
@@ -186,7 +181,7 @@ def _written(settings: RunSettings, name: str) -> str:
     """A setting as it was written on the command line."""
     if name in ("height", "width"):
         return f"{settings.height}x{settings.width}"
-    return str(getattr(settings, name))
+    return ", ".join(settings.plugins) or "none" if name == "plugins" else str(getattr(settings, name))
 
 
 def _new_folder(settings: RunSettings) -> Path:

@@ -8,9 +8,11 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from nas.terminal.errors import UserError
+from nas.terminal.extras import missing_extra
 
 
 class NothingFeasibleError(Exception):
@@ -22,11 +24,16 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
-            prog=f"python -m {prog}",
+            prog=" ".join(command_words(prog)),
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+
+    def add_plugin_option(self) -> None:
+        """Add `--plugin MODULE`, for commands that build decoders or open teachers; see `nas.machine.plugins`."""
+        text = "module with blocks, teachers or spaces of your own; may be repeated"
+        self.add_argument("--plugin", action="append", default=[], metavar="MODULE", help=text)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does, except that a value such as -5ms is not taken for an unknown option."""
@@ -70,6 +77,19 @@ def parse_resolution(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def launcher_words() -> list[str]:
+    """How the list of commands is started: by the installed `turbo-vaed`, or else by `python -m nas`."""
+    return ["turbo-vaed"] if Path(sys.argv[0]).stem == "turbo-vaed" else ["python", "-m", "nas"]
+
+
+def command_words(module: str) -> list[str]:
+    """How the command `nas.NAME` is started: in the way in which this process was, by default `python -m nas.NAME`."""
+    started = Path(sys.argv[0])
+    if started.stem == "turbo-vaed" or started.parts[-2:] == ("nas", "__main__.py"):
+        return [*launcher_words(), module.removeprefix("nas.")]
+    return ["python", "-m", module]
+
+
 def run_command(run: Callable[[], None], continue_with: str) -> int:
     """Run a command and return its exit status; its expected errors become one line on stderr.
 
@@ -81,6 +101,12 @@ def run_command(run: Callable[[], None], continue_with: str) -> int:
         run()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        line = missing_extra(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         return 2
     except NothingFeasibleError as error:
         print(f"error: {error}", file=sys.stderr)

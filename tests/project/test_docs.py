@@ -14,8 +14,8 @@ import pytest
 from blocks import get_block
 from blocks.registry import _REGISTRY
 from nas.model import TurboVAED
+from nas.testing.block_contract import CHECKS
 from search_spaces import PRESETS, LatentSpec, adapt
-from tests.support.block_contract import CHECKS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

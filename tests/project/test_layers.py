@@ -24,6 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "latency": {"core_ml", "machine", "terminal"},
     "export": {"core_ml", "latency", "machine", "terminal"},
     "teachers": {"machine", "terminal"},
+    "testing": {"core_ml", "latency", "teachers", "terminal"},
     "data": {"machine", "teachers", "terminal"},
     "distillation": {"data", "machine", "metrics", "teachers", "terminal"},
     "evaluation": {"data", "latency", "metrics", "terminal"},
