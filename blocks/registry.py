@@ -18,7 +18,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, ClassVar, Literal, Self, TypeVar, cast, get_args
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast, final, get_args
 
 from torch import Tensor, nn
 
@@ -92,6 +92,27 @@ class Block(nn.Module):
 
     normed: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Attributes of convolutions and of the norms right after them, for `rewrites.fold_norms`."""
+
+    @classmethod
+    def supports_factor(cls, spatial_factor: int) -> bool:
+        """Whether the part can make frames that are `spatial_factor` times as high and wide. Asked of heads only."""
+        return True
+
+    @classmethod
+    def width_multiple(cls, spatial_factor: int) -> int:
+        """What the channels in must be a multiple of where the part upsamples by this factor. Asked of heads only."""
+        return 1
+
+    @final
+    @classmethod
+    def least_width(cls, spatial_factor: int) -> int:
+        """The fewest channels in that a head is given; it follows from `width_multiple`.
+
+        A head that needs a multiple moves an equal share of its channels to each output position: four at least are
+        left there, since fewer cannot make three colours.
+        """
+        multiple = cls.width_multiple(spatial_factor)
+        return 4 * multiple if multiple > 1 else 1
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """Features in `input_layout` to features in `output_layout`."""

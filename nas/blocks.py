@@ -63,12 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare_parts(role: str, size: Size, rounds: int, *, core_ml: bool) -> Iterator[str]:
     """Rows of a table over all parts of a role: upsamplers double time and space, all else keeps them."""
+    from blocks import get_block
     from nas.latency import list_operations
 
     configs = list(_configs(role))
     modules = [_one_input(config, size) for config in configs]
     examples = [_example(module, size) for module in modules]
-    reference = next(index for index, config in enumerate(configs) if config.name == _REFERENCES[role])
+    reference = configs.index(get_block(_REFERENCES[role]).Config())
     forward = _ratios([_forward(*case) for case in zip(modules, examples, strict=True)], reference, rounds)
     backward = _ratios([_backward(*case) for case in zip(modules, examples, strict=True)], reference, rounds)
     columns = [role, "parameters", "MMACs", "forward", "forward and backward"]

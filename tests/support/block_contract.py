@@ -27,6 +27,7 @@ from nas.core_ml.convert import export_program, to_core_ml
 from nas.latency.prediction.operations import list_operations
 from search_spaces.decoder import silence
 from tests.support.block_parts import InTime, Part, parts, stream_every_way
+from tests.support.head_geometry import broken_promises
 
 Check = Callable[[BlockConfig], None]
 
@@ -99,6 +100,13 @@ def check_registration(part: Part) -> None:
         conv = getattr(part.block, "conv", None)
         folds = isinstance(conv, (nn.Conv2d, nn.Conv3d)) and conv.bias is not None
         part.expect(folds, "has no convolution `conv` with bias, into which the latents' statistics can be folded")
+
+
+@_check_once
+def check_head_geometry(part: Part) -> None:
+    """A head takes the spatial factors and the multiples of width that it declares, and no others."""
+    broken = list(broken_promises(part.config)) if part.block.role == "head" else []
+    part.expect(not broken, "; ".join(broken))
 
 
 @_check_once
@@ -261,7 +269,8 @@ def check_macs(part: Part) -> None:
         x = x if layout == "video" else to_frames(x)
         counter = FlopCountAnalysis(block, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         counted = sum(int(count) for name, count in counter.by_operator().items() if name in _COUNTED)
-        unknown = {name for name in counter.unsupported_ops() if _plain_name(name) not in _FREE}
+        operations = counter.unsupported_ops()
+        unknown = {name for name in operations if name.removeprefix("aten::").removesuffix("_") not in _FREE}
         part.expect(not unknown, f"the cost of {sorted(unknown)} is not counted")
         listed = sum(operation.macs for operation in list_operations(block, x.shape))
         part.expect(listed == counted, f"list_operations counts {listed} MACs, fvcore {counted}")
@@ -286,11 +295,6 @@ def check_export(part: Part) -> None:
 def check_core_ml(part: Part) -> None:
     """coremltools converts it, to a program without a tensor of more than 5 axes."""
     x = part.input() if part.block.input_layout == "video" else to_frames(part.input())
-    model = to_core_ml(InTime(part.block), (x,))
-    operations = model._mil_program.functions["main"].operations
+    operations = to_core_ml(InTime(part.block), (x,))._mil_program.functions["main"].operations
     high = {operation.op_type for operation in operations if any(var.rank > 5 for var in operation.outputs)}
     part.expect(not high, f"its Core ML program has tensors of rank above 5 in {sorted(high)}")
-
-
-def _plain_name(operation: str) -> str:
-    return operation.removeprefix("aten::").removesuffix("_")
