@@ -41,12 +41,12 @@ class InvertedBottleneck3d(Block):
         self.project = Conv3d(inner, out_channels, (1, 1, 1))
         self.norm3 = norm_after(config.norm, out_channels)
         self.activation = ACTIVATIONS[config.activation]()
-        self.shortcut = Conv3d(in_channels, out_channels, (1, 1, 1)) if in_channels != out_channels else None
+        self.skip = Conv3d(in_channels, out_channels, (1, 1, 1)) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
         hidden = self.activation(self.norm1(self.expand(self.norm(x), time)))
         hidden = self.activation(self.norm2(self.depthwise(hidden, time)))
-        shortcut = x if self.shortcut is None else self.shortcut(x, time)
-        out: Tensor = shortcut + self.norm3(self.project(hidden, time))
+        skip = x if self.skip is None else self.skip(x, time)
+        out: Tensor = skip + self.norm3(self.project(hidden, time))
         return out

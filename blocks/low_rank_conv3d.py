@@ -24,7 +24,7 @@ class LowRankConv3d(Residual3d):
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         def convolution(wide: int, narrow: int, kernel_size: int) -> nn.Module:
-            # A kernel of 1 is the shortcut's: all channels have to come through.
+            # A kernel of 1 is the skip connection's: all channels have to come through.
             if kernel_size == 1:
                 return DenseConv(wide, narrow, 1)
             return FactorizedConv(wide, narrow, kernel_size, config.rank)

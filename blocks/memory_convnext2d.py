@@ -38,10 +38,10 @@ class MemoryConvnext2d(Block):
         self.expand = nn.Conv2d(both, inner, 1)
         self.activation = ACTIVATIONS[config.activation]()
         self.project = nn.Conv2d(inner, out_channels, 1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b t, in, h, w)` -> `(b t, out, h, w)`."""
         hidden = self.norm(self.depthwise(torch.cat([x, time.previous(x)], dim=1)))
-        out: Tensor = self.shortcut(x) + self.project(self.activation(self.expand(hidden)))
+        out: Tensor = self.skip(x) + self.project(self.activation(self.expand(hidden)))
         return out

@@ -22,7 +22,7 @@ class ReparameterizedConv3d(Residual3d):
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         def convolution(wide: int, narrow: int, kernel_size: int) -> nn.Module:
-            # With a kernel of 1, the shortcut's, all branches would be the same.
+            # With a kernel of 1, the skip connection's, all branches would be the same.
             return (BranchedConv if kernel_size > 1 else DenseConv)(wide, narrow, kernel_size)
 
         super().__init__(convolution, 3, config.activation, in_channels, out_channels)

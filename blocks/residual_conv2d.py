@@ -38,11 +38,11 @@ class ResidualConv2d(Block):
         self.norm1 = norm_after(config.norm, inner)
         self.conv2 = nn.Conv2d(inner, out_channels, 3, padding=1)
         self.norm2 = norm_after(config.norm, out_channels)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b t, in, h, w)` -> `(b t, out, h, w)`."""
         hidden = self.norm1(self.conv1(self.activation(self.norm(x))))
         hidden = self.norm2(self.conv2(self.activation(self.norm(hidden))))
-        out: Tensor = self.shortcut(x) + hidden
+        out: Tensor = self.skip(x) + hidden
         return out

@@ -49,7 +49,7 @@ def conv3d_as_slices(module: nn.Module) -> int:
     return _replace(module, Conv3d, SlicedConv3d)
 
 
-def conv3d_as_memory(module: nn.Module) -> int:
+def conv3d_as_joined_frames(module: nn.Module) -> int:
     """Every dense 3-D convolution over up to 3 frames becomes a 2-D one over frames that are joined with those around.
 
     This is the form in which `memory_conv2d` sees time. Depthwise and larger ones stay as they are.

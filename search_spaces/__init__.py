@@ -10,8 +10,8 @@ from search_spaces.config import DecoderConfig, StageConfig
 from search_spaces.decoder import Decoder
 from search_spaces.latent_spec import LatentSpec
 from search_spaces.presets import PRESETS, adapt
-from search_spaces.seeds import published_seeds
 from search_spaces.space import SearchSpace
+from search_spaces.warm_starts import warm_starts
 
 __all__ = [
     "PRESETS",
@@ -22,7 +22,7 @@ __all__ = [
     "SearchSpace",
     "StageConfig",
     "adapt",
-    "published_seeds",
+    "warm_starts",
 ]
 
 

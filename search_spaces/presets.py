@@ -46,7 +46,7 @@ def turbo_vaed(
                 width=width,
                 depth=depth,
                 block=_part("dense_conv3d", kernel_size=3, activation="relu"),
-                upsampler=_part("decoupled_pixel_shuffle3d", expansion="dense"),
+                upsampler=_part("decoupled_pixel_shuffle3d", projection="dense"),
                 temporal_factor=2 if index in temporal_stages else 1,
                 spatial_factor=2,
                 transition=_part("dense_conv3d", kernel_size=3) if width != widths[index - 1] else None,
@@ -72,7 +72,7 @@ def _turbo_vaed_4x8x8(latents: LatentSpec) -> DecoderConfig:
 
 def _flash_vaed_wan() -> DecoderConfig:
     """Wan 2.1's decoder made depthwise low and narrow high. Differs by norms without weights (there: with), and by a
-    layer norm in the shortcut of the one block that widens.
+    layer norm in the skip connection of the one block that widens.
     """
     depthwise = _part("depthwise_separable_conv3d", kernel_size=3)
     frame_wise, nearest = _part("residual_conv2d"), _part("nearest_conv2plus1d")

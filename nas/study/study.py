@@ -20,7 +20,7 @@ from nas.latency.record import MeasurementFailedError
 from nas.study.outcomes import TRAINED, Kind, Outcome
 from nas.study.storage import open_storage
 from nas.terminal.errors import UserError
-from search_spaces import DecoderConfig, LatentSpec, SearchSpace, published_seeds
+from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
 
 STUDY_NAME = "search"
 _MAX_ATTEMPTS = 3
@@ -233,7 +233,7 @@ def _enqueue_seeds(
             return False
         return found[config].ms_per_frame <= budget_ms
 
-    for title, config in published_seeds(space, latents, fits):
+    for title, config in warm_starts(space, latents, fits):
         known: dict[str, Any] = {"preset": title}
         if config in found:
             known |= {"digest": config.digest(), "latency": found[config].to_dict()}

@@ -13,7 +13,7 @@ from blocks import get_block, list_blocks
 from blocks.layers.convolutions import BranchedConv, Conv3d, EnlargedConv2d
 from blocks.layers.norms import ChannelLayerNorm, RmsNorm
 from blocks.rewrites import (
-    conv3d_as_memory,
+    conv3d_as_joined_frames,
     conv3d_as_slices,
     fold_norms,
     merge_branches,
@@ -31,7 +31,7 @@ REWRITES: dict[str, Callable[[nn.Module, TemporalMode], int]] = {
     "norms": lambda module, mode: fold_norms(module),
     "enlargements": lambda module, mode: subpixel_enlargements(module),
     "slices": lambda module, mode: conv3d_as_slices(module),
-    "memory": lambda module, mode: conv3d_as_memory(module),
+    "joined frames": lambda module, mode: conv3d_as_joined_frames(module),
 }
 M = TypeVar("M", bound=nn.Module)
 APPLIES = {
