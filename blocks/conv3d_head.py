@@ -19,7 +19,7 @@ class Conv3dHead(Block):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel."""
+        """Length, height and width of the kernel."""
 
     @classmethod
     def supports_factor(cls, spatial_factor: int) -> bool:

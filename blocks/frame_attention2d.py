@@ -1,4 +1,4 @@
-"""Attention over the positions of each frame, as in the middle of Wan's and Flash-VAED's decoders."""
+"""Attention over the positions of each frame, in the middle of Wan (arXiv 2503.20314) and Flash-VAED (2602.19161)."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class FrameAttention2d(Block):
         """Options."""
 
         heads: int = choice(1, 4)
-        """Heads (1 as published); the width has to be a multiple."""
+        """Number of attention heads (1 as published); the width must be a multiple of it."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__()

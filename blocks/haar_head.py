@@ -1,4 +1,4 @@
-"""A head that predicts Haar wavelet bands (as Cosmos' tokenizer does): coarse colours and details apart."""
+"""A head that predicts Haar wavelet bands, coarse colours and details apart (Cosmos' tokenizer, arXiv 2501.03575)."""
 
 from dataclasses import dataclass
 

@@ -24,11 +24,11 @@ class InvertedBottleneck3d(Block):
         expansion: int = choice(2, 4)
         """Inner width as a multiple of the input's."""
         kernel_size: int = choice(3, 5)
-        """Kernel of the depthwise convolution."""
+        """Length, height and width of the depthwise kernel."""
         norm: str = choice("rms", "batch", "none")
         """RMS norm of the input, batch norm after each convolution, or none."""
         activation: str = choice("silu", "relu")
-        """Both activations."""
+        """Activation in both places."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ class MemoryConv2d(Block):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel of the convolutions."""
+        """Height and width of all kernels."""
         depth: int = choice(3, 2)
         """Convolutions in the block (3 as published)."""
 

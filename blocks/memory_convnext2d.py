@@ -1,4 +1,4 @@
-"""ConvNeXt with a memory: a large depthwise kernel over a frame and the one before (TAEHV's larger block)."""
+"""ConvNeXt (arXiv 2201.03545) over a frame and the one before: a memory block with a large kernel (TAEHV's larger)."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class MemoryConvnext2d(Block):
         """Options."""
 
         kernel_size: int = choice(7, 5)
-        """Kernel of the depthwise convolution."""
+        """Height and width of the depthwise kernel."""
         expansion: int = choice(4, 2)
         """Inner width as a multiple of the input's."""
         norm: str = choice("none", "rms")

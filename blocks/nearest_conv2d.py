@@ -21,7 +21,7 @@ class NearestConv2d(Upsampler):
         """Options."""
 
         skip: bool = choice(False, True)
-        """Add the repeated channels, duplicated or left out as the width demands."""
+        """Whether to add the enlarged input, its channels duplicated or left out as the width demands."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int

@@ -1,4 +1,7 @@
-"""Time by a convolution over three frames, space by nearest neighbours and a 2-D convolution (Wan, Flash-VAED)."""
+"""Time by a convolution over three frames, space by nearest neighbours and a 2-D convolution.
+
+Used in the decoders of Wan (arXiv 2503.20314) and Flash-VAED (arXiv 2602.19161).
+"""
 
 from dataclasses import dataclass
 
@@ -22,7 +25,7 @@ class NearestConv2plus1d(Upsampler):
         """Options."""
 
         skip: bool = choice(False, True)
-        """Add the repeated channels, duplicated or left out as the width demands."""
+        """Whether to add the enlarged input, its channels duplicated or left out as the width demands."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int

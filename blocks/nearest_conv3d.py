@@ -1,4 +1,4 @@
-"""Nearest-neighbour interpolation in time and space, then a convolution: the plainest baseline."""
+"""Nearest neighbours in time and space, then a convolution: the plainest way (as in HunyuanVideo, arXiv 2412.03603)."""
 
 from dataclasses import dataclass
 
@@ -21,9 +21,9 @@ class NearestConv3d(Upsampler):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel of the convolution."""
+        """Length, height and width of the kernel."""
         skip: bool = choice(False, True)
-        """Add the interpolated channels, duplicated or left out as the width demands."""
+        """Whether to add the interpolated channels, duplicated or left out as the width demands."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int

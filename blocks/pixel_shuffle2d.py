@@ -1,4 +1,7 @@
-"""Decoupled pixel shuffle from a 2-D convolution: frames stay 4-D from end to end (TAEHV's larger variant)."""
+"""Decoupled pixel shuffle from a 2-D convolution: frames stay 4-D from end to end (TAEHV's larger variant).
+
+Sub-pixel convolutions are those of arXiv 1609.05158; channels become frames as in Turbo-VAED (arXiv 2508.09136).
+"""
 
 from dataclasses import dataclass
 
@@ -22,9 +25,9 @@ class PixelShuffle2d(Upsampler):
         """Options."""
 
         projection: str = choice(*PROJECTIONS)
-        """What makes the channels: 3x3, depthwise 3x3 + 1x1, or 1x1."""
+        """Convolution that makes the channels: 3x3, depthwise 3x3 + 1x1, or 1x1."""
         skip: bool = choice(False, True)
-        """Add the input's channels, duplicated."""
+        """Whether to add the input's channels, duplicated."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int

@@ -1,4 +1,4 @@
-"""Ordinary 3-D pixel shuffle: more channels, moved into time, height and width together (LTX-Video)."""
+"""Ordinary 3-D pixel shuffle: channels into time, height and width at once (LTX-Video, arXiv 2501.00103)."""
 
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ class PixelShuffle3d(Upsampler):
         """Options."""
 
         projection: str = choice(*PROJECTIONS)
-        """What makes the channels (dense as published; pointwise is 27 times cheaper)."""
+        """Convolution that makes the channels (dense as published; pointwise is 27 times cheaper)."""
         skip: bool = choice(False, True)
-        """Add the input's channels, duplicated."""
+        """Whether to add the input's channels, duplicated."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int

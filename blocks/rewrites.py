@@ -153,15 +153,15 @@ def _fold(conv: nn.Conv2d | nn.Conv3d, norm: BatchNorm) -> None:
 
 def _replace(
     module: nn.Module,
-    kind: type[nn.Module],
+    replaced: type[nn.Module],
     make: Callable[..., nn.Module],
     applies: Callable[..., bool] = lambda part: True,
 ) -> int:
-    """Replace every part that is of exactly this kind by what `make` makes of it."""
+    """Replace every module of exactly this class by what `make` makes of it."""
     count = 0
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is kind and applies(child):
+            if type(child) is replaced and applies(child):
                 setattr(parent, name, make(child).train(child.training))
                 count += 1
     return count

@@ -22,7 +22,7 @@ class StagedPixelShuffleHead(Block):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel of all convolutions."""
+        """Size of all kernels, in time as well where the convolution is 3-D."""
 
     @classmethod
     def supports_factor(cls, spatial_factor: int) -> bool:

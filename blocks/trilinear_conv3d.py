@@ -27,9 +27,9 @@ class TrilinearConv3d(Upsampler):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel of the convolution."""
+        """Length, height and width of the kernel, after the interpolation."""
         skip: bool = choice(False, True)
-        """Add the interpolated channels, duplicated or left out as the width demands."""
+        """Whether to add the interpolated channels, duplicated or left out as the width demands."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int

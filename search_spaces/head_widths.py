@@ -8,16 +8,16 @@ from blocks import get_block
 
 @dataclass(frozen=True)
 class HeadWidths:
-    """The widths that a part takes."""
+    """The widths, in channels, that a head takes from the stage before it."""
 
     multiple: int = 1
-    """The width is a multiple of this."""
+    """Number of channels that the width is a multiple of."""
     least: int = 1
-    """The width is not below this."""
+    """Smallest width."""
 
     @classmethod
     def before(cls, head: str, spatial_factor: int) -> Self:
-        """What a registered head declares for the factor by which it upsamples."""
+        """The widths that a registered head declares for the factor by which it upsamples."""
         part = get_block(head)
         return cls(part.width_multiple(spatial_factor), part.least_width(spatial_factor))
 
@@ -28,4 +28,4 @@ class HeadWidths:
 
 
 ANY_WIDTH = HeadWidths()
-"""What stages that no head follows may have."""
+"""The widths of a stage that no head follows: all."""

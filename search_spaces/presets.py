@@ -1,4 +1,7 @@
-"""Published decoders as configs: Turbo-VAED exactly, Flash-VAED and TAEHV nearly; and the designs for other latents."""
+"""Published decoders as configs: Turbo-VAED exactly, Flash-VAED and TAEHV nearly; and the designs for other latents.
+
+Turbo-VAED: arXiv 2508.09136. Flash-VAED: arXiv 2602.19161. TAEHV: the code of its author (madebyollin/taehv).
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,11 +35,11 @@ def turbo_vaed(
     """The family of the paper: depthwise-separable at the latents' resolution, dense above, decoupled pixel shuffles.
 
     Args:
-        latents: what it decodes.
-        widths: of stage 0 (at the latents' resolution) and of each stage that doubles height and width.
+        latents: the latents that it decodes.
+        widths: channels of stage 0 (at the latents' resolution) and of each stage that doubles height and width.
         layers: residual blocks per stage; stage 0 is the paper's middle and its first up block in one.
         temporal_stages: indices of the stages that also double the frames.
-        patch_size: what is left to the head (1 or 4).
+        patch_size: factor in height and width that is left to the head (1 or 4).
     """
     depthwise = _part("depthwise_separable_conv3d", kernel_size=5)
     stages = [StageConfig(width=widths[0], depth=layers[0], block=depthwise)]
@@ -146,6 +149,7 @@ PRESETS: dict[str, DecoderConfig] = {
 """Name -> config at the latents that it was published for. `turbo_vaed_*` are exact."""
 
 _SMALLEST_WIDTH = 16
+"""Channels below which no width is divided."""
 
 
 def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) -> DecoderConfig:
@@ -153,8 +157,10 @@ def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) ->
 
     The head keeps its share of the upsampling as far as the stages can still refine time often enough: stages are left
     out from the output's end, or the head upsamples more. The stages that refine time do so here too, where that is too
-    few the first others.
-    The result is causal if the teacher is.
+    few the first others. The result is causal if the teacher is.
+
+    Raises:
+        ValueError: the design has too few stages that upsample for these latents.
     """
     steps, in_time = latents.spatial_doublings, latents.temporal_steps
     first, *doublings = group_stages(config.stages)

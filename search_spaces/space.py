@@ -16,11 +16,14 @@ from search_spaces.stage_groups import Group, group_stages
 
 @dataclass(frozen=True)
 class Level:
-    """What stages at one resolution may be made of. Level 0 is the latents' resolution, each next one twice as fine."""
+    """Choices for the stages at one resolution. Level 0 is the latents' resolution, each next one twice as fine."""
 
     blocks: tuple[str, ...]
+    """Registered blocks that a stage may repeat."""
     widths: tuple[int, ...]
+    """Channels that a stage may have."""
     depths: tuple[int, ...]
+    """Numbers of blocks that a stage may have."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +31,25 @@ class SearchSpace:
     """A family of decoders. Every walk through it gives a decoder that builds and has the teacher's output geometry."""
 
     name: str
+    """Name by which commands know the space."""
     description: str
-    """One line for users."""
+    """One line for users that says what the space holds."""
     stems: tuple[str, ...]
+    """Registered stems that a decoder may have."""
     levels: tuple[Level, ...]
-    """By resolution; the last one serves all finer ones too."""
+    """Choices for the stages by resolution, the latents' first; the last level serves all finer resolutions, too."""
     upsamplers: tuple[str, ...]
+    """Registered upsamplers that a stage may have."""
     heads: tuple[str, ...]
-    """Where the stages leave upsampling to the head."""
+    """Registered heads for decoders whose stages leave upsampling to the head."""
     plain_heads: tuple[str, ...]
-    """Where they leave nothing."""
+    """Registered heads for decoders whose stages leave none."""
     middles: tuple[str, ...] = ()
-    """What may come once after the first block; a decoder without is always offered, too."""
+    """Registered blocks that may come once after the first block; a decoder without is always offered, too."""
     shortcuts: tuple[str, ...] = ()
-    """What may run beside the whole decoder; a decoder without is always offered, too."""
+    """Registered linear shortcuts that a decoder may have; a decoder without is always offered, too."""
     largest_head_factor: int = 4
+    """Largest factor in height and width that the stages may leave to the head, a power of two."""
 
     def suggest(self, chooser: Chooser, latents: LatentSpec) -> DecoderConfig:
         """Walk through the space: `chooser` decides every choice, infeasible combinations are never offered.
@@ -81,7 +88,7 @@ class SearchSpace:
         return recorder.used
 
     def size(self, latents: LatentSpec) -> int:
-        """Number of walks through the space."""
+        """Number of walks through the space for these latents."""
         total, shortcuts = 0, 1 + count_parts(self.shortcuts)
         for upsampling in self._upsampling_counts(latents):
             head_factor = latents.spatial // 2**upsampling
@@ -111,7 +118,7 @@ class SearchSpace:
         return [width for width in self._level(index).widths if widths.fit(width) == width]
 
     def _heads(self, upsampling: int, head_factor: int) -> list[str]:
-        """Those that some width of the last stage fits."""
+        """Heads that some width of the last stage fits."""
         heads = self.plain_heads if head_factor == 1 else self.heads
         return [head for head in heads if self._widths(upsampling, HeadWidths.before(head, head_factor))]
 
@@ -121,7 +128,7 @@ class SearchSpace:
         return "head" if len(heads) == len(self.heads) else f"head.{'.'.join(heads)}"
 
     def _suggest_first(self, chooser: Chooser) -> Group:
-        """At the latents' resolution: blocks, with or without a middle after the first."""
+        """The stages at the latents' resolution: blocks, with or without a middle after the first."""
         stage = self._suggest_blocks(chooser, 0, ANY_WIDTH)
         if not self.middles or not choose(chooser, "has_middle", [False, True]):
             return (stage,)
@@ -219,7 +226,7 @@ def _width_name(index: int, widths: HeadWidths) -> str:
 
 
 def _changes(depth: int) -> list[str]:
-    """What may change the width."""
+    """Parts that may change the width of a stage with `depth` blocks."""
     return ["upsampler", "transition", "block"] if depth else ["upsampler", "transition"]
 
 
@@ -232,6 +239,6 @@ def _temporal_name(upsampling: int) -> str:
 
 
 def _temporal_layouts(upsampling: int, latents: LatentSpec) -> list[str]:
-    """Which of the upsampling stages refine time, the largest step first: "1,2", "1,3", ..."""
+    """Choices of the upsampling stages that refine time, as their indices: "1,2", "1,3", ..."""
     steps = len(latents.temporal_steps)
     return [",".join(map(str, stages)) for stages in combinations(range(1, upsampling + 1), steps)]

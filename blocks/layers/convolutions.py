@@ -20,7 +20,7 @@ class Conv3d(nn.Conv3d):
 
 
 class DenseConv(nn.Module):
-    """k x k x k."""
+    """Dense convolution, k x k x k."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class DepthwiseSeparableConv(nn.Module):
 
 
 class FactorizedConv(nn.Module):
-    """(1, k, k) in space, then (3, 1, 1) in time, as in Cosmos' tokenizer.
+    """(1, k, k) in space, then (3, 1, 1) in time, as in Cosmos' tokenizer (arXiv 2501.03575).
 
     Args:
         rank: channels between, as a share of `out_channels`: below 1 a kernel whose unfolding has a low rank.
@@ -128,7 +128,7 @@ def enlarge(x: Tensor, factor: int) -> Tensor:
 
 
 PROJECTIONS = ("dense", "separable", "pointwise")
-"""How an upsampler makes channels that it then moves into time and space: 3x3x3, depthwise 3x3x3 + 1x1x1, 1x1x1."""
+"""Convolutions with which an upsampler makes its channels: 3x3x3, depthwise 3x3x3 + 1x1x1, 1x1x1."""
 
 
 def make_projection(projection: str, in_channels: int, out_channels: int) -> DenseConv | DepthwiseSeparableConv:

@@ -16,10 +16,10 @@ Convolution = Callable[[int, int, int], nn.Module]
 class Residual3d(Block):
     """conv1(act(rms(x))), conv2(silu(rms(.))), plus the input (Turbo-VAED, arXiv 2508.09136).
 
-    Where the width changes, the skip connection is a layer norm and a convolution of the block's kind with kernel 1.
+    Where the width changes, the skip connection is a layer norm and one of the block's convolutions with kernel 1.
 
     Args:
-        convolution: kind of all convolutions in the block.
+        convolution: makes every convolution of the block.
         activation: "silu" or "relu", the first of the two activations.
     """
 

@@ -154,7 +154,7 @@ FAULTS = (
 REFUSED = (
     ("tuple-valued option", "choice(3, 5)", "choice((3, 3), (5, 5))", "options must be str, int, float or bool"),
     ("option that is not searched", "choice(3, 5)", "3", "declare option 'kernel_size' with choice(...)"),
-    ("name of another part", '"dropped_in"', '"memory_conv2d"', "block name 'memory_conv2d' is taken by"),
+    ("name of another part", '"dropped_in"', '"memory_conv2d"', "part name 'memory_conv2d' is taken by"),
     ("unknown role", ", label", ', role="neck", label', "dropped_in: role must be one of stem, block, upsampler, head"),
     ("config that can change", "    @dataclass(frozen=True)\n", "", "dropped_in: Config must be decorated with"),
     (

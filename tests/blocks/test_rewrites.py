@@ -164,7 +164,7 @@ def test_only_loud_norms_are_scaled() -> None:
 @pytest.mark.parametrize("mode", ["causal", "bidirectional"])
 @torch.no_grad()
 def test_branches_are_a_sum_of_convolutions(mode: TemporalMode) -> None:
-    """Of the plain kernel, of time alone, of space alone and of each position alone."""
+    """The plain kernel and one for time alone, for space alone and for each position alone."""
     conv = BranchedConv(6, 4, 3)
     x = torch.randn(2, 6, 4, 5, 7)
     time = TimeContext(2, mode, drop_leading=False)

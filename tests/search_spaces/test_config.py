@@ -270,7 +270,7 @@ def test_json_with_an_unknown_part_names_the_nearest() -> None:
     data = decoder().to_dict()
     data["stages"][1]["block"]["name"] = "dense_conv3e"
     with pytest.raises(
-        ValueError, match=r"unknown block 'dense_conv3e': did you mean 'dense_conv3d'\? known: conv2d_stem"
+        ValueError, match=r"unknown part 'dense_conv3e': did you mean 'dense_conv3d'\? known: conv2d_stem"
     ):
         DecoderConfig.from_dict(data)
     data = decoder().to_dict()

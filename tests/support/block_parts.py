@@ -23,7 +23,7 @@ class Part:
     temporal_factor: int = 1
     spatial_factor: int = 1
     leading: int = 0
-    """Of a shortcut: whether it has weights of its own for a first latent frame that becomes one frame."""
+    """Whether a linear shortcut has weights of its own for a first latent frame that becomes one frame."""
 
     def __str__(self) -> str:
         scale = f", x{self.temporal_factor} in time, x{self.spatial_factor} in space"
