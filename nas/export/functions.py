@@ -18,7 +18,7 @@ from search_spaces import Decoder, LatentSpec
 
 _REWRITES: dict[Rewrite, Callable[[nn.Module], int]] = {
     "subpixel": rewrites.subpixel_enlargements,
-    "joined": rewrites.conv3d_as_memory,
+    "joined": rewrites.conv3d_as_joined_frames,
     "slices": rewrites.conv3d_as_slices,
 }
 """In the order in which they are done: what cannot be joined is left to slices."""

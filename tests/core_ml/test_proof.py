@@ -173,7 +173,7 @@ def test_norms_of_loud_features_are_scaled_or_in_mixed_precision() -> None:
     assert half.psnr_rounded < LEAST_PSNR and half.jump is not None
     assert half.jump.after == -100 and half.jump.kind == "mul"
     assert mixed.psnr_rounded > 60
-    assert scale_norms(part.block, {"norm1": 600.0, "shortcut_norm": 600.0}) == 2
+    assert scale_norms(part.block, {"norm1": 600.0, "skip_norm": 600.0}) == 2
     assert proof_of(module, x, "float16", in_memory).psnr_rounded > 60
 
 
