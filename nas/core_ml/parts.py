@@ -240,7 +240,7 @@ def _apart(program: Program, counts: Sequence[int]) -> list[list[Operation]]:
 
 
 def _report(operations: Sequence[Operation]) -> PartReport:
-    high = sorted({step.kind for step in operations for out in step.results if out.rank > HIGHEST_RANK})
+    high = sorted({step.op_type for step in operations for out in step.results if out.rank > HIGHEST_RANK})
     unknown = unknown_operations(operations)
     problem = ""
     if high:

@@ -2,7 +2,7 @@
 
     program = read_program("decoder.mlpackage")
     for operation in program.operations:
-        print(operation.kind, [value.shape for value in operation.results], operation.stage)
+        print(operation.op_type, [value.shape for value in operation.results], operation.stage)
 
 Values have the shape and type that they have in the program. A value that is known before the program runs (weights,
 axes, padding) carries its `constant`; compressed weights are there decompressed, with the bits that they are stored in.
@@ -65,7 +65,7 @@ class Value:
 class Operation:
     """One step of a program."""
 
-    kind: str
+    op_type: str
     """Core ML's name: conv, add, pixel_shuffle, ..."""
     inputs: dict[str, Value | tuple[Value, ...]]
     """By Core ML's parameter names; a tuple where an operation takes any number of tensors (concat)."""
@@ -128,7 +128,7 @@ def read_program(model: "MLModel | Path | str", function: str = "main") -> Progr
         model = ct.models.MLModel(str(model), skip_model_load=True)
     spec = model.get_spec()
     if spec.WhichOneof("Type") != "mlProgram":
-        raise UserError(f"expected an ML program, the model is of the older kind '{spec.WhichOneof('Type')}'")
+        raise UserError(f"expected an ML program, the model is of the older type '{spec.WhichOneof('Type')}'")
     loaded = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
     if function not in loaded.functions:
         raise UserError(f"the package has no function '{function}': known: {', '.join(loaded.functions)}")

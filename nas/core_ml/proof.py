@@ -23,7 +23,7 @@ class Jump:
 
     operation: str
     """Name in the program."""
-    kind: str
+    op_type: str
     stage: str
     before: float
     """Signal to rounding error of its least precise input, dB."""
@@ -34,7 +34,7 @@ class Jump:
         """For people."""
         where = f" in {self.stage}" if self.stage else ""
         result = "infinity or not a number" if self.after == _WORST else f"{self.after:.0f} dB"
-        return f"{self.kind} '{self.operation}'{where}: {self.before:.0f} dB in, {result} out"
+        return f"{self.op_type} '{self.operation}'{where}: {self.before:.0f} dB in, {result} out"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def prove(
 
 def _jump(operation: Operation, result: str, precision: Mapping[str, float]) -> Jump:
     before = [precision[value.name] for value in operation.values() if value.name in precision]
-    return Jump(result, operation.kind, operation.stage, min(before, default=_BEST), precision[result])
+    return Jump(result, operation.op_type, operation.stage, min(before, default=_BEST), precision[result])
 
 
 def _first_jump(jumps: list[Jump]) -> Jump | None:

@@ -16,7 +16,7 @@ Semantics = Callable[..., Tensor | tuple[Tensor, ...]]
 Number = float | Tensor
 
 _TORCH_TYPES = {"fp16": torch.float32, "fp32": torch.float32, "int32": torch.int32, "bool": torch.bool}
-"""Rounding to float16 is the evaluator's business, which may be asked not to."""
+"""Rounding to float16 is the interpreter's business, which may be asked not to."""
 
 
 def _convolution(

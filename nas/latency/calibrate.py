@@ -22,7 +22,7 @@ import torch
 
 from nas.latency.devices import LatencyDevice, operations_on
 from nas.latency.prediction.calibrated_profile import CalibratedProfile, CalibrationPoint
-from nas.latency.prediction.kind_terms import TERMS_OF
+from nas.latency.prediction.calibrated_terms import TERMS_OF
 from nas.latency.prediction.operations import Operation
 from nas.latency.prediction.predict import fastest
 from nas.latency.record import LatencyRecord, Runtime, Workload

@@ -29,9 +29,9 @@ AMOUNTS = [
 def test_cost_terms() -> None:
     machine = Machine(channel_lanes=64, depthwise_factor=16, on_chip_mb=24, row_elements=32)
 
-    def terms(kind: str, **values: Any) -> tuple[float, ...]:
+    def terms(cost_class: str, **values: Any) -> tuple[float, ...]:
         nothing = {"macs": 0, "reads": (), "writes": ()}
-        operation = Operation(name="x", kind=kind, stage="s", **{**nothing, **values})  # type: ignore[arg-type]
+        operation = Operation(name="x", cost_class=cost_class, stage="s", **{**nothing, **values})  # type: ignore[arg-type]
         return tuple(cost_terms(operation, machine).values())
 
     assert terms("conv", macs=10**9, channels_in=64) == (1, 0)

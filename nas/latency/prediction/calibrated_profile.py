@@ -1,4 +1,4 @@
-"""The profile that a calibration makes: coefficients by kind of operation, and its error on unseen decoders."""
+"""The profile that a calibration makes: coefficients by cost class, and its error on unseen decoders."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ class CalibratedProfile:
     """Precision that it computed in."""
     coefficients: dict[str, dict[str, float]]
     """By setting of the compute units (one, "", where there is no choice), milliseconds per unit of each of the terms
-    of `kind_terms`; a term that is not here has no known cost. The fastest setting counts."""
+    of `calibrated_terms`; a term that is not here has no known cost. The fastest setting counts."""
     typical_error: float
     """Median absolute relative error on the decoders of `points`."""
     p90_error: float

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.latency.prediction.operation_kinds import FREE, HIGHEST_DEVICE_RANK, KIND_OF, Kind
+from nas.latency.prediction.cost_classes import COST_CLASS_OF, FREE, HIGHEST_DEVICE_RANK, CostClass
 from nas.latency.stages import stage_modules, watch_stages
 
 BYTES_PER_ELEMENT = 2
@@ -45,8 +45,8 @@ class Operation:
 
     name: str
     """Of the PyTorch operator, without its overload."""
-    kind: Kind
-    """What its cost depends on."""
+    cost_class: CostClass
+    """Group of operations that it shares its cost model with."""
     stage: str
     """Group of the decoder that executed it."""
     macs: int
@@ -119,16 +119,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stage = stage
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        kind, name = _classify(func, self._stage)
+        cost_class, name = _classify(func, self._stage)
         out = func(*args, **(kwargs or {}))
-        if kind is None or _only_changes_dtype(name, args, out):
+        if cost_class is None or _only_changes_dtype(name, args, out):
             return out
         inputs = list(_tensors((args[1:] if name == "copy" else args, kwargs)))
         outputs = list(_tensors(out))
         self.operations.append(
             Operation(
                 name=name,
-                kind=_refine(kind, args, outputs),
+                cost_class=_refine(cost_class, args, outputs),
                 stage=self._stage,
                 macs=_MACS[name](args, out) if name in _MACS else 0,
                 reads=tuple(map(_distinct, inputs)),
@@ -140,19 +140,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _classify(func: Any, stage: str) -> tuple[Kind | None, str]:
-    """Kind (None: free) and name of an operator, in-place forms like the others."""
+def _classify(func: Any, stage: str) -> tuple[CostClass | None, str]:
+    """Cost class (None: free) and name of an operator, in-place forms like the others."""
     name = str(func.overloadpacket.__name__)
     if not name.startswith("__") and name.endswith("_"):
         name = name.removesuffix("_")
     if func.namespace == "aten":
         if name in FREE:
             return None, name
-        if name in KIND_OF:
-            return KIND_OF[name], name
+        if name in COST_CLASS_OF:
+            return COST_CLASS_OF[name], name
     raise UnknownOperationError(
         f"no cost is known for the operation {func} (in '{stage}'): build the decoder from other operations, "
-        f"or give this one a kind in nas/latency/prediction/operation_kinds.py"
+        f"or give this one a cost class in nas/latency/prediction/cost_classes.py"
     )
 
 
@@ -171,13 +171,13 @@ def _distinct(tensor: Tensor) -> tuple[int, ...]:
     return tuple(size if stride else 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def _refine(kind: Kind, args: Any, outputs: list[Tensor]) -> Kind:
-    """The kinds that depend on the shapes."""
-    if kind == "conv" and args[8] > 1 and args[8] == args[0].shape[1]:
+def _refine(cost_class: CostClass, args: Any, outputs: list[Tensor]) -> CostClass:
+    """The cost classes that depend on the shapes."""
+    if cost_class == "conv" and args[8] > 1 and args[8] == args[0].shape[1]:
         return "depthwise_conv"
-    if kind == "movement" and any(_long_axes(tensor) > HIGHEST_DEVICE_RANK for tensor in outputs):
+    if cost_class == "movement" and any(_long_axes(tensor) > HIGHEST_DEVICE_RANK for tensor in outputs):
         return "high_rank_movement"
-    return kind
+    return cost_class
 
 
 def _long_axes(tensor: Tensor) -> int:
