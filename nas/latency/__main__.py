@@ -10,7 +10,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from nas.terminal.parser import Parser, positive_int, run_command
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nas.latency.devices import HostDevice
     from nas.latency.prediction.calibrated_profile import CalibratedProfile
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
@@ -36,13 +36,12 @@ def main(argv: list[str] | None = None) -> int:
 def calibrate(arguments: argparse.Namespace) -> None:
     """Measure, fit, judge, write, print."""
     from nas.latency.calibrate import design_programs, make_profile, measure_programs
-    from nas.latency.devices import HOST, HostDevice, open_device
+    from nas.latency.devices import HOST, open_device
     from nas.machine.files import disk_errors, write_json
     from nas.terminal.console import make_console, progress, say
 
     console = make_console()
-    # Short rounds: each decode takes a fraction of a second and comes up again in the next pass.
-    device = HostDevice(0.5, _host_clock()) if arguments.device == HOST else open_device(arguments.device)
+    device = _host_in_turns() if arguments.device == HOST else open_device(arguments.device)
     if device.kind != "measured":
         raise UserError(
             f"--device {arguments.device} is predicted, not measured: give host, coreml, iphone or an agent"
@@ -173,11 +172,19 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run_it=measure)
 
 
-def _host_clock() -> Callable[[], float]:
-    """CPU time where one thread computes: unlike the time that passes it leaves out other processes' turns."""
+def _host_in_turns() -> "HostDevice":
+    """This machine, measured in short rounds: a decode takes a fraction of a second and has its turn in every pass.
+
+    Where one thread computes, it is timed by its CPU time, which leaves out other processes' turns.
+    """
     import torch
 
-    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    from nas.latency.devices import HostDevice
+    from nas.machine.device import choose_device
+
+    device = choose_device()
+    one_thread = device.type == "cpu" and torch.get_num_threads() == 1
+    return HostDevice(device, time_limit_s=0.5, clock=time.process_time if one_thread else time.perf_counter)
 
 
 if __name__ == "__main__":

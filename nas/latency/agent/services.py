@@ -12,6 +12,7 @@ import torch
 from nas.latency.agent.archive import content_digest, unpack
 from nas.latency.measurement.worker import measure_host
 from nas.latency.record import LatencyRecord, Workload
+from nas.machine.device import choose_device
 from nas.terminal.errors import unknown_name
 from search_spaces import Decoder, DecoderConfig
 
@@ -50,7 +51,11 @@ class HostService:
     """This machine in PyTorch: takes configs, builds the decoders itself."""
 
     description: str
+    """The machine in words, for clients."""
+    device: torch.device
+    """Where decoders run."""
     time_limit_s: float
+    """Seconds after which a measurement is given up."""
     name: str = "host"
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,7 +85,7 @@ class HostService:
 
     def measure(self, upload: Path, workload: Workload) -> LatencyRecord:
         """In a process of its own."""
-        return measure_host(json.loads(upload.read_bytes()), workload, self.time_limit_s)
+        return measure_host(json.loads(upload.read_bytes()), workload, self.device, self.time_limit_s)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,8 @@ def open_service(device: str, time_limit_s: float) -> Service:
     if device == HOST:
         from nas.latency.measurement.host import describe_hardware
 
-        return HostService(f"{platform.node()} ({describe_hardware()})", time_limit_s)
+        here = choose_device()
+        return HostService(f"{platform.node()} ({describe_hardware(here)})", here, time_limit_s)
     if device in (CORE_ML, IPHONE):
         from nas.latency.measurement.core_ml import check_platform
 
