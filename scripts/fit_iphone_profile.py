@@ -58,7 +58,9 @@ class Model:
     """How the terms are counted and which of them take part."""
 
     machine: Machine
+    """How the terms are counted."""
     terms: tuple[str, ...]
+    """Names of the terms that take part, of `nas.latency.prediction.profile.TERMS`."""
 
 
 _PLAIN = Machine(channel_lanes=1, depthwise_factor=1, on_chip_mb=0, row_elements=1)
@@ -76,7 +78,7 @@ MODELS: dict[str, Model] = {
     "MACs in 64 lanes + off-chip traffic": Model(replace(APPLE, row_elements=1), TERMS),
     "MACs in 64 lanes + off-chip traffic in rows of 64 bytes": Model(APPLE, TERMS),
 }
-"""What was tried. Fixed numbers (24 MB, 64 lanes, depthwise x 16) are assumptions; see `NOTES`."""
+"""Models that are tried, by name. Fixed numbers (24 MB, 64 lanes, depthwise x 16) are assumptions; see `NOTES`."""
 
 NOTES = (
     "Frames per decode, compute unit and batch of the published measurements are unknown; 17 frames (16 for DC) and "

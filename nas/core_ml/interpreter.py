@@ -16,7 +16,7 @@ from nas.core_ml.semantics import SEMANTICS
 
 
 class UnknownOperationError(ValueError):
-    """A program has an operation, or an option of one, whose meaning is not known here."""
+    """A program has an operation, or an option of one, that the interpreter does not know."""
 
 
 def interpret(program: Program, inputs: Mapping[str, Tensor], *, rounded: bool) -> dict[str, Tensor]:
@@ -24,13 +24,13 @@ def interpret(program: Program, inputs: Mapping[str, Tensor], *, rounded: bool) 
 
     Args:
         program: what is computed.
-        inputs: by name, in the shapes that the program was made for.
+        inputs: tensors by the names of the program's inputs, in the shapes that it was made for.
         rounded: round every result that is float16 in the program to float16. Sums inside of an operation (a
             convolution, a mean) are kept in float32, as devices do. Otherwise nothing is rounded but the weights.
 
     Raises:
         UnknownOperationError: an operation is not known.
-        ValueError: the inputs are not the program's.
+        ValueError: the inputs have other names or shapes than the program's.
     """
     wanted = {value.name for value in program.outputs}
     found: dict[str, Tensor] = {}

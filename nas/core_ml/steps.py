@@ -18,14 +18,15 @@ class Step:
     """One operation of a program."""
 
     op_type: str
-    """Core ML's name: conv, add, pixel_shuffle, ..."""
+    """Core ML's name of the operation's type: conv, add, pixel_shuffle, ..."""
     inputs: tuple[tuple[str, Shape], ...]
     """Core ML's parameter name and the shape of each tensor, weights included."""
     results: tuple[Shape, ...]
+    """Shapes of the results."""
     macs: int = 0
-    """Multiply-accumulates of convolutions and matrix products."""
+    """Multiply-accumulates of convolutions and matrix products; 0 for all others."""
     groups: int = 1
-    """Of a convolution."""
+    """Groups of a convolution; 1 for a dense one and for all other operations."""
 
     def input(self, name: str) -> Shape:
         """Shape of the tensor with this parameter name; KeyError if there is none."""
@@ -39,7 +40,7 @@ class Step:
 
 
 def steps_of(operations: Iterable[Operation]) -> tuple[Step, ...]:
-    """In the order of execution."""
+    """The operations without their values, in the order of execution."""
     return tuple(map(_step, operations))
 
 

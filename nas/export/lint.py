@@ -16,11 +16,11 @@ class LintReport:
     """What keeps a decoder from a phone, and what slows it down there."""
 
     problems: tuple[str, ...]
-    """Why it cannot ship, part by part; empty if it can."""
+    """Reasons why the decoder cannot ship, part by part; empty if it can."""
     warnings: tuple[str, ...]
-    """What runs, but not on the Neural Engine."""
+    """Tensors that run, but not on the Neural Engine."""
     moves: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Transposes and reshapes of each stage."""
+    """Numbers of transposes and of reshapes, by stage."""
 
     @property
     def ships(self) -> bool:

@@ -24,11 +24,11 @@ HOST, CORE_ML, IPHONE = "host", "coreml", "iphone"
 
 
 class LatencyDevice(Protocol):
-    """Something that latency can be had for."""
+    """A device whose latency can be measured or predicted."""
 
     @property
     def name(self) -> str:
-        """What it is selected by."""
+        """Name that the device is opened by."""
 
     @property
     def kind(self) -> Kind:
@@ -40,14 +40,14 @@ class LatencyDevice(Protocol):
 
     @property
     def runtime(self) -> Runtime:
-        """What executes the decoders."""
+        """What executes decoders: PyTorch or Core ML."""
 
     @property
     def needs_weights(self) -> bool:
         """Whether decoders have to have values; else they may be on the meta device."""
 
     def describe(self, workload: Workload) -> str:
-        """ "at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
+        """ "at 512x512 x 17 frames, predicted for DEVICE (typical error N%)"."""
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
         """Latency of a decoder; the decoder stays as it is. `MeasurementFailedError` if the device cannot run it."""
@@ -58,11 +58,11 @@ class HostDevice:
     """This machine: every latency is a real run."""
 
     device: torch.device
-    """Where decoders run."""
+    """Device that decoders run on."""
     time_limit_s: float = 10.0
     """Seconds for the timed rounds of one measurement, see `measure`."""
     clock: Clock = time.perf_counter
-    """What the CPU is timed with, see `measure`."""
+    """Clock that the CPU is timed with, see `measure`."""
 
     name = HOST
     kind: Kind = "measured"
@@ -75,7 +75,7 @@ class HostDevice:
         return provenance(workload, self.kind, describe_host(self.device), None)
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
-        """Of the decoder with its weights, see `measure`."""
+        """Measure the decoder with its weights, see `measure`."""
         return measure(decoder, spec, workload, device=self.device, time_limit_s=self.time_limit_s, clock=self.clock)
 
 
@@ -92,11 +92,11 @@ class PredictedDevice:
         self.runtime: Runtime = profile.runtime
 
     def describe(self, workload: Workload) -> str:
-        """ "at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
+        """ "at 512x512 x 17 frames, predicted for DEVICE (typical error N%)"."""
         return provenance(workload, self.kind, self.name, self.error)
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
-        """Of the decoder's architecture: it may be on the meta device. Always the same for the same architecture.
+        """Predict the latency of an architecture: the same each time. The decoder may be on the meta device.
 
         Raises:
             ValueError: the workload is not on the grid of the latents, or the decoder uses an operation that has no

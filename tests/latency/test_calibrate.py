@@ -166,8 +166,8 @@ def test_an_operation_that_was_not_measured_is_an_error(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is no device profile"),
-        ("{}", "is no device profile of this version"),
+        ("", "is not a device profile"),
+        ("{}", "is not a device profile of this version"),
         ('{"format": "calibrated-2"}', "is a damaged device profile"),
         (
             '{"format": "calibrated-2", "points": [], "runtime": "pytorch", "coefficients": {"": {"x": -1}}}',

@@ -17,7 +17,7 @@ from search_spaces import LatentSpec
 MIN_ROUNDS, ENOUGH_ROUNDS, MAX_ROUNDS = 2, 3, 20
 
 Clock = Callable[[], float]
-"""Seconds from some moment on."""
+"""A clock: seconds since some moment."""
 
 
 def measure(

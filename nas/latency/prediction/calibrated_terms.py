@@ -29,7 +29,7 @@ _DIRECT_ABOVE = 20480
 
 
 def pytorch_terms(operation: Operation) -> dict[str, float]:
-    """Of one of PyTorch's operations, on a CPU: GMACs, millions of elements, calls."""
+    """Amounts of one of PyTorch's operations on a CPU: GMACs, millions of elements, calls."""
     if operation.convolution is not None:
         return _convolution_terms(operation, operation.convolution)
     read, written = _millions(operation.bytes_read), _millions(operation.bytes_written)
@@ -43,7 +43,7 @@ def pytorch_terms(operation: Operation) -> dict[str, float]:
 
 
 def core_ml_terms(operation: Operation) -> dict[str, float]:
-    """Of one of Core ML's operations, on any of its compute units: GMACs, MB, calls."""
+    """Amounts of one of Core ML's operations on any of its compute units: GMACs, MB, calls."""
     cost_class, macs = _plain_class(operation), operation.macs / 1e9
     if operation.cost_class == "conv":
         assert operation.convolution is not None
@@ -59,7 +59,7 @@ def core_ml_terms(operation: Operation) -> dict[str, float]:
 
 
 TERMS_OF: dict[Runtime, Callable[[Operation], dict[str, float]]] = {"pytorch": pytorch_terms, "coreml": core_ml_terms}
-"""By what executes a decoder."""
+"""Functions that give the terms of an operation, by what executes the decoder."""
 
 
 def _plain_class(operation: Operation) -> str:
@@ -100,7 +100,7 @@ def _convolution_class(operation: Operation, conv: Convolution) -> str:
 
 
 def _padding(channels: int) -> float:
-    """What is computed relative to what is needed."""
+    """Channels that are computed relative to those that are needed."""
     return ceil(channels / LANES) * LANES / channels
 
 

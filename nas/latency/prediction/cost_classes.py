@@ -55,7 +55,7 @@ _NAMES: dict[CostClass, str] = {
 
 
 FREE = frozenset(_FREE.split())
-"""Views, and constants that a converter folds."""
+"""Operators that cost nothing: views, and constants that a converter folds."""
 
 COST_CLASS_OF: dict[str, CostClass] = {
     name: cost_class for cost_class, names in _NAMES.items() for name in names.split()

@@ -18,7 +18,7 @@ from nas.latency.prediction.cost_classes import COST_CLASS_OF, FREE, HIGHEST_DEV
 from nas.latency.stages import stage_modules, watch_stages
 
 BYTES_PER_ELEMENT = 2
-"""float16."""
+"""Size of a float16 number."""
 
 
 class UnknownOperationError(ValueError):
@@ -30,13 +30,13 @@ class Convolution:
     """The geometry of a convolution, which decides how a runtime computes it."""
 
     channels_out: int
-    """Of the result."""
+    """Channels of the result."""
     groups: int
-    """1 for a dense one."""
+    """Groups of channels that are convolved apart; 1 for a dense convolution."""
     kernel: tuple[int, ...]
-    """Size in each axis."""
+    """Size of the kernel along each axis."""
     input_shape: tuple[int, ...]
-    """Batch, channels, then the grid."""
+    """Shape of the input: batch, channels, then the grid."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +44,30 @@ class Operation:
     """One executed operation. Views are not in the list: they cost nothing."""
 
     name: str
-    """Of the PyTorch operator, without its overload."""
+    """Name of the operator in PyTorch (without its overload) or in Core ML."""
     cost_class: CostClass
-    """Group of operations that it shares its cost model with."""
+    """Group of operations that share one cost model."""
     stage: str
-    """Group of the decoder that executed it."""
+    """Stage of the decoder that executed the operation."""
     macs: int
     """Multiply-accumulates of convolutions and matrix products; 0 for all others."""
     reads: tuple[tuple[int, ...], ...]
-    """Shapes of all inputs, weights included; an axis that an input repeats by expansion has length 1."""
+    """Shapes of all inputs, weights included. An axis along which an input is expanded has length 1."""
     writes: tuple[tuple[int, ...], ...]
     """Shapes of all outputs."""
     channels_in: int = 0
     """Input channels that each output channel of a convolution sees (1 for depthwise); 0 for all other operations."""
     convolution: Convolution | None = None
-    """What else a convolution is; None for all other operations."""
+    """Geometry of a convolution; None for all other operations."""
 
     @property
     def bytes_read(self) -> int:
-        """Of all inputs, as float16."""
+        """Bytes of all inputs in float16."""
         return BYTES_PER_ELEMENT * sum(map(prod, self.reads))
 
     @property
     def bytes_written(self) -> int:
-        """Of all outputs, as float16."""
+        """Bytes of all outputs in float16."""
         return BYTES_PER_ELEMENT * sum(map(prod, self.writes))
 
 
@@ -157,7 +157,7 @@ def _classify(func: Any, stage: str) -> tuple[CostClass | None, str]:
 
 
 def _only_changes_dtype(name: str, args: Any, out: Any) -> bool:
-    """Such a copy is none on the device, where everything is float16."""
+    """Whether a copy is left out on the device, where everything is float16."""
     return name == "_to_copy" and out.dtype != args[0].dtype
 
 

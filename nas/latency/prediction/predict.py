@@ -22,8 +22,9 @@ class Prediction:
     """Milliseconds per frame of one decode."""
 
     total: float
+    """Milliseconds per frame of the whole decode."""
     by_stage: dict[str, float]
-    """In the order of execution; they add up to the total."""
+    """Milliseconds per frame of each stage, in the order of execution; they add up to the total."""
     units: str = ""
     """Setting of the compute units that is predicted to be the fastest; "" where there is no choice."""
 
@@ -45,7 +46,7 @@ def fastest(
     runtime: Runtime,
     num_frames: int,
 ) -> Prediction:
-    """That of the fastest setting of the compute units, by the coefficients of each setting."""
+    """Prediction for the fastest setting of the compute units, by the coefficients of each setting."""
     every = [
         replace(_sum(operations, calibrated_cost(of_units, runtime), num_frames), units=units)
         for units, of_units in coefficients.items()
