@@ -192,6 +192,7 @@ def test_only_what_measures_is_calibrated(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_this_machine_is_calibrated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "host.json"
     words = ["--decoders", "20", "--held-out", "10", "--passes", "2", "--gmacs", "2", "--out", str(path)]

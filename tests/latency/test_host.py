@@ -2,7 +2,9 @@
 
 import platform
 import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +91,30 @@ def test_an_agent_hands_its_device_to_the_process_that_measures(
 def test_the_process_that_measures_uses_the_device_of_its_task() -> None:
     with pytest.raises(MeasurementFailedError, match=r"CUDA|NVIDIA"):
         measure_host(config_json(), SMALL, CUDA, 200)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.1, range(21)), (1.0, range(4)), (1.5, range(4)), (10.0, range(1, 3))],
+    ids=["20 at most", "to the limit", "3 at least", "a slow one twice, the warm-up included"],
+)
+def test_how_many_decodes_are_timed(seconds: float, told: range, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a decode moves on by so many seconds, with a limit of 2.5."""
+    reads, rounds = count(), list[int]()
+    monkeypatch.setattr(host, "time", SimpleNamespace(perf_counter=lambda: seconds * next(reads), process_time=None))
+    monkeypatch.setattr(host, "_time_stages", lambda *_: {"stem": 1.0, "head": 3.0})
+    record = measure(
+        Decoder(QUICK),
+        QUICK.latents,
+        SMALL,
+        device=CPU,
+        time_limit_s=2.5,
+        clock=time.perf_counter,
+        on_round=rounds.append,
+    )
+    assert rounds == list(told)
+    assert (record.ms_per_frame, record.by_stage, record.error) == (4.0, {"stem": 1.0, "head": 3.0}, 0.0)
+    assert record.method.startswith(f"median of {len(told) - (told[0] == 0)} ")
 
 
 def test_apples_gpu_is_waited_for_and_timed_by_the_time_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
