@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.test_readme import python_snippet
+from tests.project.test_docs import python_snippet
 from tests.support.commands import Shell, make_inputs, read_trials, was_trained
 
 ROOT = Path(__file__).parents[2]
