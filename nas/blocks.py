@@ -184,7 +184,7 @@ def _core_ml_counts(module: "nn.Module", x: "Tensor") -> list[str]:
     from nas.core_ml.convert import to_mil
     from nas.core_ml.program import from_mil
 
-    kinds = [operation.kind for operation in from_mil(to_mil(module, x)).operations]
+    kinds = [operation.op_type for operation in from_mil(to_mil(module, x)).operations]
     computed = [kind for kind in kinds if kind != "cast"]
     return [str(len(computed)), str(computed.count("transpose")), str(computed.count("reshape"))]
 

@@ -40,9 +40,9 @@ class PartReport:
     """What converting one part alone has shown."""
 
     problem: str
-    """Why it cannot ship; empty if it can."""
+    """Why the part cannot ship; empty if it can."""
     steps: tuple[Step, ...]
-    """Its program, in the order of execution; nothing if it cannot be converted."""
+    """Operations of the part's program in the order of execution; empty if it cannot be converted."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives."""
@@ -59,23 +59,28 @@ class Part:
     """A part at its place in a decoder, for one clip of one size."""
 
     config: BlockConfig
+    """Config of the part."""
     in_channels: int
+    """Channels of the input."""
     geometry: tuple[tuple[str, int], ...]
-    """What else it is built with."""
+    """Names and values of the other arguments that the part is built with: channels and factors."""
     grid: tuple[int, int, int]
-    """Frames, height and width of what goes in."""
+    """Frames, height and width of the input."""
     incoming: Layout
+    """Layout in which the input comes."""
     outgoing: Layout
-    """Of the part after it; of the frames that a shortcut is added to."""
+    """Layout that the next part takes, or that of the frames to which a linear shortcut is added."""
     mode: TemporalMode
+    """Whether the decoder is causal or bidirectional."""
     drop_leading: bool
+    """Whether upsampling in time drops leading frames, as the latents' frame rule asks."""
     added_to: Shape = ()
-    """What a shortcut is added to, in the outgoing layout."""
+    """Shape of the frames that a linear shortcut is added to, in the outgoing layout; () for all other parts."""
     ends: bool = False
-    """Whether what it returns are the decoder's frames."""
+    """Whether the part returns the decoder's frames."""
 
     def key(self) -> str:
-        """Of its report on disk: changes with every source file of a part and with the converter."""
+        """Key of the report on disk: changes with every source file of a part and with the converter."""
         plain = {**asdict(self), "config": self.config.to_dict()}
         sources = _sources(get_block(self.config.name).__module__.split(".")[0])
         text = json.dumps([plain, sources, version("coremltools"), version("torch")], sort_keys=True)
@@ -180,10 +185,10 @@ def _block(module: nn.Module) -> Block:
 
 
 _CONVERTERS = (convert, program, steps, interpreter, semantics, semantics_layout)
-"""The modules beside this one that decide what is found about a part."""
+"""Modules beside this one that decide what a report of a part says."""
 
 _KNOWN: dict[Part, PartReport] = {}
-"""What this process has seen."""
+"""Reports that this process has made or read."""
 
 
 def _file(part: Part) -> Path:
@@ -243,7 +248,7 @@ def _apart(program: Program, counts: Sequence[int]) -> list[list[Operation]]:
 
 
 def _report(operations: Sequence[Operation]) -> PartReport:
-    high = sorted({step.kind for step in operations for out in step.results if out.rank > HIGHEST_RANK})
+    high = sorted({step.op_type for step in operations for out in step.results if out.rank > HIGHEST_RANK})
     unknown = unknown_operations(operations)
     problem = ""
     if high:

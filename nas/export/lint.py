@@ -16,11 +16,11 @@ class LintReport:
     """What keeps a decoder from a phone, and what slows it down there."""
 
     problems: tuple[str, ...]
-    """Why it cannot ship, part by part; empty if it can."""
+    """Reasons why the decoder cannot ship, part by part; empty if it can."""
     warnings: tuple[str, ...]
-    """What runs, but not on the Neural Engine."""
+    """Tensors that run, but not on the Neural Engine."""
     moves: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Transposes and reshapes of each stage."""
+    """Numbers of transposes and of reshapes, by stage."""
 
     @property
     def ships(self) -> bool:
@@ -46,9 +46,9 @@ def lint(config: DecoderConfig, workload: Workload) -> LintReport:
         report = reports[part]
         if report.problem:
             problems[f"{stage}: {part.config.name}: {report.problem}"] = None
-        kinds = [step.kind for step in report.steps]
+        op_types = [step.op_type for step in report.steps]
         transposes, reshapes = moves.get(stage, (0, 0))
-        moves[stage] = transposes + kinds.count("transpose"), reshapes + kinds.count("reshape")
+        moves[stage] = transposes + op_types.count("transpose"), reshapes + op_types.count("reshape")
         for shape in (shape for step in report.steps for shape in step.results):
             if any(size > limit for size, limit in zip(shape, _NEURAL_ENGINE_AXES.get(len(shape), ()), strict=False)):
                 oversized[f"{stage}: a tensor {shape} is larger than the Neural Engine takes"] = None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from blocks import list_blocks
 from blocks.registry import _REGISTRY
@@ -124,7 +125,7 @@ def test_a_measuring_process_knows_it(nothing_loaded: Path, monkeypatch: pytest.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(nothing_loaded)]))
     load_plugins([MODULE])
     config = SEARCH_SPACES["my_lab"].suggest(Dice(0), LATENTS["16ch-4x8x8-leading"])
-    assert measure_host(config.to_dict(), Workload(16, 16, 1), 120).ms_per_frame > 0
+    assert measure_host(config.to_dict(), Workload(16, 16, 1), torch.device("cpu"), 120).ms_per_frame > 0
 
 
 @pytest.mark.slow
