@@ -33,7 +33,7 @@ from nas.latency.record import Workload
 from nas.machine.files import disk_errors, write_bytes
 from nas.terminal.errors import UserError
 from nas.terminal.parser import Parser, run_command
-from search_spaces import PRESETS, Decoder
+from search_spaces import PRESETS, build_skeleton
 
 Floats = npt.NDArray[np.float64]
 
@@ -174,8 +174,7 @@ def _operations(decoder: str, height: int, width: int, num_frames: int) -> tuple
     if decoder == _LTX_VIDEO:
         module, latents = _ltx_video_decoder(), PRESETS["turbo_vaed_ltx"].latents
     else:
-        with torch.device("meta"):
-            module = Decoder(PRESETS[decoder])
+        module = build_skeleton(PRESETS[decoder])
         latents = PRESETS[decoder].latents
     whole = height // latents.spatial * latents.spatial
     operations = list_core_ml_operations(module, latents, Workload(whole, width, num_frames))

@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 
 from search_spaces.config import DecoderConfig, StageConfig
-from search_spaces.decoder import Decoder
+from search_spaces.decoder import Decoder, build_skeleton
 from search_spaces.latent_spec import LatentSpec
 from search_spaces.presets import PRESETS, adapt
 from search_spaces.registry import SEARCH_SPACES, register_space
@@ -23,6 +23,7 @@ __all__ = [
     "SearchSpace",
     "StageConfig",
     "adapt",
+    "build_skeleton",
     "register_space",
     "warm_starts",
 ]

@@ -145,6 +145,12 @@ class Decoder(nn.Module):
         return to_layout(x, layout, "video", time), tapped
 
 
+def build_skeleton(config: DecoderConfig) -> Decoder:
+    """The decoder on the meta device: shapes and operations without weights, which takes no memory."""
+    with torch.device("meta"):
+        return Decoder(config)
+
+
 @torch.no_grad()
 def silence(head: nn.Module) -> None:
     """Set a head's last convolution to zero: its decoder then gives what its linear shortcut gives."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -28,7 +29,7 @@ from nas.core_ml.program import HIGHEST_RANK, Operation, Program, from_mil
 from nas.core_ml.steps import Shape, Step, steps_of
 from nas.machine.files import default_cache_dir, disk_errors, read_json, write_json
 from nas.terminal.errors import UserError
-from search_spaces import Decoder, DecoderConfig
+from search_spaces import Decoder, build_skeleton
 
 
 class UntraceablePartError(Exception):
@@ -106,29 +107,28 @@ class _Alone(nn.Module):
         return to_layout(x, part.outgoing, "video", time).clamp(-1, 1) if part.ends else x
 
 
-def decoder_parts(config: DecoderConfig, num_frames: int, height: int, width: int) -> list[tuple[str, Part]]:
+def decoder_parts(decoder: Decoder, num_frames: int, height: int, width: int) -> list[tuple[str, Part]]:
     """Every part with its stage (stem, stage0, ..., head, shortcut), in the order of execution.
+
+    Args:
+        decoder: only its architecture counts; one on the meta device is run as it is, else a skeleton is built.
+        num_frames: decoded frames of one clip.
+        height: frame height in pixels.
+        width: frame width in pixels.
 
     Raises:
         ValueError: the frames are not on the grid of the latents.
         UntraceablePartError: what a part does depends on data.
     """
+    config = decoder.config
     shape = config.latents.latent_shape(num_frames, height, width)
-    with torch.device("meta"), torch.no_grad():
-        decoder, latents = Decoder(config).eval(), torch.empty(1, *shape)
-        placed = list(_placed(decoder))
-        passed: list[tuple[Tensor, Tensor]] = []
-        for _, _, block, _ in placed:
-            block.register_forward_hook(lambda _, arguments, out: passed.append((arguments[0], out)))
-        try:
-            decoder(latents)
-        except RuntimeError as error:
-            stage, config_of_part, _, _ = placed[min(len(passed), len(placed) - 1)]
-            reason = f"not convertible: it cannot be traced without data ({error})"
-            raise UntraceablePartError(f"{stage}: {config_of_part.name}: {reason}") from error
+    if not all(parameter.is_meta for parameter in decoder.parameters()):
+        decoder = build_skeleton(config)
+    latents, placed = torch.empty(1, *shape, device="meta"), list(_placed(decoder))
     found: list[tuple[str, Part]] = []
     layout: Layout = "video"
     before = latents
+    passed = _pass_through(decoder, latents, placed)
     for (stage, config_of_part, block, geometry), (x, out) in zip(placed, passed, strict=True):
         video, shortcut = block.input_layout == "video", stage == "shortcut"
         part = Part(
@@ -149,6 +149,29 @@ def decoder_parts(config: DecoderConfig, num_frames: int, height: int, width: in
     return found
 
 
+_Placed = tuple[str, BlockConfig, Block, dict[str, int]]
+"""Stage, config, module and geometry of a part."""
+
+
+def _pass_through(decoder: Decoder, latents: Tensor, placed: Sequence[_Placed]) -> list[tuple[Tensor, Tensor]]:
+    """What goes into each part and what comes out, in the order of execution; the decoder stays as it was."""
+    passed: list[tuple[Tensor, Tensor]] = []
+    training = decoder.training
+    with ExitStack() as hooks, torch.no_grad():
+        for _, _, block, _ in placed:
+            handle = block.register_forward_hook(lambda _, arguments, out: passed.append((arguments[0], out)))
+            hooks.callback(handle.remove)
+        try:
+            decoder.eval()(latents)
+        except RuntimeError as error:
+            stage, config, _, _ = placed[min(len(passed), len(placed) - 1)]
+            reason = f"not convertible: it cannot be traced without data ({error})"
+            raise UntraceablePartError(f"{stage}: {config.name}: {reason}") from error
+        finally:
+            decoder.train(training)
+    return passed
+
+
 def inspect_parts(parts: Iterable[Part]) -> dict[Part, PartReport]:
     """What each part becomes; those that were never seen are converted, together, and remembered."""
     wanted = list(dict.fromkeys(parts))
@@ -161,7 +184,7 @@ def inspect_parts(parts: Iterable[Part]) -> dict[Part, PartReport]:
     return found
 
 
-def _placed(decoder: Decoder) -> Iterator[tuple[str, BlockConfig, Block, dict[str, int]]]:
+def _placed(decoder: Decoder) -> Iterator[_Placed]:
     """Stage, config, module and geometry of every part in the order of execution."""
     config = decoder.config
     groups = decoder.stage_modules()

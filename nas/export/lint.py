@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from nas.core_ml.parts import UntraceablePartError, decoder_parts, inspect_parts
 from nas.latency import Workload
-from search_spaces import DecoderConfig
+from search_spaces import Decoder
 
 _NEURAL_ENGINE_AXES = {4: (65536, 65536, 16384, 16384), 5: (65536, 65536, 16384, 16384, 16384)}
 """Longest axes of a tensor (n, c, h, w) or (n, c, d, h, w) on the Neural Engine, as Core ML's own error message gives
@@ -28,8 +28,8 @@ class LintReport:
         return not self.problems
 
 
-def lint(config: DecoderConfig, workload: Workload) -> LintReport:
-    """Find out whether a decoder can be exported for a decode of this size.
+def lint(decoder: Decoder, workload: Workload) -> LintReport:
+    """Find out whether a decoder can be exported for a decode of this size; it may be on the meta device.
 
     Raises:
         ValueError: the size is not on the grid of the latents.
@@ -38,7 +38,7 @@ def lint(config: DecoderConfig, workload: Workload) -> LintReport:
     oversized: dict[str, None] = {}
     moves: dict[str, tuple[int, int]] = {}
     try:
-        parts = decoder_parts(config, workload.num_frames, workload.height, workload.width)
+        parts = decoder_parts(decoder, workload.num_frames, workload.height, workload.width)
     except UntraceablePartError as error:
         return LintReport(problems=(str(error),), warnings=())
     reports = inspect_parts(part for _, part in parts)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from nas.latency.devices import LatencyDevice, operations_on
 from nas.latency.prediction.calibrated_profile import CalibratedProfile, CalibrationPoint
@@ -27,7 +26,7 @@ from nas.latency.prediction.operations import Operation
 from nas.latency.prediction.predict import fastest
 from nas.latency.record import LatencyRecord, Runtime, Workload
 from nas.terminal.errors import UserError
-from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace
+from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace, build_skeleton
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,8 +57,7 @@ class Program:
 
     def build(self, *, weights: bool) -> Decoder:
         """The decoder, on the meta device if it needs no weights."""
-        with torch.device("cpu" if weights else "meta"):
-            return Decoder(self.config)
+        return Decoder(self.config) if weights else build_skeleton(self.config)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from nas.core_ml.one_decode import OneDecode
 from nas.core_ml.parts import _KNOWN, Part, decoder_parts, inspect_parts
 from nas.core_ml.steps import Step, module_steps
 from nas.latency.prediction.operations import list_operations
-from search_spaces import SEARCH_SPACES, Decoder
+from search_spaces import SEARCH_SPACES, Decoder, build_skeleton
 from tests.support.small_decoders import SPECS, make_config
 from tests.support.small_modules import Calls
 
@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parts_add_up_to_the_decoder(space: str, seed: int) -> None:
     """Every operation of the decoder's own program, but for moves at the seams that cancel each other there."""
     config = make_config(space, SPEC, seed)
-    placed = decoder_parts(config, 5, 32, 32)
+    placed = decoder_parts(build_skeleton(config), 5, 32, 32)
     assert list(dict.fromkeys(stage for stage, _ in placed)) == list(Decoder(config).stage_modules())
     reports = inspect_parts(part for _, part in placed)
     assert not any(report.problem for report in reports.values())
@@ -62,7 +62,7 @@ def test_parts_add_up_to_the_decoder(space: str, seed: int) -> None:
 
 
 def test_what_is_known_is_not_converted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [part for _, part in decoder_parts(make_config("memory2d", SPEC, 0), 5, 32, 32)]
+    parts = [part for _, part in decoder_parts(build_skeleton(make_config("memory2d", SPEC, 0)), 5, 32, 32)]
     found = inspect_parts(parts)
     _KNOWN.clear()  # as in another process
     monkeypatch.setattr("nas.core_ml.parts.to_mil", lambda *_, **__: pytest.fail("converted again"))
@@ -117,3 +117,12 @@ def test_operators_that_coremltools_does_not_know_are_replaced() -> None:
         module_steps(
             Calls(lambda x: functional.interpolate(x, size=(6, 6), mode="nearest-exact")), torch.ones(1, 2, 4, 4)
         )
+
+
+def test_looking_at_the_parts_leaves_a_decoder_as_it_was() -> None:
+    """With weights or without, in training or not; what it is made of decides what is found."""
+    config = make_config("memory2d", SPEC, 0)
+    skeleton, decoder = build_skeleton(config).train(), Decoder(config).eval()
+    assert decoder_parts(skeleton, 5, 32, 32) == decoder_parts(decoder, 5, 32, 32)
+    assert skeleton.training and not decoder.training
+    assert not any(module._forward_hooks for each in (skeleton, decoder) for module in each.modules())

@@ -14,7 +14,7 @@ from nas.latency.measurement.worker import measure_host
 from nas.latency.record import LatencyRecord, Workload
 from nas.machine.device import choose_device
 from nas.terminal.errors import unknown_name
-from search_spaces import Decoder, DecoderConfig
+from search_spaces import DecoderConfig, build_skeleton
 
 _LARGEST_CONFIG = 1_000_000
 _MOST_PARAMETERS = 10**9
@@ -78,8 +78,7 @@ class HostService:
             raise BadUploadError(
                 f"a decoder may have {_MOST_STAGES} stages of {_DEEPEST_STAGE} blocks and {_WIDEST} channels at most"
             )
-        with torch.device("meta"):
-            parameters = sum(each.numel() for each in Decoder(config).parameters())
+        parameters = sum(each.numel() for each in build_skeleton(config).parameters())
         if parameters > _MOST_PARAMETERS:
             raise BadUploadError(f"a decoder may have {_MOST_PARAMETERS} parameters at most, this one has {parameters}")
         return config.digest()

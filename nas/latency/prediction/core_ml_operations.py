@@ -54,7 +54,7 @@ def list_core_ml_operations(module: nn.Module, spec: LatentSpec, workload: Workl
     if not isinstance(module, Decoder):
         return [_operation(step, "decoder") for step in _whole(module, spec, workload)]
     try:
-        parts = decoder_parts(module.config, workload.num_frames, workload.height, workload.width)
+        parts = decoder_parts(module, workload.num_frames, workload.height, workload.width)
     except UntraceablePartError as error:
         raise MeasurementFailedError(str(error)) from error
     reports = inspect_parts(part for _, part in parts)

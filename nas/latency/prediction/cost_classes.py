@@ -11,9 +11,6 @@ A high-rank movement is a copy of a tensor that has more than five axes longer t
 one copy here becomes many reshapes and transposes there.
 """
 
-HIGHEST_DEVICE_RANK = 5
-"""Most axes that a tensor of Core ML may have."""
-
 _FREE = """
     alias as_strided detach diagonal expand lift_fresh movedim narrow permute select slice split
     split_with_sizes squeeze t transpose unbind unfold unsafe_split unsqueeze view _reshape_alias _unsafe_view

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.latency.prediction.cost_classes import COST_CLASS_OF, FREE, HIGHEST_DEVICE_RANK, CostClass
+from nas.core_ml.program import HIGHEST_RANK
+from nas.latency.prediction.cost_classes import COST_CLASS_OF, FREE, CostClass
 from nas.latency.stages import stage_modules, watch_stages
 
 BYTES_PER_ELEMENT = 2
@@ -175,7 +176,7 @@ def _refine(cost_class: CostClass, args: Any, outputs: list[Tensor]) -> CostClas
     """The cost classes that depend on the shapes."""
     if cost_class == "conv" and args[8] > 1 and args[8] == args[0].shape[1]:
         return "depthwise_conv"
-    if cost_class == "movement" and any(_long_axes(tensor) > HIGHEST_DEVICE_RANK for tensor in outputs):
+    if cost_class == "movement" and any(_long_axes(tensor) > HIGHEST_RANK for tensor in outputs):
         return "high_rank_movement"
     return cost_class
 
