@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from nas.core_ml.parts import UntraceablePartError, decoder_parts, inspect_parts
+from nas.core_ml.part_reports import inspect_parts
+from nas.core_ml.parts import UntraceablePartError, decoder_parts
 from nas.latency import Workload
 from search_spaces import Decoder
 

@@ -14,7 +14,8 @@ from blocks import get_block, list_blocks
 from blocks.registry import Role
 from blocks.time_context import TemporalMode
 from nas.core_ml.one_decode import OneDecode
-from nas.core_ml.parts import _KNOWN, Part, decoder_parts, inspect_parts
+from nas.core_ml.part_reports import _KNOWN, inspect_parts
+from nas.core_ml.parts import Part, decoder_parts
 from nas.core_ml.steps import Step, module_steps
 from nas.latency.prediction.operations import list_operations
 from search_spaces import SEARCH_SPACES, Decoder, build_skeleton
@@ -65,7 +66,7 @@ def test_what_is_known_is_not_converted_again(tmp_path: Path, monkeypatch: pytes
     parts = [part for _, part in decoder_parts(build_skeleton(make_config("memory2d", SPEC, 0)), 5, 32, 32)]
     found = inspect_parts(parts)
     _KNOWN.clear()  # as in another process
-    monkeypatch.setattr("nas.core_ml.parts.to_mil", lambda *_, **__: pytest.fail("converted again"))
+    monkeypatch.setattr("nas.core_ml.part_reports.to_mil", lambda *_, **__: pytest.fail("converted again"))
     assert inspect_parts(parts) == found
     assert len(list((tmp_path / "parts").iterdir())) == len(set(parts))
 

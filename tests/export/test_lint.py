@@ -12,7 +12,7 @@ import pytest
 import blocks
 from blocks import BlockConfig, get_block
 from blocks.registry import _REGISTRY
-from nas.core_ml import parts
+from nas.core_ml import part_reports
 from nas.export.lint import lint
 from nas.latency import Workload
 from search_spaces import PRESETS, DecoderConfig, LatentSpec, StageConfig, adapt, build_skeleton
@@ -63,8 +63,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """What this process remembers, as a new one does not."""
-    parts._KNOWN.clear()
-    parts._sources.cache_clear()
+    part_reports._KNOWN.clear()
+    part_reports._sources.cache_clear()
 
 
 def tiny(block: BlockConfig) -> DecoderConfig:
@@ -107,7 +107,7 @@ def test_a_published_design_ships_and_is_remembered(cache: Path, monkeypatch: py
     assert report.moves["stage0"] == (0, 0) and report.moves["stage1"][0] >= 2
     files = {file.name: file.stat().st_mtime_ns for file in cache.iterdir()}
     forget()
-    monkeypatch.setattr(parts, "to_mil", lambda *_, **__: pytest.fail("converted again"))
+    monkeypatch.setattr(part_reports, "to_mil", lambda *_, **__: pytest.fail("converted again"))
     assert lint(build_skeleton(config), Workload(512, 512, 17)) == report
     assert {file.name: file.stat().st_mtime_ns for file in cache.iterdir()} == files
 
@@ -116,8 +116,8 @@ def test_a_changed_source_is_inspected_again(cache: Path, monkeypatch: pytest.Mo
     decoder, size = build_skeleton(tiny(get_block("memory_conv2d").Config())), Workload(8, 8, 3)
     lint(decoder, size)
     before = len(list(cache.iterdir()))
-    parts._KNOWN.clear()
-    monkeypatch.setattr(parts, "_sources", lru_cache(lambda package: "another version"))
+    part_reports._KNOWN.clear()
+    monkeypatch.setattr(part_reports, "_sources", lru_cache(lambda package: "another version"))
     lint(decoder, size)
     assert len(list(cache.iterdir())) == 2 * before
 

@@ -5,7 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from nas.core_ml.parts import UntraceablePartError, decoder_parts, inspect_parts
+from nas.core_ml.part_reports import inspect_parts
+from nas.core_ml.parts import UntraceablePartError, decoder_parts
 from nas.core_ml.program import HIGHEST_RANK
 from nas.core_ml.steps import Step, module_steps
 from nas.latency.prediction.cost_classes import CostClass
