@@ -1,4 +1,7 @@
-"""The parts of a decoder: one block, upsampler, stem or head per file, found by being in this folder."""
+"""The parts of a decoder, one per file, found by being in this folder.
+
+`layers` holds what parts are made of, `rewrites` changes finished parts, `time_context` is what they know about time.
+"""
 
 import importlib
 import pkgutil

@@ -19,7 +19,7 @@ class Conv2dStem(Block):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel."""
+        """Height and width of the kernel."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__()

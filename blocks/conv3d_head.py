@@ -19,11 +19,16 @@ class Conv3dHead(Block):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel."""
+        """Length, height and width of the kernel."""
+
+    @classmethod
+    def supports_factor(cls, spatial_factor: int) -> bool:
+        """Only 1: this head does not upsample."""
+        return spatial_factor == 1
 
     def __init__(self, config: Config, in_channels: int, spatial_factor: int) -> None:
         super().__init__()
-        if spatial_factor != 1:
+        if not self.supports_factor(spatial_factor):
             raise ValueError(f"{self.name} does not upsample: its spatial factor must be 1, got {spatial_factor}")
         self.norm = RmsNorm()
         self.activation = nn.SiLU()

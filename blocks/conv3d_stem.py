@@ -18,7 +18,7 @@ class Conv3dStem(Block):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel."""
+        """Length, height and width of the kernel."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__()

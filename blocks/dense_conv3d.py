@@ -16,9 +16,9 @@ class DenseConv3d(Residual3d):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel of the convolutions."""
+        """Length, height and width of the kernels."""
         activation: str = choice("silu", "relu")
-        """First activation; the published decoders use "relu" in stages that upsample."""
+        """Activation before the first convolution; the published decoders use "relu" in stages that upsample."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__(DenseConv, config.kernel_size, config.activation, in_channels, out_channels)

@@ -1,4 +1,4 @@
-"""Depthwise-separable 3-D convolutions: Turbo-VAED (arXiv 2508.09136, kernel 5), Flash-VAED (kernel 3)."""
+"""Depthwise-separable 3-D convolutions: Turbo-VAED (arXiv 2508.09136, kernel 5), Flash-VAED (2602.19161, kernel 3)."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ class DepthwiseSeparableConv3d(Residual3d):
         """Options."""
 
         kernel_size: int = choice(5, 3)
-        """Kernel of the convolutions."""
+        """Length, height and width of the kernels."""
         activation: str = choice("silu", "relu")
-        """First activation; the published decoders use "relu" in stages that upsample."""
+        """Activation before the first convolution; the published decoders use "relu" in stages that upsample."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__(DepthwiseSeparableConv, config.kernel_size, config.activation, in_channels, out_channels)

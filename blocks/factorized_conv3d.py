@@ -1,4 +1,7 @@
-"""Convolutions factorised into space (1, k, k) and time (3, 1, 1), as in the decoders of Cosmos and Allegro."""
+"""Convolutions factorised into space (1, k, k) and time (3, 1, 1) (R(2+1)D, arXiv 1711.11248).
+
+Used in the decoders of Cosmos (arXiv 2501.03575) and Allegro (arXiv 2410.15458).
+"""
 
 from dataclasses import dataclass
 
@@ -16,9 +19,9 @@ class FactorizedConv3d(Residual3d):
         """Options."""
 
         kernel_size: int = choice(3, 5)
-        """Kernel of the convolutions."""
+        """Height and width of the kernels in space; those in time are 3 long."""
         activation: str = choice("silu", "relu")
-        """First activation; the published decoders use "relu" in stages that upsample."""
+        """Activation before the first convolution; the published decoders use "relu" in stages that upsample."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__(FactorizedConv, config.kernel_size, config.activation, in_channels, out_channels)

@@ -1,4 +1,4 @@
-"""Attention over the positions of each frame, as in the middle of Wan's and Flash-VAED's decoders."""
+"""Attention over the positions of each frame, in the middle of Wan (arXiv 2503.20314) and Flash-VAED (2602.19161)."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class FrameAttention2d(Block):
         """Options."""
 
         heads: int = choice(1, 4)
-        """Heads (1 as published); the width has to be a multiple."""
+        """Number of attention heads (1 as published); the width must be a multiple of it."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class FrameAttention2d(Block):
         self.norm = RmsNorm()
         self.to_qkv = nn.Conv2d(in_channels, 3 * in_channels, 1)
         self.project = nn.Conv2d(in_channels, out_channels, 1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b t, in, h, w)` -> `(b t, out, h, w)`."""
@@ -47,5 +47,5 @@ class FrameAttention2d(Block):
         scores = torch.bmm((query * query.shape[1] ** -0.5).transpose(1, 2), key)
         mixed = torch.bmm(value, scores.softmax(dim=-1).transpose(1, 2))
         mixed = rearrange(mixed, "(n heads) c (h w) -> n (heads c) h w", heads=self.heads, h=height)
-        out: Tensor = self.shortcut(x) + self.project(mixed)
+        out: Tensor = self.skip(x) + self.project(mixed)
         return out

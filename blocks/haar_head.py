@@ -1,4 +1,4 @@
-"""A head that predicts Haar wavelet bands (as Cosmos' tokenizer does): coarse colours and details apart."""
+"""A head that predicts Haar wavelet bands, coarse colours and details apart (Cosmos' tokenizer, arXiv 2501.03575)."""
 
 from dataclasses import dataclass
 
@@ -28,9 +28,14 @@ class HaarHead(Block):
         activation: str = choice("silu", "relu")
         """Activation before the convolution."""
 
+    @classmethod
+    def supports_factor(cls, spatial_factor: int) -> bool:
+        """Powers of two from 2: one transform doubles height and width."""
+        return spatial_factor >= 2 and spatial_factor & (spatial_factor - 1) == 0
+
     def __init__(self, config: Config, in_channels: int, spatial_factor: int) -> None:
         super().__init__()
-        if spatial_factor < 2 or spatial_factor & (spatial_factor - 1):
+        if not self.supports_factor(spatial_factor):
             raise ValueError(f"{self.name}: the spatial factor must be a power of two from 2, got {spatial_factor}")
         self.levels = spatial_factor.bit_length() - 1
         self.norm = norm_before(config.norm)

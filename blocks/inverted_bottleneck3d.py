@@ -24,11 +24,11 @@ class InvertedBottleneck3d(Block):
         expansion: int = choice(2, 4)
         """Inner width as a multiple of the input's."""
         kernel_size: int = choice(3, 5)
-        """Kernel of the depthwise convolution."""
+        """Length, height and width of the depthwise kernel."""
         norm: str = choice("rms", "batch", "none")
         """RMS norm of the input, batch norm after each convolution, or none."""
         activation: str = choice("silu", "relu")
-        """Both activations."""
+        """Activation in both places."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ class InvertedBottleneck3d(Block):
         self.project = Conv3d(inner, out_channels, (1, 1, 1))
         self.norm3 = norm_after(config.norm, out_channels)
         self.activation = ACTIVATIONS[config.activation]()
-        self.shortcut = Conv3d(in_channels, out_channels, (1, 1, 1)) if in_channels != out_channels else None
+        self.skip = Conv3d(in_channels, out_channels, (1, 1, 1)) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
         hidden = self.activation(self.norm1(self.expand(self.norm(x), time)))
         hidden = self.activation(self.norm2(self.depthwise(hidden, time)))
-        shortcut = x if self.shortcut is None else self.shortcut(x, time)
-        out: Tensor = shortcut + self.norm3(self.project(hidden, time))
+        skip = x if self.skip is None else self.skip(x, time)
+        out: Tensor = skip + self.norm3(self.project(hidden, time))
         return out

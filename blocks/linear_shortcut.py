@@ -33,7 +33,7 @@ class LinearShortcut(Shortcut):
         """Options."""
 
         kernel_size: int = choice(3, 1)
-        """Kernel: 3 sees the latent's neighbours too; 1 the latent itself, a ninth of the weights."""
+        """Height and width of the kernels: 3 sees a latent's neighbours, too; 1 has a ninth of the weights."""
 
     def __init__(
         self, config: Config, in_channels: int, temporal_factor: int, spatial_factor: int, leading: bool

@@ -21,7 +21,7 @@ class MemoryConv2d(Block):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel of the convolutions."""
+        """Height and width of all kernels."""
         depth: int = choice(3, 2)
         """Convolutions in the block (3 as published)."""
 
@@ -33,11 +33,11 @@ class MemoryConv2d(Block):
         for wide, narrow in itertools.pairwise(widths):
             layers += [nn.Conv2d(wide, narrow, config.kernel_size, padding=padding), nn.ReLU()]
         self.convs = nn.Sequential(*layers[:-1])
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b t, in, h, w)` -> `(b t, out, h, w)`, values >= 0."""
         hidden = self.convs(torch.cat([x, time.previous(x)], dim=1))
-        out: Tensor = self.activation(self.shortcut(x) + hidden)
+        out: Tensor = self.activation(self.skip(x) + hidden)
         return out

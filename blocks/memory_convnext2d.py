@@ -1,4 +1,4 @@
-"""ConvNeXt with a memory: a large depthwise kernel over a frame and the one before (TAEHV's larger block)."""
+"""ConvNeXt (arXiv 2201.03545) over a frame and the one before: a memory block with a large kernel (TAEHV's larger)."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class MemoryConvnext2d(Block):
         """Options."""
 
         kernel_size: int = choice(7, 5)
-        """Kernel of the depthwise convolution."""
+        """Height and width of the depthwise kernel."""
         expansion: int = choice(4, 2)
         """Inner width as a multiple of the input's."""
         norm: str = choice("none", "rms")
@@ -38,10 +38,10 @@ class MemoryConvnext2d(Block):
         self.expand = nn.Conv2d(both, inner, 1)
         self.activation = ACTIVATIONS[config.activation]()
         self.project = nn.Conv2d(inner, out_channels, 1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b t, in, h, w)` -> `(b t, out, h, w)`."""
         hidden = self.norm(self.depthwise(torch.cat([x, time.previous(x)], dim=1)))
-        out: Tensor = self.shortcut(x) + self.project(self.activation(self.expand(hidden)))
+        out: Tensor = self.skip(x) + self.project(self.activation(self.expand(hidden)))
         return out

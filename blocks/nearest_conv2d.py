@@ -20,13 +20,13 @@ class NearestConv2d(Upsampler):
     class Config(BlockConfig):
         """Options."""
 
-        shortcut: bool = choice(False, True)
-        """Add the repeated channels, duplicated or left out as the width demands."""
+        skip: bool = choice(False, True)
+        """Whether to add the enlarged input, its channels duplicated or left out as the width demands."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
+        super().__init__(out_channels, temporal_factor, spatial_factor, skip=config.skip)
         self.grow = nn.Conv2d(in_channels, in_channels * temporal_factor, 1, bias=False)
         self.conv = EnlargedConv2d(in_channels, out_channels, spatial_factor)
 
@@ -36,7 +36,7 @@ class NearestConv2d(Upsampler):
         # Pointwise, so it may as well run before the enlargement, on a quarter of the positions.
         grown = time.drop_leading(channels_to_frames(self.grow(x), steps), steps - 1)
         out: Tensor = self.conv(grown)
-        if not self.has_shortcut:
+        if not self.has_skip:
             return out
         repeated = time.drop_leading(x.repeat_interleave(steps, dim=0), steps - 1)
-        return self.with_shortcut(out, enlarge(repeated, self.spatial_factor))
+        return self.with_skip(out, enlarge(repeated, self.spatial_factor))

@@ -1,4 +1,4 @@
-"""Nearest-neighbour interpolation in time and space, then a convolution: the plainest baseline."""
+"""Nearest neighbours in time and space, then a convolution: the plainest way (as in HunyuanVideo, arXiv 2412.03603)."""
 
 from dataclasses import dataclass
 
@@ -21,14 +21,14 @@ class NearestConv3d(Upsampler):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel of the convolution."""
-        shortcut: bool = choice(False, True)
-        """Add the interpolated channels, duplicated or left out as the width demands."""
+        """Length, height and width of the kernel."""
+        skip: bool = choice(False, True)
+        """Whether to add the interpolated channels, duplicated or left out as the width demands."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
+        super().__init__(out_channels, temporal_factor, spatial_factor, skip=config.skip)
         kernel = config.kernel_size
         self.conv = Conv3d(in_channels, out_channels, (kernel, kernel, kernel))
 
@@ -37,4 +37,4 @@ class NearestConv3d(Upsampler):
         if self.temporal_factor > 1:
             x = time.drop_leading(x.repeat_interleave(self.temporal_factor, dim=0), self.temporal_factor - 1)
         video = to_video(enlarge(x, self.spatial_factor), time)
-        return self.with_shortcut(self.conv(video, time), video)
+        return self.with_skip(self.conv(video, time), video)

@@ -1,11 +1,11 @@
-"""Ordinary 3-D pixel shuffle: more channels, moved into time, height and width together (LTX-Video)."""
+"""Ordinary 3-D pixel shuffle: channels into time, height and width at once (LTX-Video, arXiv 2501.00103)."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional
 
-from blocks.layers.convolutions import EXPANSIONS, make_expansion
+from blocks.layers.convolutions import PROJECTIONS, make_projection
 from blocks.layers.upsampler import Upsampler
 from blocks.registry import BlockConfig, choice, register_block
 from blocks.time_context import TimeContext, to_frames
@@ -22,20 +22,20 @@ class PixelShuffle3d(Upsampler):
     class Config(BlockConfig):
         """Options."""
 
-        expansion: str = choice(*EXPANSIONS)
-        """What makes the channels (dense as published; pointwise is 27 times cheaper)."""
-        shortcut: bool = choice(False, True)
-        """Add the input's channels, duplicated."""
+        projection: str = choice(*PROJECTIONS)
+        """Convolution that makes the channels (dense as published; pointwise is 27 times cheaper)."""
+        skip: bool = choice(False, True)
+        """Whether to add the input's channels, duplicated."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
-        self.conv = make_expansion(config.expansion, in_channels, self.expanded_channels)
+        super().__init__(out_channels, temporal_factor, spatial_factor, skip=config.skip)
+        self.conv = make_projection(config.projection, in_channels, self.expanded_channels)
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b, c, t, h, w)` -> `(b, c', t', h s, w s)`."""
-        expanded = self.with_shortcut(self.conv(x, time), x)
+        expanded = self.with_skip(self.conv(x, time), x)
         clips, frames, channels = expanded.shape[0], expanded.shape[2], self.out_channels
         x = functional.pixel_shuffle(to_frames(expanded), self.spatial_factor)
         height, width = x.shape[-2:]

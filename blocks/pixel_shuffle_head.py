@@ -22,7 +22,7 @@ class PixelShuffleHead(Block):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel."""
+        """Height and width of the kernel."""
         norm: str = choice("rms", "none")
         """Norm before the convolution (none in TAEHV)."""
         activation: str = choice("silu", "relu")

@@ -10,7 +10,8 @@
 
         def forward(self, x: Tensor, time: TimeContext) -> Tensor: ...
 
-The file's name is the registered name. Every option of every registered part is searched and tested.
+The file's name is the registered name. Every option of every registered part is searched and tested. A *block* in the
+narrow sense is a part with the role `block`; the names of these functions mean parts of any role.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, ClassVar, Literal, Self, TypeVar, cast, get_args
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast, final, get_args
 
 from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ shortcut   in_channels, temporal_factor, spatial_factor, leading (whether the fi
 """
 
 Option = str | int | float | bool
+"""A value that an option may take: a JSON primitive."""
 
 
 def choice(*options: Option) -> Any:
@@ -53,6 +55,7 @@ class BlockConfig:
     """The options of one part. Frozen, hashable, JSON primitives only; knows the name of the part that it builds."""
 
     name: ClassVar[str] = ""
+    """Registered name of the part; set by `register_block`."""
 
     @classmethod
     def choices(cls) -> dict[str, tuple[Option, ...]]:
@@ -78,20 +81,47 @@ class BlockConfig:
 
 
 class Block(nn.Module):
-    """A part of a decoder. `time` is all that it may know about the frames before and after."""
+    """A part of a decoder, of any role. `time` is all that it may know about the frames before and after."""
 
     name: ClassVar[str]
+    """Registered name; set by `register_block`."""
     label: ClassVar[str]
+    """Short form of the name in printed architectures; set by `register_block`."""
     role: ClassVar[Role]
+    """What the part does in a decoder; set by `register_block`."""
     Config: ClassVar[type[BlockConfig]]
+    """Options of the part: its own nested frozen dataclass."""
 
     input_layout: ClassVar[Layout] = "video"
+    """Layout of the features that `forward` takes."""
     output_layout: ClassVar[Layout] = "video"
+    """Layout of the features that `forward` returns."""
     causal: ClassVar[bool] = True
     """Whether, in causal mode, no output frame depends on a later input frame."""
 
     normed: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """Attributes of convolutions and of the norms right after them, for `rewrites.fold_norms`."""
+    """Pairs of attribute names, a convolution and the norm right after it, for `rewrites.fold_norms`."""
+
+    @classmethod
+    def supports_factor(cls, spatial_factor: int) -> bool:
+        """Whether the part can make frames that are `spatial_factor` times as high and wide. Asked of heads only."""
+        return True
+
+    @classmethod
+    def width_multiple(cls, spatial_factor: int) -> int:
+        """What the channels in must be a multiple of where the part upsamples by this factor. Asked of heads only."""
+        return 1
+
+    @final
+    @classmethod
+    def least_width(cls, spatial_factor: int) -> int:
+        """The fewest channels in that a head is given; it follows from `width_multiple`.
+
+        A head that needs a multiple moves an equal share of its channels to each output position: four at least are
+        left there, since fewer cannot make three colours.
+        """
+        multiple = cls.width_multiple(spatial_factor)
+        return 4 * multiple if multiple > 1 else 1
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """Features in `input_layout` to features in `output_layout`."""
@@ -125,7 +155,7 @@ def register_block(name: str, *, label: str, role: Role = "block") -> Callable[[
     def register(cls: B) -> B:
         if name in _REGISTRY:
             taken_by = _REGISTRY[name]
-            raise ValueError(f"block name '{name}' is taken by {taken_by.__module__}.{taken_by.__qualname__}")
+            raise ValueError(f"part name '{name}' is taken by {taken_by.__module__}.{taken_by.__qualname__}")
         if role not in get_args(Role):
             raise ValueError(f"{name}: role must be one of {', '.join(get_args(Role))}, got '{role}'")
         if (role == "shortcut") != issubclass(cls, Shortcut):
@@ -160,7 +190,7 @@ def get_block(name: str) -> type[Block]:
     if name not in _REGISTRY:
         near = difflib.get_close_matches(name, _REGISTRY, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"unknown block '{name}': {hint}known: {', '.join(sorted(_REGISTRY))}")
+        raise ValueError(f"unknown part '{name}': {hint}known: {', '.join(sorted(_REGISTRY))}")
     return _REGISTRY[name]
 
 
@@ -170,7 +200,11 @@ def list_blocks(role: Role | None = None) -> list[str]:
 
 
 def block_config(data: dict[str, Option]) -> BlockConfig:
-    """Inverse of `BlockConfig.to_dict`."""
+    """Inverse of `BlockConfig.to_dict`.
+
+    Raises:
+        ValueError: no such part is registered, it has no such option, or the option does not take this value.
+    """
     options = {key: value for key, value in data.items() if key != "name"}
     config = get_block(str(data["name"])).Config
     unknown = options.keys() - config.choices().keys()
@@ -181,6 +215,10 @@ def block_config(data: dict[str, Option]) -> BlockConfig:
 
 
 def build_block(config: BlockConfig, in_channels: int, **geometry: int) -> Block:
-    """The part that `config` describes; `geometry` as its role demands (see `Role`)."""
+    """The part that `config` describes, with fresh weights; `geometry` as its role demands (see `Role`).
+
+    Raises:
+        ValueError: the part cannot be built for this geometry.
+    """
     constructor = cast(Callable[..., Block], get_block(config.name))
     return constructor(config, in_channels, **geometry)

@@ -1,4 +1,7 @@
-"""Dense 3-D convolutions that are trained as a sum of branches and run as one (OREPA, arXiv 2204.00826; RepVGG)."""
+"""Dense 3-D convolutions that are trained as a sum of branches and run as one (OREPA, arXiv 2204.00826).
+
+The idea is RepVGG's (arXiv 2101.03697), which sums the outputs of the branches instead of their kernels.
+"""
 
 from dataclasses import dataclass
 
@@ -18,11 +21,11 @@ class ReparameterizedConv3d(Residual3d):
         """Options."""
 
         activation: str = choice("silu", "relu")
-        """First activation."""
+        """Activation before the first convolution; "silu" before the second."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         def convolution(wide: int, narrow: int, kernel_size: int) -> nn.Module:
-            # With a kernel of 1, the shortcut's, all branches would be the same.
+            # With a kernel of 1, the skip connection's, all branches would be the same.
             return (BranchedConv if kernel_size > 1 else DenseConv)(wide, narrow, kernel_size)
 
         super().__init__(convolution, 3, config.activation, in_channels, out_channels)

@@ -1,4 +1,7 @@
-"""Plain 2-D residual block, frame by frame: what high resolutions can afford (Flash-VAED's upper stages)."""
+"""Plain 2-D residual block, frame by frame: what high resolutions can afford.
+
+The upper stages of Flash-VAED (arXiv 2602.19161); activation before convolution is from arXiv 1603.05027.
+"""
 
 from dataclasses import dataclass
 
@@ -23,11 +26,11 @@ class ResidualConv2d(Block):
         """Options."""
 
         inner: float = choice(1.0, 0.5)
-        """Width between the convolutions as a share of the block's."""
+        """Channels between the convolutions, as a share of the output's."""
         norm: str = choice("rms", "batch", "none")
         """RMS norm before, or batch norm after each convolution, or none."""
         activation: str = choice("silu", "relu")
-        """Both activations."""
+        """Activation in both places."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -38,11 +41,11 @@ class ResidualConv2d(Block):
         self.norm1 = norm_after(config.norm, inner)
         self.conv2 = nn.Conv2d(inner, out_channels, 3, padding=1)
         self.norm2 = norm_after(config.norm, out_channels)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b t, in, h, w)` -> `(b t, out, h, w)`."""
         hidden = self.norm1(self.conv1(self.activation(self.norm(x))))
         hidden = self.norm2(self.conv2(self.activation(self.norm(hidden))))
-        out: Tensor = self.shortcut(x) + hidden
+        out: Tensor = self.skip(x) + hidden
         return out

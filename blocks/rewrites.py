@@ -49,7 +49,7 @@ def conv3d_as_slices(module: nn.Module) -> int:
     return _replace(module, Conv3d, SlicedConv3d)
 
 
-def conv3d_as_memory(module: nn.Module) -> int:
+def conv3d_as_joined_frames(module: nn.Module) -> int:
     """Every dense 3-D convolution over up to 3 frames becomes a 2-D one over frames that are joined with those around.
 
     This is the form in which `memory_conv2d` sees time. Depthwise and larger ones stay as they are.
@@ -153,15 +153,15 @@ def _fold(conv: nn.Conv2d | nn.Conv3d, norm: BatchNorm) -> None:
 
 def _replace(
     module: nn.Module,
-    kind: type[nn.Module],
+    replaced: type[nn.Module],
     make: Callable[..., nn.Module],
     applies: Callable[..., bool] = lambda part: True,
 ) -> int:
-    """Replace every part that is of exactly this kind by what `make` makes of it."""
+    """Replace every module of exactly this class by what `make` makes of it."""
     count = 0
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is kind and applies(child):
+            if type(child) is replaced and applies(child):
                 setattr(parent, name, make(child).train(child.training))
                 count += 1
     return count

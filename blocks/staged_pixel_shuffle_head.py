@@ -22,16 +22,29 @@ class StagedPixelShuffleHead(Block):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel of all convolutions."""
+        """Size of all kernels, in time as well where the convolution is 3-D."""
+
+    @classmethod
+    def supports_factor(cls, spatial_factor: int) -> bool:
+        """Powers of two from 2: one shuffle doubles height and width."""
+        return spatial_factor >= 2 and spatial_factor & (spatial_factor - 1) == 0
+
+    @classmethod
+    def width_multiple(cls, spatial_factor: int) -> int:
+        """All channels are shuffled, an equal share to each output position."""
+        return spatial_factor**2
 
     def __init__(self, config: Config, in_channels: int, spatial_factor: int) -> None:
         super().__init__()
-        steps = spatial_factor.bit_length() - 1
-        if in_channels % spatial_factor**2:
+        if not self.supports_factor(spatial_factor):
+            raise ValueError(f"{self.name}: the spatial factor must be a power of two from 2, got {spatial_factor}")
+        multiple = self.width_multiple(spatial_factor)
+        if in_channels % multiple:
             raise ValueError(
                 f"{self.name}: {in_channels} channels cannot be shuffled by {spatial_factor}: "
-                f"the width must be a multiple of {spatial_factor**2}"
+                f"the width must be a multiple of {multiple}"
             )
+        steps = spatial_factor.bit_length() - 1
         kernel = config.kernel_size
         widths = [in_channels // 4**step for step in range(steps + 1)]
         self.norm = RmsNorm()

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 TemporalMode = Literal["causal", "bidirectional"]
+"""`causal`: no frame depends on a later one, so a decoder can stream. `bidirectional`: frames see both sides."""
 State = tuple[Tensor, ...]
+"""What a stream carries from chunk to chunk: past frames, in the order in which the parts ask for them."""
 Layout = Literal["video", "frames"]
 """`video` is `(b, c, t, h, w)`, `frames` is `(b t, c, h, w)`: 4-D, frame by frame, what phones like best."""
 

@@ -27,14 +27,14 @@ class TrilinearConv3d(Upsampler):
         """Options."""
 
         kernel_size: int = choice(3)
-        """Kernel of the convolution."""
-        shortcut: bool = choice(False, True)
-        """Add the interpolated channels, duplicated or left out as the width demands."""
+        """Length, height and width of the kernel, after the interpolation."""
+        skip: bool = choice(False, True)
+        """Whether to add the interpolated channels, duplicated or left out as the width demands."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
-        super().__init__(out_channels, temporal_factor, spatial_factor, shortcut=config.shortcut)
+        super().__init__(out_channels, temporal_factor, spatial_factor, skip=config.skip)
         kernel = config.kernel_size
         self.conv = Conv3d(in_channels, out_channels, (kernel, kernel, kernel))
 
@@ -49,4 +49,4 @@ class TrilinearConv3d(Upsampler):
         if self.spatial_factor > 1:
             x = functional.interpolate(x, scale_factor=float(self.spatial_factor), mode="bilinear")
         video = to_video(x, time)
-        return self.with_shortcut(self.conv(video, time), video)
+        return self.with_skip(self.conv(video, time), video)

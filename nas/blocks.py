@@ -66,12 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare_parts(role: str, size: Size, rounds: int, *, core_ml: bool) -> Iterator[str]:
     """Rows of a table over all parts of a role: upsamplers double time and space, all else keeps them."""
+    from blocks import get_block
     from nas.latency import list_operations
 
     configs = list(_configs(role))
     modules = [_one_input(config, size) for config in configs]
     examples = [_example(module, size) for module in modules]
-    reference = next(index for index, config in enumerate(configs) if config.name == _REFERENCES[role])
+    reference = configs.index(get_block(_REFERENCES[role]).Config())
     forward = _ratios([_forward(*case) for case in zip(modules, examples, strict=True)], reference, rounds)
     backward = _ratios([_backward(*case) for case in zip(modules, examples, strict=True)], reference, rounds)
     columns = [role, "parameters", "MMACs", "forward", "forward and backward"]
@@ -98,7 +99,7 @@ def compare_rewrites(size: Size, rounds: int) -> Iterator[str]:
         ("branches merged", part("reparameterized_conv3d"), lambda module: rewrites.merge_branches(module, "causal")),
         ("3-D as a sum of 2-D", part("dense_conv3d"), rewrites.conv3d_as_slices),
         ("3-D as a sum of 2-D", part("depthwise_separable_conv3d"), rewrites.conv3d_as_slices),
-        ("3-D as 2-D over joined frames", part("dense_conv3d"), rewrites.conv3d_as_memory),
+        ("3-D as 2-D over joined frames", part("dense_conv3d"), rewrites.conv3d_as_joined_frames),
     ]
     yield _row(["rewrite", "of", "time"])
     yield _row(["---"] * 3)
@@ -112,14 +113,13 @@ def compare_rewrites(size: Size, rounds: int) -> Iterator[str]:
 
 
 def _configs(role: str) -> "Iterator[BlockConfig]":
-    """The default of every part of a role, and where the expansion is a choice, all of them."""
+    """The default of every part of a role, and where the projection is a choice, all of them."""
     from blocks import get_block, list_blocks
-    from blocks.layers.convolutions import EXPANSIONS
 
     for name in list_blocks(role):  # type: ignore[arg-type]
         config = get_block(name).Config
-        kinds = [kind for kind in config.choices().get("expansion", ()) if kind in EXPANSIONS]
-        yield from [config(expansion=kind) for kind in kinds] or [config()]  # type: ignore[call-arg]
+        projections = config.choices().get("projection", ())
+        yield from [config(projection=each) for each in projections] or [config()]  # type: ignore[call-arg]
 
 
 def _one_input(config: "BlockConfig", size: Size) -> "nn.Module":
@@ -184,19 +184,18 @@ def _core_ml_counts(module: "nn.Module", x: "Tensor") -> list[str]:
     from nas.core_ml.convert import to_mil
     from nas.core_ml.program import from_mil
 
-    kinds = [operation.kind for operation in from_mil(to_mil(module, x)).operations]
+    kinds = [operation.op_type for operation in from_mil(to_mil(module, x)).operations]
     computed = [kind for kind in kinds if kind != "cast"]
     return [str(len(computed)), str(computed.count("transpose")), str(computed.count("reshape"))]
 
 
 def _title(config: "BlockConfig") -> str:
-    """Name, with the kind of expansion and with the options that are not the default."""
-    from blocks.layers.convolutions import EXPANSIONS
+    """Name, with the projection and with the options that are not the default."""
 
     changed = [
         str(value) if isinstance(value, str) else f"{option} {value}"
         for option, value in config.to_dict().items()
-        if option != "name" and (value in EXPANSIONS or value != config.choices()[option][0])
+        if option != "name" and (option == "projection" or value != config.choices()[option][0])
     ]
     return f"`{config.name}`" + (f", {', '.join(changed)}" if changed else "")
 

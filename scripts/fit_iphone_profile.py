@@ -1,23 +1,28 @@
 """Fit the profile of the iPhone 16 Pro to the frame rates published in the Turbo-VAED paper (arXiv 2508.09136).
 
-    python scripts/fit_iphone_profile.py      # writes profiles/iphone-16-pro.json, prints every point
+    python -m scripts.fit_iphone_profile --out iphone-16-pro.json
+
+The profile that the program uses is `nas/latency/prediction/profiles/iphone-16-pro.json`: it changes only if that file
+is given as --out.
 
 Six frame rates of four architectures. The coefficients are non-negative and minimise the sum of squared relative
 errors; which terms take part is chosen by leave-one-out error. The error that is reported leaves a point out of that
 choice as well.
 """
 
+import argparse
 import datetime
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import nnls
 from torch import nn
 
 from nas.latency.prediction.core_ml_operations import list_core_ml_operations
@@ -25,11 +30,14 @@ from nas.latency.prediction.operations import Operation
 from nas.latency.prediction.predict import cost_terms
 from nas.latency.prediction.profile import APPLE, TERMS, Machine, Point, Profile
 from nas.latency.record import Workload
-from search_spaces import PRESETS, Decoder
+from nas.machine.files import disk_errors, write_bytes
+from nas.terminal.errors import UserError
+from nas.terminal.parser import Parser, run_command
+from search_spaces import PRESETS, build_skeleton
 
 Floats = npt.NDArray[np.float64]
 
-PROFILE = Path(__file__).parents[1] / "nas" / "latency" / "prediction" / "profiles" / "iphone-16-pro.json"
+DEVICE = "iphone-16-pro"
 
 _LTX_VIDEO = "LTX-Video (diffusers AutoencoderKLLTXVideo)"
 _PAPER = "arXiv 2508.09136, table 2, iPhone"
@@ -50,7 +58,9 @@ class Model:
     """How the terms are counted and which of them take part."""
 
     machine: Machine
+    """How the terms are counted."""
     terms: tuple[str, ...]
+    """Names of the terms that take part, of `nas.latency.prediction.profile.TERMS`."""
 
 
 _PLAIN = Machine(channel_lanes=1, depthwise_factor=1, on_chip_mb=0, row_elements=1)
@@ -68,7 +78,7 @@ MODELS: dict[str, Model] = {
     "MACs in 64 lanes + off-chip traffic": Model(replace(APPLE, row_elements=1), TERMS),
     "MACs in 64 lanes + off-chip traffic in rows of 64 bytes": Model(APPLE, TERMS),
 }
-"""What was tried. Fixed numbers (24 MB, 64 lanes, depthwise x 16) are assumptions; see `NOTES`."""
+"""Models that are tried, by name. Fixed numbers (24 MB, 64 lanes, depthwise x 16) are assumptions; see `NOTES`."""
 
 NOTES = (
     "Frames per decode, compute unit and batch of the published measurements are unknown; 17 frames (16 for DC) and "
@@ -99,7 +109,7 @@ def fit_profile() -> Profile:
         for point, fitted, left_out in zip(PUBLISHED, design @ coefficients, held_out, strict=True)
     )
     return Profile(
-        device=PROFILE.stem,
+        device=DEVICE,
         measured_with="Core ML on an iPhone 16 Pro, as published; compute unit not stated",
         machine=MODELS[chosen].machine,
         coefficients={term: used.get(term, 0.0) for term in TERMS},
@@ -114,17 +124,14 @@ def fit_profile() -> Profile:
 
 
 def fit_non_negative(design: Floats, published: Floats) -> Floats:
-    """Coefficients >= 0 that minimise the sum of squared relative errors, by trying every set of positive ones."""
-    relative = design / published[:, None]
-    best, best_error = np.zeros(design.shape[1]), float("inf")
-    for size in range(1, design.shape[1] + 1):
-        for subset in map(list, combinations(range(design.shape[1]), size)):
-            solution = np.linalg.lstsq(relative[:, subset], np.ones(len(published)), rcond=None)[0]
-            error = float(np.square(relative[:, subset] @ solution - 1).sum())
-            if (solution >= 0).all() and error < best_error * (1 - 1e-12):
-                best, best_error = np.zeros(design.shape[1]), error
-                best[subset] = solution
-    return best
+    """Coefficients >= 0 that minimise the sum of squared relative errors.
+
+    Args:
+        design: `(points, terms)`, the amount of each term that one frame is charged for.
+        published: `(points,)`, milliseconds per frame.
+    """
+    coefficients, _ = nnls(design / published[:, None], np.ones(len(published)))
+    return np.asarray(coefficients)
 
 
 def leave_one_out(design: Floats, published: Floats) -> Floats:
@@ -167,8 +174,7 @@ def _operations(decoder: str, height: int, width: int, num_frames: int) -> tuple
     if decoder == _LTX_VIDEO:
         module, latents = _ltx_video_decoder(), PRESETS["turbo_vaed_ltx"].latents
     else:
-        with torch.device("meta"):
-            module = Decoder(PRESETS[decoder])
+        module = build_skeleton(PRESETS[decoder])
         latents = PRESETS[decoder].latents
     whole = height // latents.spatial * latents.spatial
     operations = list_core_ml_operations(module, latents, Workload(whole, width, num_frames))
@@ -187,10 +193,38 @@ def _ltx_video_decoder() -> nn.Module:
     return decoder
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = make_parser().parse_args(argv)
+    return run_command(lambda: fit(arguments), continue_with="the same command")
+
+
+def make_parser() -> Parser:
+    """The parser of the command line."""
+    parser = Parser("scripts.fit_iphone_profile", __doc__ or "")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(f"{DEVICE}.json"),
+        metavar="FILE",
+        help="profile to write (default: %(default)s)",
+    )
+    return parser
+
+
+def fit(arguments: argparse.Namespace) -> None:
     """Fit, write, print."""
+    if arguments.out.is_dir():
+        raise UserError(f"--out {arguments.out} is a folder: expected a file to write the profile to")
     profile = fit_profile()
-    PROFILE.write_text(json.dumps(profile.to_dict(), indent=1) + "\n", encoding="utf-8")
+    with disk_errors("cannot write the profile"):
+        write_bytes(arguments.out, (json.dumps(profile.to_dict(), indent=1) + "\n").encode())
+    print_profile(profile)
+    print(f"wrote {arguments.out}")
+
+
+def print_profile(profile: Profile) -> None:
+    """Print every point with its errors, and the error of every model."""
     print(f"{'decoder':44} {'size':9} {'published':>9} {'fitted':>7} {'left out':>8}   ms per frame")
     for point in profile.points:
         size, error = f"{point.height}x{point.width}", f"{point.held_out_error:+.0%}"
@@ -201,8 +235,7 @@ def main() -> None:
     for name, error_of_model in profile.tried.items():
         print(f"leave-one-out error {error_of_model:4.0%}  {name}{'  (chosen)' if name == profile.model else ''}")
     print(f"typical error {profile.typical_error:.0%} (the choice of the model left out as well)")
-    print(f"wrote {PROFILE}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,12 +7,12 @@ import importlib
 import pkgutil
 
 from search_spaces.config import DecoderConfig, StageConfig
-from search_spaces.decoder import Decoder
+from search_spaces.decoder import Decoder, build_skeleton
 from search_spaces.latent_spec import LatentSpec
 from search_spaces.presets import PRESETS, adapt
 from search_spaces.registry import SEARCH_SPACES, register_space
-from search_spaces.seeds import published_seeds
 from search_spaces.space import SearchSpace
+from search_spaces.warm_start import warm_starts
 
 __all__ = [
     "PRESETS",
@@ -23,8 +23,9 @@ __all__ = [
     "SearchSpace",
     "StageConfig",
     "adapt",
-    "published_seeds",
+    "build_skeleton",
     "register_space",
+    "warm_starts",
 ]
 
 for _found in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):

@@ -1,4 +1,4 @@
-"""What decides over options, and how options of parts are named when they are decided."""
+"""Choosers, which decide between options, and the names under which options of parts are decided."""
 
 from collections.abc import Sequence
 from math import prod
@@ -9,7 +9,7 @@ from blocks.registry import Option
 
 
 class Chooser(Protocol):
-    """What decides: an `optuna.Trial`, or anything else with this method."""
+    """Decides between options: an `optuna.Trial`, or anything else with this method."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
         """One of `choices`, which are options (`blocks.registry.Option`)."""
@@ -22,6 +22,7 @@ class Recorder:
         self._space = space
         self._values = values
         self.used: dict[str, Option] = {}
+        """The given values that were asked for, in that order."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Option], /) -> Option:
         """The given value; ValueError if it is not offered."""
@@ -55,10 +56,10 @@ def suggest_part(chooser: Chooser, name: str, parts: Sequence[str], prefix: str 
 
 
 def choose_int(chooser: Chooser, name: str, choices: Sequence[int]) -> int:
-    """One of the numbers."""
+    """One of `choices`, a number."""
     return int(choose(chooser, name, choices))
 
 
 def count_parts(parts: Sequence[str]) -> int:
-    """Of all parts, every combination of options."""
+    """Number of parts with their options: every combination of every part."""
     return sum(prod(len(choices) for choices in get_block(part).Config.choices().values()) for part in parts)

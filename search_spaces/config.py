@@ -16,22 +16,26 @@ class StageConfig:
     """One stage: change of width, upsampling, blocks; in this order.
 
     Where the width changes, `transition` does it if given, else the upsampler, else the first block.
+
+    Raises:
+        ValueError: a number is below its range, an upsampler stands without a factor above 1 or such a factor without
+            an upsampler, or a part has another role than its place demands.
     """
 
     width: int
-    """Channels of the stage."""
+    """Channels of the stage's output."""
     depth: int
     """Number of blocks after the upsampler; 0 is allowed where something else makes the width."""
     block: BlockConfig
-    """What the blocks are."""
+    """Block that is repeated `depth` times."""
     upsampler: BlockConfig | None = None
-    """How the stage refines the grid; None if it does not."""
+    """Upsampler before the blocks; None if the stage keeps the grid."""
     temporal_factor: int = 1
     """Frames out per frame in."""
     spatial_factor: int = 1
-    """Height and width out per height and width in."""
+    """Height out per height in, and width likewise."""
     transition: BlockConfig | None = None
-    """A block old width -> `width` before the upsampler (Turbo-VAED has one); None: no such block."""
+    """Block before the upsampler that changes the width (Turbo-VAED has one); None if there is none."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 0:
@@ -50,7 +54,7 @@ class StageConfig:
         _check_role("upsampler", self.upsampler)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON primitives."""
+        """JSON primitives that `from_dict` takes back."""
         return {
             "width": self.width,
             "depth": self.depth,
@@ -70,20 +74,28 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder for one kind of latents. Equal configs are the same architecture."""
+    """The whole architecture of a decoder. Equal configs are the same architecture, and hash the same.
+
+    Latents `(b, latents.channels, t, h, w)` go through stem, stages and head to frames
+    `(b, 3, latents.num_frames(t), latents.spatial * h, latents.spatial * w)`. Frozen, made of JSON primitives.
+
+    Raises:
+        ValueError: there is no stage, a part has another role than its place demands, or the factors of the stages do
+            not make the compression of the latents.
+    """
 
     latents: LatentSpec
-    """What it decodes."""
+    """Geometry and statistics of the latents that the decoder takes."""
     stem: BlockConfig
-    """First convolution, latents -> width of the first stage."""
+    """First convolution, from the channels of the latents to the width of the first stage."""
     stages: tuple[StageConfig, ...]
-    """From the latents to the frames."""
+    """Stages in the order of execution, from the resolution of the latents towards that of the frames."""
     head: BlockConfig
-    """Features -> RGB; upsamples by what the stages leave of the spatial compression."""
+    """Last part, features to RGB frames; upsamples by `head_factor`."""
     temporal_mode: TemporalMode = "causal"
     """"causal" (streams, nothing looks ahead) or "bidirectional" (as Turbo-VAED was published)."""
     shortcut: BlockConfig | None = None
-    """A part latents -> RGB whose frames are added to the head's; None: the head's are all."""
+    """Linear shortcut, latents to RGB frames, which are added to the head's; None if there is none."""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -104,7 +116,7 @@ class DecoderConfig:
 
     @property
     def head_factor(self) -> int:
-        """Spatial upsampling that is left to the head."""
+        """Factor in height and width that the stages leave to the head; 1 if they leave nothing."""
         factor = self.latents.spatial
         for stage in self.stages:
             factor //= stage.spatial_factor

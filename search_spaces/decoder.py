@@ -37,6 +37,9 @@ class Decoder(nn.Module):
 
     Latents are `(b, c, t, h, w)`, raw, as the teacher's `decode` takes them; frames `(b, 3, t', h', w')`, RGB,
     nominally in [-1, 1] and not clamped. Built from `config` alone.
+
+    Raises:
+        ValueError: a part cannot be built for its place, such as a head for the width before it.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -75,7 +78,7 @@ class Decoder(nn.Module):
         return self.config.stages[index].width
 
     def stage_grid(self, index: int) -> tuple[int, int]:
-        """Time and space factor of a stage's output, relative to the latents."""
+        """Frames, and height and width, of a stage's output per frame, and height and width, of the latents."""
         temporal = spatial = 1
         for stage in self.config.stages[: index + 1]:
             temporal *= stage.temporal_factor
@@ -83,7 +86,7 @@ class Decoder(nn.Module):
         return temporal, spatial
 
     def stage_modules(self) -> dict[str, nn.Module]:
-        """The groups that costs are reported for: stem, stage0, stage1, ..., head."""
+        """The groups that costs are reported for: stem, stage0, stage1, ..., head, and shortcut if there is one."""
         stages = {f"stage{index}": stage for index, stage in enumerate(self.stages)}
         groups: dict[str, nn.Module] = {"stem": self.stem, **stages, "head": self.head}
         return groups if self.shortcut is None else groups | {"shortcut": self.shortcut}
@@ -142,9 +145,15 @@ class Decoder(nn.Module):
         return to_layout(x, layout, "video", time), tapped
 
 
+def build_skeleton(config: DecoderConfig) -> Decoder:
+    """The decoder on the meta device: shapes and operations without weights, which takes no memory."""
+    with torch.device("meta"):
+        return Decoder(config)
+
+
 @torch.no_grad()
 def silence(head: nn.Module) -> None:
-    """Set a head's last convolution to zero: its decoder then gives what its shortcut gives."""
+    """Set a head's last convolution to zero: its decoder then gives what its linear shortcut gives."""
     *_, last = (module for module in head.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d)))
     for parameter in last.parameters():
         parameter.zero_()

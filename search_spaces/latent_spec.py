@@ -1,4 +1,4 @@
-"""What a teacher's latents are: channels, compression, frame rule and statistics."""
+"""LatentSpec: the channels, compression, frame rule and statistics of a teacher's latents."""
 
 from dataclasses import dataclass
 from math import prod
@@ -15,20 +15,26 @@ leading_if_odd  T(n-1)+1 for odd n, Tn for even n (CogVideoX).
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """The geometry and statistics of a teacher's latents `(b, c, t, h, w)`, exactly as its `decode` takes them."""
+    """The geometry and statistics of a teacher's latents `(b, c, t, h, w)`, exactly as its `decode` takes them.
+
+    They stand for frames `(b, 3, num_frames(t), spatial * h, spatial * w)`.
+
+    Raises:
+        ValueError: a number is out of its range, or mean or std has not one value per channel.
+    """
 
     channels: int
-    """Latent channels c."""
+    """Number of latent channels, c."""
     spatial: int
-    """Compression in height and width, a power of two."""
+    """Pixels per latent position along height and along width, a power of two."""
     temporal: int
-    """Compression in time, a product of twos and threes (Mochi: 6)."""
+    """Video frames per latent frame, a product of twos and threes (Mochi: 6)."""
     frame_rule: FrameRule = "leading"
-    """How many frames n latent frames decode to."""
+    """Rule by which a number of latent frames gives a number of video frames."""
     mean: tuple[float, ...] = ()
-    """Mean of each latent channel; empty when unknown (zeros)."""
+    """Mean of each latent channel, in the units of the latents; empty if unknown, which counts as zeros."""
     std: tuple[float, ...] = ()
-    """Standard deviation of each latent channel; empty when unknown (ones)."""
+    """Standard deviation of each latent channel, in the same units; empty if unknown, which counts as ones."""
     causal: bool = True
     """Whether the teacher's convolutions and attention look back only; its norms may still run over the clip."""
 
@@ -50,7 +56,7 @@ class LatentSpec:
 
     @property
     def temporal_steps(self) -> tuple[int, ...]:
-        """The factors in which stages upsample in time, largest first: (2, 2) for 4, (3, 2) for 6."""
+        """Factors by which stages upsample in time, the largest first: (2, 2) for 4, (3, 2) for 6."""
         steps, rest = [], self.temporal
         for factor in (3, 2):
             while rest % factor == 0:
@@ -69,7 +75,7 @@ class LatentSpec:
         return self.temporal > 1 and self.frame_rule != "multiple"
 
     def patch_geometry(self) -> dict[str, int]:
-        """What one latent vector stands for, as the constructor of a part of role `shortcut` takes it."""
+        """Frames and pixels that one latent position stands for, as constructors of the role `shortcut` take them."""
         factors = {"temporal_factor": self.temporal, "spatial_factor": self.spatial}
         return factors | {"leading": self.may_drop_leading}
 
@@ -78,19 +84,19 @@ class LatentSpec:
         return self.frame_rule == "leading" or (self.frame_rule == "leading_if_odd" and num_latents % 2 == 1)
 
     def num_frames(self, num_latents: int) -> int:
-        """Frames that `num_latents` latent frames decode to."""
+        """Number of video frames that `num_latents` latent frames decode to; ValueError below 1."""
         if num_latents < 1:
             raise ValueError(f"at least 1 latent frame is needed, got {num_latents}")
         return self.temporal * num_latents - (self.temporal - 1) * self.drops_leading(num_latents)
 
     def frames_formula(self) -> str:
-        """For people: frames that n latent frames decode to."""
+        """Formula, for people, of the frames that n latent frames decode to, such as "4(n-1)+1"."""
         leading, multiple = f"{self.temporal}(n-1)+1", f"{self.temporal}n"
         both = f"{leading} if n is odd, else {multiple}"
         return {"leading": leading, "multiple": multiple, "leading_if_odd": both}[self.frame_rule]
 
     def num_latents(self, num_frames: int) -> int:
-        """Latent frames that decode to exactly `num_frames`; ValueError with the nearest valid counts if none do."""
+        """Number of latent frames for exactly `num_frames`; ValueError with the nearest counts if there is none."""
         guess = max(1, -(-num_frames // self.temporal))
         for candidate in (guess, guess + 1):
             if candidate >= 1 and self.num_frames(candidate) == num_frames:
@@ -103,14 +109,23 @@ class LatentSpec:
         )
 
     def largest_clip(self, num_frames: int) -> int:
-        """The largest number of frames up to `num_frames` that latents decode to; ValueError if there is none."""
+        """Largest number of video frames up to `num_frames` that latents decode to; ValueError if there is none."""
         fitting = [n for n in range(1, num_frames + 1) if self.num_frames(n) <= num_frames]
         if not fitting:
             raise ValueError(f"latents decode to {self.num_frames(1)} frames at least, got {num_frames}")
         return max(self.num_frames(n) for n in fitting)
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Shape `(c, t, h, w)` of the latents of a video of this size; ValueError if it is not on the grid."""
+        """Shape `(c, t, h, w)` of the latents of a video.
+
+        Args:
+            num_frames: frames of the video, a number that the frame rule gives.
+            height: of the video in pixels, a multiple of `spatial`.
+            width: likewise.
+
+        Raises:
+            ValueError: the size is not on the grid of the latents; names the nearest that are.
+        """
         for name, value in (("height", height), ("width", width)):
             if value < 1 or value % self.spatial:
                 below = max(self.spatial, value // self.spatial * self.spatial)

@@ -1,4 +1,7 @@
-"""Published decoders as configs: Turbo-VAED exactly, Flash-VAED and TAEHV nearly; and the designs for other latents."""
+"""Published decoders as configs: Turbo-VAED exactly, Flash-VAED and TAEHV nearly; and the designs for other latents.
+
+Turbo-VAED: arXiv 2508.09136. Flash-VAED: arXiv 2602.19161. TAEHV: the code of its author (madebyollin/taehv).
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,6 +9,7 @@ from dataclasses import replace
 from blocks import get_block
 from blocks.registry import BlockConfig
 from search_spaces.config import DecoderConfig, StageConfig
+from search_spaces.head_widths import ANY_WIDTH, HeadWidths
 from search_spaces.latent_spec import LatentSpec
 from search_spaces.stage_groups import Group, group_stages
 
@@ -31,11 +35,11 @@ def turbo_vaed(
     """The family of the paper: depthwise-separable at the latents' resolution, dense above, decoupled pixel shuffles.
 
     Args:
-        latents: what it decodes.
-        widths: of stage 0 (at the latents' resolution) and of each stage that doubles height and width.
+        latents: the latents that it decodes.
+        widths: channels of stage 0 (at the latents' resolution) and of each stage that doubles height and width.
         layers: residual blocks per stage; stage 0 is the paper's middle and its first up block in one.
         temporal_stages: indices of the stages that also double the frames.
-        patch_size: what is left to the head (1 or 4).
+        patch_size: factor in height and width that is left to the head (1 or 4).
     """
     depthwise = _part("depthwise_separable_conv3d", kernel_size=5)
     stages = [StageConfig(width=widths[0], depth=layers[0], block=depthwise)]
@@ -45,7 +49,7 @@ def turbo_vaed(
                 width=width,
                 depth=depth,
                 block=_part("dense_conv3d", kernel_size=3, activation="relu"),
-                upsampler=_part("decoupled_pixel_shuffle3d", expansion="dense"),
+                upsampler=_part("decoupled_pixel_shuffle3d", projection="dense"),
                 temporal_factor=2 if index in temporal_stages else 1,
                 spatial_factor=2,
                 transition=_part("dense_conv3d", kernel_size=3) if width != widths[index - 1] else None,
@@ -55,9 +59,14 @@ def turbo_vaed(
         latents=latents,
         stem=_part("conv3d_stem"),
         stages=tuple(stages),
-        head=_part("conv3d_head") if patch_size == 1 else _part("staged_pixel_shuffle_head"),
+        head=_turbo_vaed_head(patch_size),
         temporal_mode="bidirectional",
     )
+
+
+def _turbo_vaed_head(spatial_factor: int) -> BlockConfig:
+    """The head of the paper for what the stages leave to it: plain where that is nothing."""
+    return _part("conv3d_head") if spatial_factor == 1 else _part("staged_pixel_shuffle_head")
 
 
 def _turbo_vaed_4x8x8(latents: LatentSpec) -> DecoderConfig:
@@ -66,7 +75,7 @@ def _turbo_vaed_4x8x8(latents: LatentSpec) -> DecoderConfig:
 
 def _flash_vaed_wan() -> DecoderConfig:
     """Wan 2.1's decoder made depthwise low and narrow high. Differs by norms without weights (there: with), and by a
-    layer norm in the shortcut of the one block that widens.
+    layer norm in the skip connection of the one block that widens.
     """
     depthwise = _part("depthwise_separable_conv3d", kernel_size=3)
     frame_wise, nearest = _part("residual_conv2d"), _part("nearest_conv2plus1d")
@@ -140,6 +149,7 @@ PRESETS: dict[str, DecoderConfig] = {
 """Name -> config at the latents that it was published for. `turbo_vaed_*` are exact."""
 
 _SMALLEST_WIDTH = 16
+"""Channels below which no width is divided."""
 
 
 def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) -> DecoderConfig:
@@ -147,8 +157,10 @@ def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) ->
 
     The head keeps its share of the upsampling as far as the stages can still refine time often enough: stages are left
     out from the output's end, or the head upsamples more. The stages that refine time do so here too, where that is too
-    few the first others.
-    The result is causal if the teacher is.
+    few the first others. The result is causal if the teacher is.
+
+    Raises:
+        ValueError: the design has too few stages that upsample for these latents.
     """
     steps, in_time = latents.spatial_doublings, latents.temporal_steps
     first, *doublings = group_stages(config.stages)
@@ -162,13 +174,11 @@ def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) ->
     head_factor = latents.spatial // 2**upsampling
     kept = doublings[:upsampling]
     head = _adapt_head(config.head, head_factor)
-    # A head that keeps its width needs four channels at least where its last shuffle ends.
-    least = [1] * upsampling
-    if head.name == "staged_pixel_shuffle_head":
-        least[-1] = 4 * head_factor**2
+    before_head = HeadWidths.before(head.name, head_factor)
     stages = [_narrower(stage, width_divisor) for stage in first]
-    for group, factor, width in zip(kept, _temporal_factors(kept, in_time), least, strict=True):
-        stages += _adapt_group(group, width_divisor, factor, width)
+    for index, (group, factor) in enumerate(zip(kept, _temporal_factors(kept, in_time), strict=True), start=1):
+        widths = before_head if index == upsampling else ANY_WIDTH
+        stages += _adapt_group(group, width_divisor, factor, widths)
     return DecoderConfig(
         latents=latents,
         stem=config.stem,
@@ -185,27 +195,25 @@ def _temporal_factors(groups: Sequence[Group], steps: Sequence[int]) -> list[int
     return [dict(zip(chosen, steps, strict=True)).get(index, 1) for index in range(len(groups))]
 
 
-def _adapt_group(group: Group, divisor: int, temporal_factor: int, least: int) -> Group:
+def _adapt_group(group: Group, divisor: int, temporal_factor: int, widths: HeadWidths) -> Group:
     """The group with this factor in time, which a stage for time alone takes if there is one."""
     apart = group[0].spatial_factor == 1
     if apart and temporal_factor == 1:
         group, apart = (replace(group[1], transition=group[0].transition), *group[2:]), False
     factors = [temporal_factor] + [1] * (len(group) - 1)
     stages = [
-        replace(_narrower(stage, divisor, least if stage.width == group[-1].width else 1), temporal_factor=factor)
+        replace(
+            _narrower(stage, divisor, widths if stage.width == group[-1].width else ANY_WIDTH), temporal_factor=factor
+        )
         for stage, factor in zip(group, factors, strict=True)
     ]
     return tuple(stages)
 
 
 def _adapt_head(head: BlockConfig, factor: int) -> BlockConfig:
-    """The same head, if it has this factor, else its nearest of kin."""
-    if factor > 1 and head.name == "conv3d_head":
-        return _part("staged_pixel_shuffle_head")
-    if factor == 1 and head.name == "staged_pixel_shuffle_head":
-        return _part("conv3d_head")
-    return head
+    """The same head if it can upsample by this factor, else that of the paper which can."""
+    return head if get_block(head.name).supports_factor(factor) else _turbo_vaed_head(factor)
 
 
-def _narrower(stage: StageConfig, divisor: int, least: int = 1) -> StageConfig:
-    return replace(stage, width=max(stage.width // divisor, min(stage.width, _SMALLEST_WIDTH), least))
+def _narrower(stage: StageConfig, divisor: int, widths: HeadWidths = ANY_WIDTH) -> StageConfig:
+    return replace(stage, width=widths.fit(max(stage.width // divisor, min(stage.width, _SMALLEST_WIDTH))))

@@ -9,17 +9,21 @@ from blocks import BlockConfig, get_block
 from blocks.registry import Option
 from search_spaces.choices import Chooser, Recorder, choose, choose_int, count_parts, describe_part, suggest_part
 from search_spaces.config import DecoderConfig, StageConfig
+from search_spaces.head_widths import ANY_WIDTH, HeadWidths
 from search_spaces.latent_spec import LatentSpec
 from search_spaces.stage_groups import Group, group_stages
 
 
 @dataclass(frozen=True)
 class Level:
-    """What stages at one resolution may be made of. Level 0 is the latents' resolution, each next one twice as fine."""
+    """Choices for the stages at one resolution. Level 0 is the latents' resolution, each next one twice as fine."""
 
     blocks: tuple[str, ...]
+    """Registered blocks that a stage may repeat."""
     widths: tuple[int, ...]
+    """Channels that a stage may have."""
     depths: tuple[int, ...]
+    """Numbers of blocks that a stage may have."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +31,25 @@ class SearchSpace:
     """A family of decoders. Every walk through it gives a decoder that builds and has the teacher's output geometry."""
 
     name: str
+    """Name by which commands know the space."""
     description: str
-    """One line for users."""
+    """One line for users that says what the space holds."""
     stems: tuple[str, ...]
+    """Registered stems that a decoder may have."""
     levels: tuple[Level, ...]
-    """By resolution; the last one serves all finer ones too."""
+    """Choices for the stages by resolution, the latents' first; the last level serves all finer resolutions, too."""
     upsamplers: tuple[str, ...]
+    """Registered upsamplers that a stage may have."""
     heads: tuple[str, ...]
-    """Where the stages leave upsampling to the head."""
+    """Registered heads for decoders whose stages leave upsampling to the head."""
     plain_heads: tuple[str, ...]
-    """Where they leave nothing."""
+    """Registered heads for decoders whose stages leave none."""
     middles: tuple[str, ...] = ()
-    """What may come once after the first block; a decoder without is always offered, too."""
+    """Registered blocks that may come once after the first block; a decoder without is always offered, too."""
     shortcuts: tuple[str, ...] = ()
-    """What may run beside the whole decoder; a decoder without is always offered, too."""
+    """Registered linear shortcuts that a decoder may have; a decoder without is always offered, too."""
     largest_head_factor: int = 4
+    """Largest factor in height and width that the stages may leave to the head, a power of two."""
 
     def suggest(self, chooser: Chooser, latents: LatentSpec) -> DecoderConfig:
         """Walk through the space: `chooser` decides every choice, infeasible combinations are never offered.
@@ -57,8 +65,8 @@ class SearchSpace:
         head = suggest_part(chooser, self._head_name(heads, head_factor), heads)
         stages = self._suggest_first(chooser)
         for index in range(1, upsampling + 1):
-            unit = _width_unit(head.name, head_factor) if index == upsampling else 1
-            stages += self._suggest_doubling(chooser, index, unit, in_time.get(index, 1), stages[-1].width)
+            widths = HeadWidths.before(head.name, head_factor) if index == upsampling else ANY_WIDTH
+            stages += self._suggest_doubling(chooser, index, widths, in_time.get(index, 1), stages[-1].width)
         return DecoderConfig(
             latents=latents,
             stem=suggest_part(chooser, "stem", self.stems),
@@ -80,15 +88,15 @@ class SearchSpace:
         return recorder.used
 
     def size(self, latents: LatentSpec) -> int:
-        """Number of walks through the space."""
+        """Number of walks through the space for these latents."""
         total, shortcuts = 0, 1 + count_parts(self.shortcuts)
         for upsampling in self._upsampling_counts(latents):
             head_factor = latents.spatial // 2**upsampling
             last = sum(
-                count_parts((head,)) * len(self._widths(upsampling, _width_unit(head, head_factor)))
+                count_parts((head,)) * len(self._widths(upsampling, HeadWidths.before(head, head_factor)))
                 for head in self._heads(upsampling, head_factor)
             )
-            widths = last * prod(len(self._widths(index, 1)) for index in range(upsampling))
+            widths = last * prod(len(self._widths(index, ANY_WIDTH)) for index in range(upsampling))
             for layout in _temporal_layouts(upsampling, latents):
                 in_time = layout.split(",")
                 stages = prod(self._stage_size(index, str(index) in in_time) for index in range(upsampling + 1))
@@ -106,15 +114,13 @@ class SearchSpace:
         counts = range(fewest, steps + 1)
         return [n for n in counts if self._heads(n, latents.spatial // 2**n)]
 
-    def _widths(self, index: int, unit: int) -> list[int]:
-        # Four channels at least are left where a head's last shuffle ends: fewer cannot make three colours.
-        least = 4 * unit if unit > 1 else 1
-        return [width for width in self._level(index).widths if width % unit == 0 and width >= least]
+    def _widths(self, index: int, widths: HeadWidths) -> list[int]:
+        return [width for width in self._level(index).widths if widths.fit(width) == width]
 
     def _heads(self, upsampling: int, head_factor: int) -> list[str]:
-        """Those that some width of the last stage fits."""
+        """Heads that some width of the last stage fits."""
         heads = self.plain_heads if head_factor == 1 else self.heads
-        return [head for head in heads if self._widths(upsampling, _width_unit(head, head_factor))]
+        return [head for head in heads if self._widths(upsampling, HeadWidths.before(head, head_factor))]
 
     def _head_name(self, heads: Sequence[str], head_factor: int) -> str:
         if head_factor == 1:
@@ -122,8 +128,8 @@ class SearchSpace:
         return "head" if len(heads) == len(self.heads) else f"head.{'.'.join(heads)}"
 
     def _suggest_first(self, chooser: Chooser) -> Group:
-        """At the latents' resolution: blocks, with or without a middle after the first."""
-        stage = self._suggest_blocks(chooser, 0, 1)
+        """The stages at the latents' resolution: blocks, with or without a middle after the first."""
+        stage = self._suggest_blocks(chooser, 0, ANY_WIDTH)
         if not self.middles or not choose(chooser, "has_middle", [False, True]):
             return (stage,)
         middle = suggest_part(chooser, "middle", self.middles)
@@ -131,10 +137,10 @@ class SearchSpace:
         return group if stage.depth == 1 else (*group, replace(stage, depth=stage.depth - 1))
 
     def _suggest_doubling(
-        self, chooser: Chooser, index: int, unit: int, temporal_factor: int, width_before: int
+        self, chooser: Chooser, index: int, widths: HeadWidths, temporal_factor: int, width_before: int
     ) -> Group:
         """One step up in resolution. The width is changed by the upsampler, by a block before it or by one after it."""
-        last, prefix = self._suggest_blocks(chooser, index, unit), f"stage{index}"
+        last, prefix = self._suggest_blocks(chooser, index, widths), f"stage{index}"
         change = choose(chooser, _change_name(prefix, last.depth), _changes(last.depth))
         upsampler = suggest_part(chooser, f"{prefix}.upsampler", self.upsamplers, prefix)
         apart = temporal_factor > 1 and choose(chooser, f"{prefix}.apart", [False, True])
@@ -150,11 +156,11 @@ class SearchSpace:
             group = (replace(finer, temporal_factor=temporal_factor, transition=transition),)
         return (*group, last) if after else group
 
-    def _suggest_blocks(self, chooser: Chooser, index: int, unit: int) -> StageConfig:
+    def _suggest_blocks(self, chooser: Chooser, index: int, widths: HeadWidths) -> StageConfig:
         level, prefix = self._level(index), f"stage{index}"
         return StageConfig(
             block=suggest_part(chooser, f"{prefix}.block", level.blocks, prefix),
-            width=choose_int(chooser, _width_name(index, unit), self._widths(index, unit)),
+            width=choose_int(chooser, _width_name(index, widths), self._widths(index, widths)),
             depth=choose_int(chooser, f"{prefix}.depth", level.depths),
         )
 
@@ -195,8 +201,9 @@ class SearchSpace:
         for index, group in enumerate((first, *doublings)):
             prefix, last = f"stage{index}", group[0] if index == 0 else group[-1]
             depth = sum(stage.depth for stage in group if stage not in middle) if index == 0 else last.depth
-            unit = _width_unit(config.head.name, config.head_factor) if index == upsampling else 1
-            values |= {_width_name(index, unit): last.width, f"{prefix}.depth": depth}
+            before_head = HeadWidths.before(config.head.name, config.head_factor)
+            widths = before_head if index == upsampling else ANY_WIDTH
+            values |= {_width_name(index, widths): last.width, f"{prefix}.depth": depth}
             values |= describe_part(f"{prefix}.block", last.block, prefix)
             if index > 0:
                 values |= _describe_doubling(group, prefix)
@@ -214,17 +221,12 @@ def _describe_doubling(group: Group, prefix: str) -> dict[str, Option]:
     }
 
 
-def _width_unit(head: str, head_factor: int) -> int:
-    """What the width before a head must be a multiple of: this one keeps its width and moves a share into space."""
-    return head_factor**2 if head == "staged_pixel_shuffle_head" else 1
-
-
-def _width_name(index: int, unit: int) -> str:
-    return f"stage{index}.width" if unit == 1 else f"stage{index}.width.by{unit}"
+def _width_name(index: int, widths: HeadWidths) -> str:
+    return f"stage{index}.width" if widths == ANY_WIDTH else f"stage{index}.width.by{widths.multiple}"
 
 
 def _changes(depth: int) -> list[str]:
-    """What may change the width."""
+    """Parts that may change the width of a stage with `depth` blocks."""
     return ["upsampler", "transition", "block"] if depth else ["upsampler", "transition"]
 
 
@@ -237,6 +239,6 @@ def _temporal_name(upsampling: int) -> str:
 
 
 def _temporal_layouts(upsampling: int, latents: LatentSpec) -> list[str]:
-    """Which of the upsampling stages refine time, the largest step first: "1,2", "1,3", ..."""
+    """Choices of the upsampling stages that refine time, as their indices: "1,2", "1,3", ..."""
     steps = len(latents.temporal_steps)
     return [",".join(map(str, stages)) for stages in combinations(range(1, upsampling + 1), steps)]

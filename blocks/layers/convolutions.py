@@ -20,7 +20,7 @@ class Conv3d(nn.Conv3d):
 
 
 class DenseConv(nn.Module):
-    """k x k x k."""
+    """Dense convolution, k x k x k."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class DepthwiseSeparableConv(nn.Module):
 
 
 class FactorizedConv(nn.Module):
-    """(1, k, k) in space, then (3, 1, 1) in time, as in Cosmos' tokenizer.
+    """(1, k, k) in space, then (3, 1, 1) in time, as in Cosmos' tokenizer (arXiv 2501.03575).
 
     Args:
         rank: channels between, as a share of `out_channels`: below 1 a kernel whose unfolding has a low rank.
@@ -56,7 +56,7 @@ class FactorizedConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, rank: float = 1.0) -> None:
         super().__init__()
         inner = max(1, round(rank * out_channels))
-        # A kernel of 1 asks for a change of width only (the shortcut of a residual block).
+        # A kernel of 1 asks for a change of width only (the skip connection of a residual block).
         temporal_kernel = 3 if kernel_size > 1 else 1
         self.spatial = Conv3d(in_channels, inner, (1, kernel_size, kernel_size))
         self.temporal = Conv3d(inner, out_channels, (temporal_kernel, 1, 1))
@@ -127,12 +127,12 @@ def enlarge(x: Tensor, factor: int) -> Tensor:
     return functional.interpolate(x, scale_factor=float(factor), mode="nearest") if factor > 1 else x
 
 
-EXPANSIONS = ("dense", "separable", "pointwise")
-"""How an upsampler makes channels that it then moves into time and space: 3x3x3, depthwise 3x3x3 + 1x1x1, 1x1x1."""
+PROJECTIONS = ("dense", "separable", "pointwise")
+"""Convolutions with which an upsampler makes its channels: 3x3x3, depthwise 3x3x3 + 1x1x1, 1x1x1."""
 
 
-def make_expansion(kind: str, in_channels: int, out_channels: int) -> DenseConv | DepthwiseSeparableConv:
-    """One of `EXPANSIONS`."""
-    if kind == "separable":
+def make_projection(projection: str, in_channels: int, out_channels: int) -> DenseConv | DepthwiseSeparableConv:
+    """One of `PROJECTIONS`: `(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
+    if projection == "separable":
         return DepthwiseSeparableConv(in_channels, out_channels, 3)
-    return DenseConv(in_channels, out_channels, 3 if kind == "dense" else 1)
+    return DenseConv(in_channels, out_channels, 3 if projection == "dense" else 1)

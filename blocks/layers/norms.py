@@ -17,7 +17,7 @@ class RmsNorm(nn.Module):
     """
 
     factor = 1.0
-    """What is normalised is first multiplied by this power of two, and eps by its square: the same function."""
+    """Power of two that the input is first multiplied by, and eps by its square: the same function."""
 
     def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
@@ -58,11 +58,11 @@ class BatchNorm(_BatchNorm):
         """Any rank will do."""
 
 
-def norm_before(kind: str) -> nn.Module:
-    """What "rms", "batch" and "none" put before a convolution: RMS norm or nothing."""
-    return RmsNorm() if kind == "rms" else nn.Identity()
+def norm_before(norm: str) -> nn.Module:
+    """The module before a convolution for the option "rms", "batch" or "none": RMS norm for the first, else nothing."""
+    return RmsNorm() if norm == "rms" else nn.Identity()
 
 
-def norm_after(kind: str, channels: int) -> nn.Module:
-    """What they put after it: batch norm, which only there folds into the convolution, or nothing."""
-    return BatchNorm(channels) if kind == "batch" else nn.Identity()
+def norm_after(norm: str, channels: int) -> nn.Module:
+    """The module after a convolution for the same options: batch norm, which folds into it there, for "batch"."""
+    return BatchNorm(channels) if norm == "batch" else nn.Identity()

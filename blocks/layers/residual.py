@@ -16,10 +16,10 @@ Convolution = Callable[[int, int, int], nn.Module]
 class Residual3d(Block):
     """conv1(act(rms(x))), conv2(silu(rms(.))), plus the input (Turbo-VAED, arXiv 2508.09136).
 
-    Where the width changes, the shortcut is a layer norm and a convolution of the block's kind with kernel 1.
+    Where the width changes, the skip connection is a layer norm and one of the block's convolutions with kernel 1.
 
     Args:
-        convolution: kind of all convolutions in the block.
+        convolution: makes every convolution of the block.
         activation: "silu" or "relu", the first of the two activations.
     """
 
@@ -33,15 +33,15 @@ class Residual3d(Block):
         self.norm2 = RmsNorm()
         self.activation2 = nn.SiLU()
         self.conv2 = convolution(out_channels, out_channels, kernel_size)
-        self.shortcut_norm: ChannelLayerNorm | None = None
+        self.skip_norm: ChannelLayerNorm | None = None
         if in_channels != out_channels:
-            self.shortcut_norm = ChannelLayerNorm(in_channels)
-            self.shortcut_conv = convolution(in_channels, out_channels, 1)
+            self.skip_norm = ChannelLayerNorm(in_channels)
+            self.skip_conv = convolution(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
         hidden = self.conv1(self.activation1(self.norm1(x)), time)
         hidden = self.conv2(self.activation2(self.norm2(hidden)), time)
-        shortcut = x if self.shortcut_norm is None else self.shortcut_conv(self.shortcut_norm(x), time)
-        out: Tensor = shortcut + hidden
+        skip = x if self.skip_norm is None else self.skip_conv(self.skip_norm(x), time)
+        out: Tensor = skip + hidden
         return out

@@ -101,7 +101,7 @@ _SAME = {
     # By a whole number both repeat every element.
     torch.ops.aten._upsample_nearest_exact2d.vec: torch.ops.aten.upsample_nearest2d.vec,
 }
-"""Operators that coremltools does not know under their own name, and what it knows them as."""
+"""Operators that coremltools does not know, and others that compute the same and that it knows."""
 
 
 def _use_known_operators(program: ExportedProgram) -> None:

@@ -1,4 +1,4 @@
-"""coremltools without what it says about systems that are no Mac, and without its progress bars."""
+"""coremltools without its messages about systems that are not a Mac, and without its progress bars."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 _EXPECTED_MESSAGES = ("Torch version ", "Failed to load _ML")
-"""What it logs at import: torch is newer than the newest it knows; off a Mac it cannot run what it makes."""
+"""Beginnings of what coremltools logs at import: torch is newer than it knows; off a Mac it cannot run models."""
 
 
 def import_coremltools() -> ModuleType:

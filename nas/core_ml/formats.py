@@ -3,7 +3,7 @@
 from typing import Literal
 
 Precision = Literal["float16", "mixed", "float32"]
-"""Of what a program computes: "mixed" is float16 with the statistics of norms in float32."""
+"""Precision that a program computes in: "mixed" is float16 with the statistics of norms in float32."""
 
 Weights = Literal["16bit", "8bit", "palettized"]
 """How weights are stored.

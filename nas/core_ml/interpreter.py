@@ -16,21 +16,21 @@ from nas.core_ml.semantics import SEMANTICS
 
 
 class UnknownOperationError(ValueError):
-    """A program has an operation, or an option of one, whose meaning is not known here."""
+    """A program has an operation, or an option of one, that the interpreter does not know."""
 
 
-def evaluate(program: Program, inputs: Mapping[str, Tensor], *, rounded: bool) -> dict[str, Tensor]:
+def interpret(program: Program, inputs: Mapping[str, Tensor], *, rounded: bool) -> dict[str, Tensor]:
     """The outputs of a program by name, as float32.
 
     Args:
         program: what is computed.
-        inputs: by name, in the shapes that the program was made for.
+        inputs: tensors by the names of the program's inputs, in the shapes that it was made for.
         rounded: round every result that is float16 in the program to float16. Sums inside of an operation (a
             convolution, a mean) are kept in float32, as devices do. Otherwise nothing is rounded but the weights.
 
     Raises:
         UnknownOperationError: an operation is not known.
-        ValueError: the inputs are not the program's.
+        ValueError: the inputs have other names or shapes than the program's.
     """
     wanted = {value.name for value in program.outputs}
     found: dict[str, Tensor] = {}
@@ -42,7 +42,7 @@ def evaluate(program: Program, inputs: Mapping[str, Tensor], *, rounded: bool) -
 
 @torch.no_grad()
 def walk(program: Program, inputs: Mapping[str, Tensor], *, rounded: bool) -> Iterator[tuple[Value, Tensor]]:
-    """Every value in the order of computation, inputs first; see `evaluate`. What is not needed any more is freed."""
+    """Every value in the order of computation, inputs first; see `interpret`. What is not needed any more is freed."""
     _check_inputs(program, inputs)
     last_use = {value.name: index for index, step in enumerate(program.operations) for value in step.values()}
     alive: dict[str, Tensor] = {}
@@ -53,7 +53,9 @@ def walk(program: Program, inputs: Mapping[str, Tensor], *, rounded: bool) -> It
         for value, tensor in zip(operation.results, _compute(operation, alive), strict=True):
             if tuple(tensor.shape) != value.shape:
                 got = tuple(tensor.shape)
-                raise ValueError(f"{operation.kind} '{operation.name}' gives {got}, in the program it is {value.shape}")
+                raise ValueError(
+                    f"{operation.op_type} '{operation.name}' gives {got}, in the program it is {value.shape}"
+                )
             alive[value.name] = _rounded(value, tensor, rounded)
             yield value, alive[value.name]
         for value in operation.values():
@@ -62,8 +64,8 @@ def walk(program: Program, inputs: Mapping[str, Tensor], *, rounded: bool) -> It
 
 
 def unknown_operations(operations: Iterable[Operation]) -> list[str]:
-    """Their kinds that `evaluate` does not know, sorted."""
-    return sorted({operation.kind for operation in operations} - SEMANTICS.keys())
+    """The types of these operations that `interpret` does not know, sorted."""
+    return sorted({operation.op_type for operation in operations} - SEMANTICS.keys())
 
 
 def _check_inputs(program: Program, inputs: Mapping[str, Tensor]) -> None:
@@ -74,10 +76,10 @@ def _check_inputs(program: Program, inputs: Mapping[str, Tensor]) -> None:
 
 
 def _compute(operation: Operation, alive: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    semantics = SEMANTICS.get(operation.kind)
+    semantics = SEMANTICS.get(operation.op_type)
     if semantics is None:
         raise UnknownOperationError(
-            f"operation '{operation.kind}' ({operation.name}) is not known to the evaluator: add it to "
+            f"operation '{operation.op_type}' ({operation.name}) is not known to the interpreter: add it to "
             f"nas/core_ml/semantics.py"
         )
     arguments: dict[str, Any] = {}
@@ -89,11 +91,11 @@ def _compute(operation: Operation, alive: Mapping[str, Tensor]) -> tuple[Tensor,
     try:
         inspect.signature(semantics).bind(**arguments)
     except TypeError as error:
-        raise UnknownOperationError(f"operation '{operation.kind}' ({operation.name}): {error}") from error
+        raise UnknownOperationError(f"operation '{operation.op_type}' ({operation.name}): {error}") from error
     try:
         out = semantics(**arguments)
     except (ValueError, RuntimeError, IndexError) as error:
-        raise UnknownOperationError(f"operation '{operation.kind}' ({operation.name}): {error}") from error
+        raise UnknownOperationError(f"operation '{operation.op_type}' ({operation.name}): {error}") from error
     return out if isinstance(out, tuple) else (out,)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -28,7 +29,7 @@ from nas.core_ml.program import HIGHEST_RANK, Operation, Program, from_mil
 from nas.core_ml.steps import Shape, Step, steps_of
 from nas.machine.files import default_cache_dir, disk_errors, read_json, write_json
 from nas.terminal.errors import UserError
-from search_spaces import Decoder, DecoderConfig
+from search_spaces import Decoder, build_skeleton
 
 
 class UntraceablePartError(Exception):
@@ -40,9 +41,9 @@ class PartReport:
     """What converting one part alone has shown."""
 
     problem: str
-    """Why it cannot ship; empty if it can."""
+    """Why the part cannot ship; empty if it can."""
     steps: tuple[Step, ...]
-    """Its program, in the order of execution; nothing if it cannot be converted."""
+    """Operations of the part's program in the order of execution; empty if it cannot be converted."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives."""
@@ -59,23 +60,28 @@ class Part:
     """A part at its place in a decoder, for one clip of one size."""
 
     config: BlockConfig
+    """Config of the part."""
     in_channels: int
+    """Channels of the input."""
     geometry: tuple[tuple[str, int], ...]
-    """What else it is built with."""
+    """Names and values of the other arguments that the part is built with: channels and factors."""
     grid: tuple[int, int, int]
-    """Frames, height and width of what goes in."""
+    """Frames, height and width of the input."""
     incoming: Layout
+    """Layout in which the input comes."""
     outgoing: Layout
-    """Of the part after it; of the frames that a shortcut is added to."""
+    """Layout that the next part takes, or that of the frames to which a linear shortcut is added."""
     mode: TemporalMode
+    """Whether the decoder is causal or bidirectional."""
     drop_leading: bool
+    """Whether upsampling in time drops leading frames, as the latents' frame rule asks."""
     added_to: Shape = ()
-    """What a shortcut is added to, in the outgoing layout."""
+    """Shape of the frames that a linear shortcut is added to, in the outgoing layout; () for all other parts."""
     ends: bool = False
-    """Whether what it returns are the decoder's frames."""
+    """Whether the part returns the decoder's frames."""
 
     def key(self) -> str:
-        """Of its report on disk: changes with every source file of a part and with the converter."""
+        """Key of the report on disk: changes with every source file of a part and with the converter."""
         plain = {**asdict(self), "config": self.config.to_dict()}
         sources = _sources(get_block(self.config.name).__module__.split(".")[0])
         text = json.dumps([plain, sources, version("coremltools"), version("torch")], sort_keys=True)
@@ -101,29 +107,28 @@ class _Alone(nn.Module):
         return to_layout(x, part.outgoing, "video", time).clamp(-1, 1) if part.ends else x
 
 
-def decoder_parts(config: DecoderConfig, num_frames: int, height: int, width: int) -> list[tuple[str, Part]]:
+def decoder_parts(decoder: Decoder, num_frames: int, height: int, width: int) -> list[tuple[str, Part]]:
     """Every part with its stage (stem, stage0, ..., head, shortcut), in the order of execution.
+
+    Args:
+        decoder: only its architecture counts; one on the meta device is run as it is, else a skeleton is built.
+        num_frames: decoded frames of one clip.
+        height: frame height in pixels.
+        width: frame width in pixels.
 
     Raises:
         ValueError: the frames are not on the grid of the latents.
         UntraceablePartError: what a part does depends on data.
     """
+    config = decoder.config
     shape = config.latents.latent_shape(num_frames, height, width)
-    with torch.device("meta"), torch.no_grad():
-        decoder, latents = Decoder(config).eval(), torch.empty(1, *shape)
-        placed = list(_placed(decoder))
-        passed: list[tuple[Tensor, Tensor]] = []
-        for _, _, block, _ in placed:
-            block.register_forward_hook(lambda _, arguments, out: passed.append((arguments[0], out)))
-        try:
-            decoder(latents)
-        except RuntimeError as error:
-            stage, config_of_part, _, _ = placed[min(len(passed), len(placed) - 1)]
-            reason = f"not convertible: it cannot be traced without data ({error})"
-            raise UntraceablePartError(f"{stage}: {config_of_part.name}: {reason}") from error
+    if not all(parameter.is_meta for parameter in decoder.parameters()):
+        decoder = build_skeleton(config)
+    latents, placed = torch.empty(1, *shape, device="meta"), list(_placed(decoder))
     found: list[tuple[str, Part]] = []
     layout: Layout = "video"
     before = latents
+    passed = _pass_through(decoder, latents, placed)
     for (stage, config_of_part, block, geometry), (x, out) in zip(placed, passed, strict=True):
         video, shortcut = block.input_layout == "video", stage == "shortcut"
         part = Part(
@@ -144,6 +149,29 @@ def decoder_parts(config: DecoderConfig, num_frames: int, height: int, width: in
     return found
 
 
+_Placed = tuple[str, BlockConfig, Block, dict[str, int]]
+"""Stage, config, module and geometry of a part."""
+
+
+def _pass_through(decoder: Decoder, latents: Tensor, placed: Sequence[_Placed]) -> list[tuple[Tensor, Tensor]]:
+    """What goes into each part and what comes out, in the order of execution; the decoder stays as it was."""
+    passed: list[tuple[Tensor, Tensor]] = []
+    training = decoder.training
+    with ExitStack() as hooks, torch.no_grad():
+        for _, _, block, _ in placed:
+            handle = block.register_forward_hook(lambda _, arguments, out: passed.append((arguments[0], out)))
+            hooks.callback(handle.remove)
+        try:
+            decoder.eval()(latents)
+        except RuntimeError as error:
+            stage, config, _, _ = placed[min(len(passed), len(placed) - 1)]
+            reason = f"not convertible: it cannot be traced without data ({error})"
+            raise UntraceablePartError(f"{stage}: {config.name}: {reason}") from error
+        finally:
+            decoder.train(training)
+    return passed
+
+
 def inspect_parts(parts: Iterable[Part]) -> dict[Part, PartReport]:
     """What each part becomes; those that were never seen are converted, together, and remembered."""
     wanted = list(dict.fromkeys(parts))
@@ -156,7 +184,7 @@ def inspect_parts(parts: Iterable[Part]) -> dict[Part, PartReport]:
     return found
 
 
-def _placed(decoder: Decoder) -> Iterator[tuple[str, BlockConfig, Block, dict[str, int]]]:
+def _placed(decoder: Decoder) -> Iterator[_Placed]:
     """Stage, config, module and geometry of every part in the order of execution."""
     config = decoder.config
     groups = decoder.stage_modules()
@@ -180,10 +208,10 @@ def _block(module: nn.Module) -> Block:
 
 
 _CONVERTERS = (convert, program, steps, interpreter, semantics, semantics_layout)
-"""The modules beside this one that decide what is found about a part."""
+"""Modules beside this one that decide what a report of a part says."""
 
 _KNOWN: dict[Part, PartReport] = {}
-"""What this process has seen."""
+"""Reports that this process has made or read."""
 
 
 def _file(part: Part) -> Path:
@@ -243,7 +271,7 @@ def _apart(program: Program, counts: Sequence[int]) -> list[list[Operation]]:
 
 
 def _report(operations: Sequence[Operation]) -> PartReport:
-    high = sorted({step.kind for step in operations for out in step.results if out.rank > HIGHEST_RANK})
+    high = sorted({step.op_type for step in operations for out in step.results if out.rank > HIGHEST_RANK})
     unknown = unknown_operations(operations)
     problem = ""
     if high:

@@ -2,7 +2,7 @@
 
     program = read_program("decoder.mlpackage")
     for operation in program.operations:
-        print(operation.kind, [value.shape for value in operation.results], operation.stage)
+        print(operation.op_type, [value.shape for value in operation.results], operation.stage)
 
 Values have the shape and type that they have in the program. A value that is known before the program runs (weights,
 axes, padding) carries its `constant`; compressed weights are there decompressed, with the bits that they are stored in.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from coremltools.models import MLModel
 
 HIGHEST_RANK = 5
-"""Axes that a tensor of a Core ML program may have."""
+"""Most axes that a tensor of a Core ML program may have."""
 
 _BITS = {"fp16": 16, "fp32": 32, "int32": 32, "int16": 16, "uint16": 16, "int8": 8, "uint8": 8, "bool": 8, "str": 0}
 _STAGE_OF_WEIGHT = re.compile(r"p_(?:decoder_)?(stem|stages_\d+|head|shortcut)_")
@@ -36,14 +36,15 @@ class Value:
     """A tensor, or one of the numbers, words and lists that say how an operation computes."""
 
     name: str
-    """Unique in its program."""
+    """Name of the value, unique in its program."""
     shape: tuple[int, ...]
+    """Size along each axis; () for a single number."""
     dtype: str
-    """Of Core ML: fp16, fp32, int32, bool, str, ..."""
+    """Core ML's name of the type: fp16, fp32, int32, bool, str, ..."""
     constant: Any = None
-    """A numpy array, or a str; None for what is computed."""
+    """Value of a constant, a numpy array or a str; None for what is computed."""
     stored_bytes: int = 0
-    """What a constant takes in the package; 0 for what is computed."""
+    """Bytes that a constant takes in the package; 0 for what is computed."""
 
     @property
     def rank(self) -> int:
@@ -57,7 +58,7 @@ class Value:
 
     @property
     def bytes(self) -> int:
-        """Size in memory when it is computed."""
+        """Bytes that the value takes in memory."""
         return self.elements * _BITS[self.dtype] // 8
 
 
@@ -65,21 +66,22 @@ class Value:
 class Operation:
     """One step of a program."""
 
-    kind: str
-    """Core ML's name: conv, add, pixel_shuffle, ..."""
+    op_type: str
+    """Core ML's name of the operation's type: conv, add, pixel_shuffle, ..."""
     inputs: dict[str, Value | tuple[Value, ...]]
-    """By Core ML's parameter names; a tuple where an operation takes any number of tensors (concat)."""
+    """Inputs by Core ML's parameter names; a tuple where an operation takes any number of tensors (concat)."""
     results: tuple[Value, ...]
+    """Values that the operation computes."""
     stage: str = ""
-    """Part of a decoder that it belongs to: stem, stage0, ..., head, shortcut; "" where that is unknown.
+    """Stage of a decoder that the operation belongs to: stem, stage0, ..., head, shortcut; "" where that is unknown.
 
-    Taken from the names of weights: an operation without any belongs to the part of the weights before it (the first
-    operations: after it).
+    It is taken from the names of weights: an operation without weights belongs to the stage of the weights before it
+    (the first operations: after them).
     """
 
     @property
     def name(self) -> str:
-        """That of its first result."""
+        """Name of the first result."""
         return self.results[0].name
 
     def values(self) -> Iterator[Value]:
@@ -103,10 +105,13 @@ class Program:
     """A function of a Core ML model, as straight-line code."""
 
     inputs: tuple[Value, ...]
+    """Values that the function is given."""
     outputs: tuple[Value, ...]
+    """Values that the function returns."""
     operations: tuple[Operation, ...]
+    """Operations in the order of execution."""
     metadata: dict[str, str] = field(default_factory=dict)
-    """What was written into the package for its users."""
+    """Metadata of the package for its users, by name."""
 
 
 def read_program(model: "MLModel | Path | str", function: str = "main") -> Program:
@@ -124,11 +129,11 @@ def read_program(model: "MLModel | Path | str", function: str = "main") -> Progr
 
     if isinstance(model, Path | str):
         if not (Path(model) / "Manifest.json").is_file():
-            raise UserError(f"expected the folder of an .mlpackage, but {model} is none")
+            raise UserError(f"expected the folder of an .mlpackage, but {model} is not one")
         model = ct.models.MLModel(str(model), skip_model_load=True)
     spec = model.get_spec()
     if spec.WhichOneof("Type") != "mlProgram":
-        raise UserError(f"expected an ML program, the model is of the older kind '{spec.WhichOneof('Type')}'")
+        raise UserError(f"expected an ML program, the model is of the older type '{spec.WhichOneof('Type')}'")
     loaded = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
     if function not in loaded.functions:
         raise UserError(f"the package has no function '{function}': known: {', '.join(loaded.functions)}")

@@ -12,9 +12,9 @@ from nas.core_ml.interpreter import walk
 from nas.core_ml.program import Operation, Program
 
 _BEST, _WORST = 100.0, -100.0
-"""dB where nothing differs, and where infinities come out: numbers that JSON and a mean survive."""
+"""dB where nothing differs, and where infinities come out: finite, so that JSON and a mean take them."""
 _JUMP = 10.0
-"""dB that an operation loses between its inputs and its result when its error jumps."""
+"""Loss in dB between the inputs and the result of an operation from which its error counts as a jump."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,21 @@ class Jump:
     """An operation whose result is much less precise than its inputs."""
 
     operation: str
-    """Name in the program."""
-    kind: str
+    """Name of the operation in the program."""
+    op_type: str
+    """Core ML's name of the operation's type."""
     stage: str
+    """Stage of the decoder that the operation belongs to; "" where that is unknown."""
     before: float
-    """Signal to rounding error of its least precise input, dB."""
+    """Signal to rounding error of the least precise input, dB."""
     after: float
-    """The same of its result."""
+    """Signal to rounding error of the result, dB."""
 
     def describe(self) -> str:
-        """For people."""
+        """ "conv 'x' in stage0: 60 dB in, 20 dB out"."""
         where = f" in {self.stage}" if self.stage else ""
         result = "infinity or not a number" if self.after == _WORST else f"{self.after:.0f} dB"
-        return f"{self.kind} '{self.operation}'{where}: {self.before:.0f} dB in, {result} out"
+        return f"{self.op_type} '{self.operation}'{where}: {self.before:.0f} dB in, {result} out"
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,16 @@ class Proof:
     """A program's outputs against PyTorch's in float32."""
 
     psnr_exact: float
-    """dB with the program computed in float32: what the conversion and the precision of the weights cost."""
+    """PSNR in dB with the program computed in float32: what the conversion and the precision of the weights cost."""
     psnr_rounded: float
-    """dB with every result rounded to the type that it has in the program: what a device gives."""
+    """PSNR in dB with every result rounded to the type that it has in the program: what a device gives."""
     max_error_exact: float
-    """Largest absolute difference where `psnr_exact` is from."""
+    """Largest absolute difference of the output that `psnr_exact` is from, computed in float32."""
     jump: Jump | None
     """The first operation whose error jumps; if none does, the one that loses most. None if nothing is rounded."""
 
     def describe(self) -> str:
-        """For people."""
+        """ "62.1 dB as a device rounds, 98.4 dB computed in float32"."""
         return f"{self.psnr_rounded:.1f} dB as a device rounds, {self.psnr_exact:.1f} dB computed in float32"
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def prove(
 
 def _jump(operation: Operation, result: str, precision: Mapping[str, float]) -> Jump:
     before = [precision[value.name] for value in operation.values() if value.name in precision]
-    return Jump(result, operation.kind, operation.stage, min(before, default=_BEST), precision[result])
+    return Jump(result, operation.op_type, operation.stage, min(before, default=_BEST), precision[result])
 
 
 def _first_jump(jumps: list[Jump]) -> Jump | None:

@@ -16,7 +16,7 @@ Semantics = Callable[..., Tensor | tuple[Tensor, ...]]
 Number = float | Tensor
 
 _TORCH_TYPES = {"fp16": torch.float32, "fp32": torch.float32, "int32": torch.int32, "bool": torch.bool}
-"""Rounding to float16 is the evaluator's business, which may be asked not to."""
+"""Types that a cast gives here. The interpreter rounds to float16, unless it is asked not to."""
 
 
 def _convolution(
@@ -264,4 +264,4 @@ SEMANTICS: dict[str, Semantics] = LAYOUT | {
     "tanh": _unary(torch.tanh),
     "thresholded_relu": _thresholded_relu,
 }
-"""By Core ML's name."""
+"""Functions that compute the operations, by Core ML's name of their type."""

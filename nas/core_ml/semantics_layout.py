@@ -179,4 +179,4 @@ LAYOUT: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "upsample_bilinear": _upsample_bilinear,
     "upsample_nearest_neighbor": _upsample_nearest,
 }
-"""By Core ML's name."""
+"""Functions that compute the operations, by Core ML's name of their type."""

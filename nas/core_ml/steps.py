@@ -1,4 +1,4 @@
-"""The operations of a converted module without their values: kinds, shapes, multiply-accumulates."""
+"""The operations of a converted module without their values: types, shapes, multiply-accumulates."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,15 +17,16 @@ Shape = tuple[int, ...]
 class Step:
     """One operation of a program."""
 
-    kind: str
-    """Core ML's name: conv, add, pixel_shuffle, ..."""
+    op_type: str
+    """Core ML's name of the operation's type: conv, add, pixel_shuffle, ..."""
     inputs: tuple[tuple[str, Shape], ...]
     """Core ML's parameter name and the shape of each tensor, weights included."""
     results: tuple[Shape, ...]
+    """Shapes of the results."""
     macs: int = 0
-    """Multiply-accumulates of convolutions and matrix products."""
+    """Multiply-accumulates of convolutions and matrix products; 0 for all others."""
     groups: int = 1
-    """Of a convolution."""
+    """Groups of a convolution; 1 for a dense one and for all other operations."""
 
     def input(self, name: str) -> Shape:
         """Shape of the tensor with this parameter name; KeyError if there is none."""
@@ -39,7 +40,7 @@ class Step:
 
 
 def steps_of(operations: Iterable[Operation]) -> tuple[Step, ...]:
-    """In the order of execution."""
+    """The operations without their values, in the order of execution."""
     return tuple(map(_step, operations))
 
 
@@ -54,9 +55,9 @@ def module_steps(module: nn.Module, *inputs: Tensor) -> tuple[Step, ...]:
 
 
 def _step(operation: Operation) -> Step:
-    count = _MACS.get(operation.kind)
+    count = _MACS.get(operation.op_type)
     return Step(
-        kind=operation.kind,
+        op_type=operation.op_type,
         inputs=tuple(_tensors(operation)),
         results=tuple(value.shape for value in operation.results),
         macs=0 if count is None else count(operation),
@@ -80,7 +81,7 @@ def _shape(operation: Operation, name: str) -> Shape:
 def _convolution(operation: Operation) -> int:
     """Every weight meets every output position of its clip (input position, if transposed)."""
     x, weight, (out,) = _shape(operation, "x"), _shape(operation, "weight"), operation.results
-    positions = x if operation.kind == "conv_transpose" else out.shape
+    positions = x if operation.op_type == "conv_transpose" else out.shape
     return prod((x[0], *weight, *positions[2:]))
 
 

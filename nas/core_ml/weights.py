@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from coremltools.models import MLModel
 
 _TABLE_BITS, _CHANNELS_PER_TABLE = 6, 16
-"""Of a palettised weight."""
+"""Bits of an index into a table of a palettized weight, and output channels that share one table."""
 
 
 def compress(model: "MLModel", weights: Weights) -> "MLModel":

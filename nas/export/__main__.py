@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from search_spaces import LatentSpec
 
 _USUAL_FRAMES = 17
-"""Of one decode, as in the papers."""
+"""Frames of one decode, as in the papers."""
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -77,31 +77,35 @@ def read_latents(path: Path, spec: "LatentSpec") -> "Tensor":
 
 
 def make_parser() -> Parser:
-    """Its arguments."""
+    """The parser of the command line."""
     parser = Parser("nas.export", __doc__ or "")
     parser.add_argument("model", type=Path, metavar="MODEL", help="folder of a finished model")
-    parser.add_argument("--resolution", default="512x512", metavar="HxW", help="of the frames (default: %(default)s)")
+    parser.add_argument(
+        "--resolution", default="512x512", metavar="HxW", help="size of the frames (default: %(default)s)"
+    )
     parser.add_argument(
         "--frames",
         type=positive_int,
         metavar="N",
-        help="of one decode (default: 17 or just below); of the first chunk"
-        " with --streaming (default: those of one latent)",
+        help="frames of one decode (default: 17, or the next lower number that fits the latents); with --streaming"
+        " those of the first chunk (default: the frames of one latent)",
     )
-    parser.add_argument("--streaming", action="store_true", help="chunk by chunk, with the state as inputs and outputs")
+    parser.add_argument(
+        "--streaming", action="store_true", help="decode chunk by chunk, with the state as inputs and outputs"
+    )
     parser.add_argument(
         "--precision",
         choices=get_args(Precision),
         default="float16",
         metavar="TYPE",
-        help="float16, float32, or mixed: the statistics of norms in float32 (default: float16)",
+        help="float16, float32, or mixed: float16 with the statistics of norms in float32 (default: float16)",
     )
     parser.add_argument(
         "--weights",
         choices=get_args(Weights),
         default="16bit",
         metavar="FORM",
-        help="16bit, 8bit or palettized (default: 16bit)",
+        help="how weights are stored: 16bit, 8bit or palettized (default: 16bit)",
     )
     parser.add_argument(
         "--rewrite",
@@ -109,21 +113,22 @@ def make_parser() -> Parser:
         action="append",
         default=[],
         metavar="NAME",
-        help="the same function by other operations: subpixel (enlargements at the small size), joined or slices"
-        " (3-D convolutions as 2-D ones); may be repeated",
+        help="compute the same frames with other operations: subpixel (enlargements at the small size), joined or"
+        " slices (3-D convolutions as 2-D ones); may be repeated",
     )
     parser.add_argument(
         "--least-psnr",
         type=float,
         default=LEAST_PSNR,
         metavar="DB",
-        help="against the model, as a device rounds; the model card says if it was lowered (default: %(default)g)",
+        help="lowest PSNR in dB against the model, computed as a device rounds, at which a package is written; the"
+        " model card says if it was lowered (default: %(default)g)",
     )
     parser.add_argument(
         "--latents",
         type=Path,
         metavar="FILE",
-        help="real latents to prove with: a safetensors file with a tensor 'latents' (1, c, t, h, w), raw"
+        help="real latents for the proof: a safetensors file with a tensor 'latents' (1, c, t, h, w), raw"
         " (default: noise with the latents' mean and std)",
     )
     parser.add_argument("--out", type=Path, metavar="PATH", help="package to write (default: in the model's folder)")

@@ -18,10 +18,10 @@ from search_spaces import Decoder, LatentSpec
 
 _REWRITES: dict[Rewrite, Callable[[nn.Module], int]] = {
     "subpixel": rewrites.subpixel_enlargements,
-    "joined": rewrites.conv3d_as_memory,
+    "joined": rewrites.conv3d_as_joined_frames,
     "slices": rewrites.conv3d_as_slices,
 }
-"""In the order in which they are done: what cannot be joined is left to slices."""
+"""Rewrites in the order in which they are done: what cannot be joined is left to slices."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,18 @@ class Function:
     """A function of a package before it is converted."""
 
     module: nn.Module
+    """Module that takes the inputs and returns the outputs, in their order."""
     inputs: dict[str, Tensor]
+    """Example inputs by name."""
     outputs: dict[str, Tensor]
-    """What PyTorch gives for the inputs: the frames are those of the decoder before it was rewritten."""
+    """Outputs of PyTorch for the inputs, by name: the frames are those of the decoder before it was rewritten."""
 
 
 @torch.no_grad()
 def make_functions(
     decoder: Decoder, settings: ExportSettings, latents: Tensor | None
 ) -> tuple[dict[str, Function], int]:
-    """By name in the package; and how many norms were scaled, which only a program in float16 throughout needs.
+    """Functions of the package by name; and the number of scaled norms, which only float16 throughout needs.
 
     Branches and batch norms become single convolutions, then what the settings ask for is rewritten.
 
@@ -130,7 +132,7 @@ def _fitted(latents: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _largest_inputs(decoder: Decoder) -> Iterator[dict[str, float]]:
-    """By name of a norm, the largest absolute value that it is given while the decoder runs; filled as it runs."""
+    """Largest absolute value that each norm is given, by its name; filled while the decoder runs."""
     largest: dict[str, float] = {}
 
     def observe(name: str, norm: nn.Module, inputs: tuple[Tensor]) -> None:

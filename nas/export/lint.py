@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from nas.core_ml.parts import UntraceablePartError, decoder_parts, inspect_parts
 from nas.latency import Workload
-from search_spaces import DecoderConfig
+from search_spaces import Decoder
 
 _NEURAL_ENGINE_AXES = {4: (65536, 65536, 16384, 16384), 5: (65536, 65536, 16384, 16384, 16384)}
 """Longest axes of a tensor (n, c, h, w) or (n, c, d, h, w) on the Neural Engine, as Core ML's own error message gives
@@ -16,11 +16,11 @@ class LintReport:
     """What keeps a decoder from a phone, and what slows it down there."""
 
     problems: tuple[str, ...]
-    """Why it cannot ship, part by part; empty if it can."""
+    """Reasons why the decoder cannot ship, part by part; empty if it can."""
     warnings: tuple[str, ...]
-    """What runs, but not on the Neural Engine."""
+    """Tensors that run, but not on the Neural Engine."""
     moves: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Transposes and reshapes of each stage."""
+    """Numbers of transposes and of reshapes, by stage."""
 
     @property
     def ships(self) -> bool:
@@ -28,8 +28,8 @@ class LintReport:
         return not self.problems
 
 
-def lint(config: DecoderConfig, workload: Workload) -> LintReport:
-    """Find out whether a decoder can be exported for a decode of this size.
+def lint(decoder: Decoder, workload: Workload) -> LintReport:
+    """Find out whether a decoder can be exported for a decode of this size; it may be on the meta device.
 
     Raises:
         ValueError: the size is not on the grid of the latents.
@@ -38,7 +38,7 @@ def lint(config: DecoderConfig, workload: Workload) -> LintReport:
     oversized: dict[str, None] = {}
     moves: dict[str, tuple[int, int]] = {}
     try:
-        parts = decoder_parts(config, workload.num_frames, workload.height, workload.width)
+        parts = decoder_parts(decoder, workload.num_frames, workload.height, workload.width)
     except UntraceablePartError as error:
         return LintReport(problems=(str(error),), warnings=())
     reports = inspect_parts(part for _, part in parts)
@@ -46,9 +46,9 @@ def lint(config: DecoderConfig, workload: Workload) -> LintReport:
         report = reports[part]
         if report.problem:
             problems[f"{stage}: {part.config.name}: {report.problem}"] = None
-        kinds = [step.kind for step in report.steps]
+        op_types = [step.op_type for step in report.steps]
         transposes, reshapes = moves.get(stage, (0, 0))
-        moves[stage] = transposes + kinds.count("transpose"), reshapes + kinds.count("reshape")
+        moves[stage] = transposes + op_types.count("transpose"), reshapes + op_types.count("reshape")
         for shape in (shape for step in report.steps for shape in step.results):
             if any(size > limit for size, limit in zip(shape, _NEURAL_ENGINE_AXES.get(len(shape), ()), strict=False)):
                 oversized[f"{stage}: a tensor {shape} is larger than the Neural Engine takes"] = None

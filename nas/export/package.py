@@ -43,19 +43,23 @@ class ExportReport:
     """What was written and how precise it is."""
 
     settings: ExportSettings
+    """What the package was made for."""
     proofs: dict[str, Proof]
-    """By function of the package."""
+    """Proof of each function of the package, by its name."""
     scaled_norms: int
-    """Norms that scale their input down, as its square would overflow."""
+    """Number of norms that scale their input down, as its square would overflow."""
     uncompressed: dict[str, Proof] | None
-    """The same before weights were compressed; None if they were not."""
+    """Proof of each function before its weights were compressed; None if they were not."""
     size_bytes: int
+    """Size of the package in bytes."""
     convert_seconds: float
+    """Seconds that the conversion took."""
     prove_seconds: float
+    """Seconds that the proofs took."""
 
     @property
     def psnr(self) -> float:
-        """dB against PyTorch as a device rounds, of the worst function."""
+        """Lowest PSNR of a function in dB against PyTorch, computed as a device rounds."""
         return min(proof.psnr_rounded for proof in self.proofs.values())
 
     @property
@@ -66,7 +70,7 @@ class ExportReport:
         return min(proof.psnr_rounded for proof in self.uncompressed.values()) - self.psnr
 
     def describe(self) -> str:
-        """One line for people."""
+        """The settings, the size and the precision in one line."""
         used = self.settings
         cost = "" if self.compression_cost is None else f", {self.compression_cost:.1f} dB less than with 16 bit"
         scaled = "" if not self.scaled_norms else f", norms scaled: {self.scaled_norms}"

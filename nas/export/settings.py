@@ -14,7 +14,7 @@ slices    3-D convolutions as sums of 2-D ones, one per frame.
 """
 
 LEAST_PSNR = 40.0
-"""dB that a program has to reach against PyTorch, rounded to float16 after every operation."""
+"""Default of the lowest PSNR in dB against PyTorch, computed as a device rounds: after every operation."""
 
 
 @dataclass(frozen=True)
@@ -22,26 +22,31 @@ class ExportSettings:
     """What a package is made for."""
 
     height: int = 512
-    """Of the frames, in pixels."""
+    """Frame height in pixels."""
     width: int = 512
+    """Frame width in pixels."""
     num_frames: int = 17
-    """Of one decode; of the first chunk of a stream. Every following chunk has as many latents."""
+    """Frames of one decode, or of the first chunk of a stream. Every following chunk has as many latents."""
     streaming: bool = False
+    """Whether clips are decoded chunk by chunk, with the state as inputs and outputs."""
     precision: Precision = "float16"
+    """Precision that the program computes in."""
     weights: Weights = "16bit"
+    """How weights are stored."""
     rewrites: tuple[Rewrite, ...] = ()
+    """Exact rewrites that are done before the conversion."""
     least_psnr: float = LEAST_PSNR
-    """dB that the program has to reach against PyTorch, as a device rounds."""
+    """Lowest PSNR in dB that the program may have against PyTorch, computed as a device rounds."""
 
     def describe(self) -> str:
-        """For people."""
+        """The settings in words: "one decode of 17 frames at 512x512, float16, weights 16bit"."""
         form = "streaming, first chunk of" if self.streaming else "one decode of"
         frames = f"{self.num_frames} {'frame' if self.num_frames == 1 else 'frames'}"
         rewritten = f", rewritten: {', '.join(self.rewrites)}" if self.rewrites else ""
         return f"{form} {frames} at {self.height}x{self.width}, {self.precision}, weights {self.weights}{rewritten}"
 
     def file_name(self) -> str:
-        """Of the package in a model folder: decoder.mlpackage, decoder_streaming_8bit.mlpackage, ..."""
+        """Name of the package in a model folder: decoder.mlpackage, decoder_streaming_8bit.mlpackage, ..."""
         words = ["decoder", *["streaming"] * self.streaming, *self.rewrites]
         words += [word for word in (self.precision, self.weights) if word not in ("float16", "16bit")]
         return f"{'_'.join(words)}.mlpackage"

@@ -40,9 +40,10 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.study.run import load_run, newest_run
     from nas.terminal import console as show
 
+    load_plugins(arguments.plugin)
     console = show.make_console()
     run = load_run(arguments.run) if arguments.run else newest_run()
-    load_plugins([*run.settings.plugins, *arguments.plugin])
+    load_plugins(run.settings.plugins)
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         candidates = _leaders(console, run)[: arguments.top]

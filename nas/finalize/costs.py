@@ -18,6 +18,7 @@ def measured_latency(console: Console, job: Job, decoder: torch.nn.Module, what:
             decoder,
             job.teacher.spec,
             job.workload,
+            device=job.device,
             time_limit_s=2.0,
             on_round=lambda count: advance(count, max(count, MIN_ROUNDS)),
         )

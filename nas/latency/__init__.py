@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nas.latency.prediction.predict import predict
 
 DEFAULT_DEVICE = "iphone-16-pro"
-"""What a budget is for unless it is said otherwise."""
+"""Name of the device that a latency budget is for by default."""
 
 __all__ = [
     "DEFAULT_DEVICE",
@@ -43,7 +43,7 @@ _NEED_TORCH = {
 
 
 def __getattr__(name: str) -> Any:
-    """The names whose modules import torch, on first use."""
+    """Import the names whose modules import torch on first use."""
     if name not in _NEED_TORCH:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)

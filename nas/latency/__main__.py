@@ -1,4 +1,4 @@
-"""Measure latency where it counts: make a profile of a device, offer a device to others, re-measure a search.
+"""Measure latency on a device: make a profile of it, offer it to others, re-measure a search on it.
 
 python -m nas.latency calibrate --device host
 python -m nas.latency serve --device host
@@ -10,7 +10,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from nas.terminal.parser import Parser, command_words, positive_int, run_command
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nas.latency.devices import HostDevice
     from nas.latency.prediction.calibrated_profile import CalibratedProfile
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
@@ -40,15 +40,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
-    """Measure, fit, judge, write, print."""
+    """Measure small decoders on a device, fit a profile to them, and print how well it predicts others."""
     from nas.latency.calibrate import design_programs, make_profile, measure_programs
-    from nas.latency.devices import HOST, HostDevice, open_device
+    from nas.latency.devices import HOST, open_device
     from nas.machine.files import disk_errors, write_json
     from nas.terminal.console import make_console, progress, say
 
     console = make_console()
-    # Short rounds: each decode takes a fraction of a second and comes up again in the next pass.
-    device = HostDevice(0.5, _host_clock()) if arguments.device == HOST else open_device(arguments.device)
+    device = _host_in_turns() if arguments.device == HOST else open_device(arguments.device)
     if device.kind != "measured":
         raise UserError(
             f"--device {arguments.device} is predicted, not measured: give host, coreml, iphone or an agent"
@@ -69,7 +68,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
 
 def print_profile(console: "Console", profile: "CalibratedProfile") -> None:
-    """Every unseen decoder, then the errors."""
+    """Print every decoder that the fit has not seen, then the errors."""
     from nas.terminal.console import say
 
     console.print(f"{'ms per decode: measured':>23} {'predicted':>9} {'error':>6}  size, decoder", style="bold")
@@ -109,7 +108,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Re-measure the leaders of a search."""
+    """Measure the best candidates of a search again, on another device."""
     from nas.study.remeasure import remeasure
     from nas.study.run import load_run, newest_run
     from nas.terminal.console import make_console
@@ -121,12 +120,18 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> Parser:
-    """Its arguments."""
+    """The parser of the command line."""
     parser = Parser("nas.latency", __doc__ or "")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_CommandParser)
-    _add_calibrate(commands.add_parser("calibrate", help="make a profile of a device", description=calibrate.__doc__))
+    _add_calibrate(
+        commands.add_parser("calibrate", help="make a latency profile of a device", description=calibrate.__doc__)
+    )
     _add_serve(commands.add_parser("serve", help="offer a device over HTTP", description=serve.__doc__))
-    _add_measure(commands.add_parser("measure", help="re-measure a search", description=measure.__doc__))
+    _add_measure(
+        commands.add_parser(
+            "measure", help="measure the best candidates of a search again", description=measure.__doc__
+        )
+    )
     return parser
 
 
@@ -139,38 +144,79 @@ class _CommandParser(Parser):
 
 
 def _add_calibrate(parser: Parser) -> None:
-    parser.add_argument("--device", default="host", help="host, coreml, iphone or an agent (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("host.json"), metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--decoders", type=positive_int, default=60, metavar="N", help="to fit to (default: 60)")
-    parser.add_argument("--held-out", type=positive_int, default=30, metavar="N", help="to judge by (default: 30)")
-    parser.add_argument("--passes", type=positive_int, default=3, metavar="N", help="over all of them (default: 3)")
     parser.add_argument(
-        "--gmacs", type=positive_int, default=8, metavar="G", help="of the longest decode, in billions (default: 8)"
+        "--device",
+        default="host",
+        help="device to measure: host, coreml, iphone or an agent's http:// address (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of decoders (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("host.json"), metavar="FILE", help="profile to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--decoders", type=positive_int, default=60, metavar="N", help="decoders to fit to (default: 60)"
+    )
+    parser.add_argument(
+        "--held-out",
+        type=positive_int,
+        default=30,
+        metavar="N",
+        help="other decoders to judge the fit by (default: 30)",
+    )
+    parser.add_argument(
+        "--passes", type=positive_int, default=3, metavar="N", help="measurements of every decoder (default: 3)"
+    )
+    parser.add_argument(
+        "--gmacs",
+        type=positive_int,
+        default=8,
+        metavar="G",
+        help="multiply-accumulates of the largest decode, in billions (default: 8)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of decoders (default: 0)")
     parser.add_plugin_option()
     parser.set_defaults(run_it=calibrate)
 
 
 def _add_serve(parser: Parser) -> None:
-    parser.add_argument("--device", default="host", help="host, coreml or iphone (default: %(default)s)")
-    parser.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="address (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8765, metavar="N", help="default: %(default)s; 0: any free one")
     parser.add_argument(
-        "--token-file", type=Path, metavar="FILE", help=f"bearer token (default: that in {TOKEN_VARIABLE})"
+        "--device", default="host", help="device to offer: host, coreml or iphone (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bind", default="127.0.0.1", metavar="HOST", help="address to listen at (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8765,
+        metavar="N",
+        help="port to listen at, 0 for any free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"file with the bearer token (default: the token in {TOKEN_VARIABLE})",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path("latency-agent"),
         metavar="DIR",
-        help="queue, results (default: %(default)s)",
+        help="folder of the queue and the results (default: %(default)s)",
     )
     parser.add_argument(
-        "--largest-upload", type=positive_int, default=512, metavar="MB", help="in megabytes (default: 512)"
+        "--largest-upload",
+        type=positive_int,
+        default=512,
+        metavar="MB",
+        help="largest upload that is accepted, in megabytes (default: 512)",
     )
     parser.add_argument(
-        "--time-limit", type=positive_int, default=900, metavar="S", help="of a measurement, seconds (default: 900)"
+        "--time-limit",
+        type=positive_int,
+        default=900,
+        metavar="S",
+        help="longest measurement, in seconds (default: 900)",
     )
     parser.add_plugin_option()
     parser.set_defaults(run_it=serve)
@@ -178,17 +224,29 @@ def _add_serve(parser: Parser) -> None:
 
 def _add_measure(parser: Parser) -> None:
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
-    parser.add_argument("--device", required=True, help="host, coreml, iphone or an agent's http:// address")
-    parser.add_argument("--top", type=positive_int, default=5, metavar="K", help="candidates to measure (default: 5)")
+    parser.add_argument(
+        "--device", required=True, help="device to measure on: host, coreml, iphone or an agent's http:// address"
+    )
+    parser.add_argument(
+        "--top", type=positive_int, default=5, metavar="K", help="number of candidates to measure (default: 5)"
+    )
     parser.add_plugin_option()
     parser.set_defaults(run_it=measure)
 
 
-def _host_clock() -> Callable[[], float]:
-    """CPU time where one thread computes: unlike the time that passes it leaves out other processes' turns."""
+def _host_in_turns() -> "HostDevice":
+    """This machine, measured in short rounds: a decode takes a fraction of a second and has its turn in every pass.
+
+    Where one thread computes, it is timed by its CPU time, which leaves out other processes' turns.
+    """
     import torch
 
-    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    from nas.latency.devices import HostDevice
+    from nas.machine.device import choose_device
+
+    device = choose_device()
+    one_thread = device.type == "cpu" and torch.get_num_threads() == 1
+    return HostDevice(device, time_limit_s=0.5, clock=time.process_time if one_thread else time.perf_counter)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from nas.latency.devices import LatencyDevice, operations_on
 from nas.latency.prediction.calibrated_profile import CalibratedProfile, CalibrationPoint
-from nas.latency.prediction.kind_terms import TERMS_OF
+from nas.latency.prediction.calibrated_terms import TERMS_OF
 from nas.latency.prediction.operations import Operation
 from nas.latency.prediction.predict import fastest
 from nas.latency.record import LatencyRecord, Runtime, Workload
 from nas.terminal.errors import UserError
-from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace
+from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace, build_skeleton
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,7 +35,7 @@ _LATENTS = (
     LatentSpec(channels=48, spatial=16, temporal=4),
     LatentSpec(channels=128, spatial=32, temporal=8, causal=False),
 )
-"""Wan 2.1, HunyuanVideo, CogVideoX; Wan 2.2; LTX-Video."""
+"""Latents of Wan 2.1, HunyuanVideo and CogVideoX; of Wan 2.2; of LTX-Video."""
 
 _SIZES = (64, 96, 128, 160)
 _LATENT_FRAMES = (2, 3)
@@ -52,12 +51,13 @@ class Program:
     """A decode to measure."""
 
     config: DecoderConfig
+    """Architecture of the decoder."""
     workload: Workload
+    """Size of the decode."""
 
     def build(self, *, weights: bool) -> Decoder:
         """The decoder, on the meta device if it needs no weights."""
-        with torch.device("cpu" if weights else "meta"):
-            return Decoder(self.config)
+        return Decoder(self.config) if weights else build_skeleton(self.config)
 
 
 @functools.cache
@@ -68,7 +68,7 @@ def operations_of(program: Program, runtime: Runtime) -> tuple[Operation, ...]:
 
 
 class _Draw:
-    """Decides every choice of a space at random."""
+    """Makes every choice of a space at random."""
 
     def __init__(self, generator: random.Random) -> None:
         self._generator = generator
@@ -86,7 +86,7 @@ def design_programs(
     Args:
         count: decodes to fit to; more are added until every part of every space occurs three times among them.
         held_out: decodes to judge by.
-        seed: of the choice.
+        seed: random seed of the choice.
         gmacs: fewest and most multiply-accumulates of a decode, in billions.
     """
     generator = random.Random(seed)
@@ -131,7 +131,7 @@ def measure_programs(
 def fit_coefficients(
     programs: Sequence[Program], records: Sequence[LatencyRecord], runtime: Runtime
 ) -> dict[str, dict[str, float]]:
-    """By setting of the compute units: milliseconds per unit of each term, non-negative, by weighted least squares.
+    """Milliseconds per unit of each term, by setting of the compute units: non-negative weighted least squares.
 
     A setting counts where it could run all of the programs.
     """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from nas.latency.measurement.host import Clock, describe_host, measure
@@ -14,6 +15,7 @@ from nas.latency.prediction.operations import Operation, list_operations
 from nas.latency.prediction.predict import predict
 from nas.latency.prediction.profile import Profile, list_profiles, load_profile
 from nas.latency.record import Kind, LatencyRecord, Runtime, Workload, provenance
+from nas.machine.device import choose_device
 from nas.terminal.errors import unknown_name
 from search_spaces import LatentSpec
 
@@ -22,11 +24,11 @@ HOST, CORE_ML, IPHONE = "host", "coreml", "iphone"
 
 
 class LatencyDevice(Protocol):
-    """Something that latency can be had for."""
+    """A device whose latency can be measured or predicted."""
 
     @property
     def name(self) -> str:
-        """What it is selected by."""
+        """Name that the device is opened by."""
 
     @property
     def kind(self) -> Kind:
@@ -38,14 +40,14 @@ class LatencyDevice(Protocol):
 
     @property
     def runtime(self) -> Runtime:
-        """What executes the decoders."""
+        """What executes decoders: PyTorch or Core ML."""
 
     @property
     def needs_weights(self) -> bool:
         """Whether decoders have to have values; else they may be on the meta device."""
 
     def describe(self, workload: Workload) -> str:
-        """ "at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
+        """ "at 512x512 x 17 frames, predicted for DEVICE (typical error N%)"."""
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
         """Latency of a decoder; the decoder stays as it is. `MeasurementFailedError` if the device cannot run it."""
@@ -55,10 +57,12 @@ class LatencyDevice(Protocol):
 class HostDevice:
     """This machine: every latency is a real run."""
 
+    device: torch.device
+    """Device that decoders run on."""
     time_limit_s: float = 10.0
-    """Of the timed rounds, see `measure`."""
+    """Seconds for the timed rounds of one measurement, see `measure`."""
     clock: Clock = time.perf_counter
-    """What a CPU is timed with."""
+    """Clock that the CPU is timed with, see `measure`."""
 
     name = HOST
     kind: Kind = "measured"
@@ -68,11 +72,11 @@ class HostDevice:
 
     def describe(self, workload: Workload) -> str:
         """ "at 512x512 x 17 frames, measured on this machine (x86_64 CPU, 2 threads)"."""
-        return provenance(workload, self.kind, describe_host(), None)
+        return provenance(workload, self.kind, describe_host(self.device), None)
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
-        """Of the decoder with its weights, see `measure`."""
-        return measure(decoder, spec, workload, time_limit_s=self.time_limit_s, clock=self.clock)
+        """Measure the decoder with its weights, see `measure`."""
+        return measure(decoder, spec, workload, device=self.device, time_limit_s=self.time_limit_s, clock=self.clock)
 
 
 class PredictedDevice:
@@ -88,11 +92,11 @@ class PredictedDevice:
         self.runtime: Runtime = profile.runtime
 
     def describe(self, workload: Workload) -> str:
-        """ "at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
+        """ "at 512x512 x 17 frames, predicted for DEVICE (typical error N%)"."""
         return provenance(workload, self.kind, self.name, self.error)
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
-        """Of the decoder's architecture: it may be on the meta device. Always the same for the same architecture.
+        """Predict the latency of an architecture: the same each time. The decoder may be on the meta device.
 
         Raises:
             ValueError: the workload is not on the grid of the latents, or the decoder uses an operation that has no
@@ -151,7 +155,7 @@ def open_device(name: str) -> LatencyDevice:
     if name.endswith(".json"):
         return PredictedDevice(load_calibrated(Path(name)))
     if name == HOST:
-        return HostDevice()
+        return HostDevice(choose_device())
     if name in (CORE_ML, IPHONE):
         from nas.latency.measurement.core_ml import open_core_ml
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 Kind = Literal["measured", "predicted"]
+"""Whether a latency was measured by a clock or predicted by a model."""
+
 Runtime = Literal["pytorch", "coreml"]
-"""What executes a decoder."""
+"""What executes a decoder: PyTorch or Core ML."""
 
 
 @dataclass(frozen=True)
@@ -14,11 +16,11 @@ class Workload:
     """The decode that is timed: one clip, batch 1."""
 
     height: int
-    """Of the decoded frames, pixels."""
+    """Frame height in pixels."""
     width: int
-    """Of the decoded frames, pixels."""
+    """Frame width in pixels."""
     num_frames: int
-    """Decoded frames."""
+    """Number of frames that are decoded."""
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
@@ -40,27 +42,28 @@ class LatencyRecord:
     """Milliseconds per decoded frame, and where they come from."""
 
     ms_per_frame: float
-    """Time of the whole decode divided by its frames."""
+    """Milliseconds of the whole decode divided by its frames."""
     kind: Kind
-    """Whether a clock or a model gave the number."""
+    """Whether the latency was measured or predicted."""
     device: str
-    """What it holds for: a profile's name, or the machine that measured."""
+    """Device that the latency holds for: the name of a profile, or the machine that measured."""
     method: str
-    """How, in one phrase."""
+    """How the latency was found, in one phrase."""
     height: int
-    """Of the decoded frames."""
+    """Frame height in pixels."""
     width: int
-    """Of the decoded frames."""
+    """Frame width in pixels."""
     num_frames: int
-    """Decoded frames."""
+    """Number of frames that are decoded."""
     dtype: str
-    """Precision that the number holds for."""
+    """Precision that the decoder computes in: float16 or float32."""
     error: float
-    """Relative: typical error of the prediction on decoders that it was not fitted to, or spread of the rounds."""
+    """Relative error: of a prediction the typical one on decoders that it was not fitted to, of a measurement the
+    spread of its rounds."""
     by_stage: dict[str, float]
-    """Milliseconds per frame of each stage, in order of execution; they add up to `ms_per_frame`."""
+    """Milliseconds per frame of each stage, in the order of execution; they add up to `ms_per_frame`."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What else the device said, JSON primitives: compute units, rounds, operating system."""
+    """What else the device reported, JSON primitives: compute units, rounds, operating system."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -70,11 +73,11 @@ class LatencyRecord:
 
     @property
     def workload(self) -> Workload:
-        """The decode that it is the latency of."""
+        """The decode that was measured or predicted."""
         return Workload(self.height, self.width, self.num_frames)
 
     def describe(self) -> str:
-        """ "21.7 ms per frame at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
+        """ "21.7 ms per frame at 512x512 x 17 frames, predicted for DEVICE (typical error N%)"."""
         return f"{self.ms_per_frame:.1f} ms per frame {provenance(self.workload, self.kind, self.device, self.error)}"
 
     def dominant_stage(self) -> str:
@@ -96,7 +99,7 @@ class MeasurementFailedError(Exception):
 
 
 def provenance(workload: Workload, kind: Kind, device: str, error: float | None) -> str:
-    """ "at 512x512 x 17 frames, predicted for iphone-16-pro (typical error 24%)"."""
+    """ "at 512x512 x 17 frames, predicted for DEVICE (typical error N%)", or "..., measured on DEVICE (spread N%)"."""
     if kind == "predicted":
         suffix = "" if error is None else f" (typical error {error:.0%})"
         return f"at {workload.describe()}, predicted for {device}{suffix}"

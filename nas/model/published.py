@@ -43,8 +43,8 @@ _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})"
 _RENAMED = {
     ".depthwise.": ".depthwise_conv.",
     ".pointwise.": ".pointwise_conv.",
-    "shortcut_norm.": "norm3.",
-    "shortcut_conv.": "conv_shortcut.",
+    "skip_norm.": "norm3.",
+    "skip_conv.": "conv_shortcut.",
 }
 
 

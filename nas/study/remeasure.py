@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from nas.latency.devices import LatencyDevice, open_device
 from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
 from nas.machine.files import disk_errors, read_json, write_json
@@ -21,7 +19,7 @@ from nas.study.study import load_study
 from nas.terminal.console import progress, say, warn
 from nas.terminal.errors import UserError
 from nas.terminal.parser import NothingFeasibleError
-from search_spaces import Decoder
+from search_spaces import Decoder, build_skeleton
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,8 +73,7 @@ def _is_feasible(run: Run, outcome: Outcome) -> bool:
 
 
 def _measure(device: LatencyDevice, candidate: Outcome, workload: Workload) -> LatencyRecord:
-    with torch.device("cpu" if device.needs_weights else "meta"):
-        decoder = Decoder(candidate.config)
+    decoder = Decoder(candidate.config) if device.needs_weights else build_skeleton(candidate.config)
     return device.latency(decoder, candidate.config.latents, workload)
 
 

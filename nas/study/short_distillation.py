@@ -16,7 +16,7 @@ from nas.latency.devices import LatencyDevice
 from nas.machine.files import disk_errors, write_json
 from nas.study.candidate import Report
 from nas.study.run import Run
-from search_spaces import Decoder, DecoderConfig
+from search_spaces import Decoder, DecoderConfig, build_skeleton
 
 
 def build(config: DecoderConfig, seed: int) -> Decoder:
@@ -67,8 +67,7 @@ class DistilledCandidate:
     @cached_property
     def skeleton(self) -> Decoder:
         """The decoder on the meta device: shapes, no weights."""
-        with torch.device("meta"):
-            return Decoder(self.config)
+        return build_skeleton(self.config)
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -90,7 +89,7 @@ class DistilledCandidate:
     @cached_property
     def problem(self) -> str:
         """Why it cannot be exported to Core ML; empty if it can."""
-        return "; ".join(lint(self.config, self._search.workload).problems)
+        return "; ".join(lint(self.skeleton, self._search.workload).problems)
 
     def train(self, number: int, report: Report) -> float:
         """PSNR in dB against the teacher after a short distillation; writes `trials/<number>/`."""

@@ -22,7 +22,7 @@ from nas.study.outcomes import TRAINED, Outcome, finished_trials, read_outcomes,
 from nas.study.storage import open_storage
 from nas.study.trial import drop_unmeasured, run_trial
 from nas.terminal.errors import UserError
-from search_spaces import DecoderConfig, LatentSpec, SearchSpace, published_seeds
+from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
 
 STUDY_NAME = "search"
 _MAX_ATTEMPTS = 3
@@ -148,7 +148,7 @@ def _enqueue_warm_starts(
             return False
         return all_met(constraints, constrained_values(found[config]))
 
-    for title, config in published_seeds(space, latents, fits):
+    for title, config in warm_starts(space, latents, fits):
         known: dict[str, Any] = {"preset": title}
         if config in found:
             known |= {"digest": config.digest(), "latency": found[config].to_dict()}

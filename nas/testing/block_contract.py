@@ -29,6 +29,7 @@ from nas.latency.prediction.operations import list_operations
 from nas.terminal.extras import missing_extra
 from nas.testing.block_parts import InTime, Part, parts, stream_every_way
 from nas.testing.count_macs import count_macs
+from nas.testing.head_geometry import broken_promises
 from search_spaces.decoder import silence
 
 Check = Callable[[BlockConfig], None]
@@ -96,6 +97,13 @@ def check_registration(part: Part) -> None:
         conv = getattr(part.block, "conv", None)
         folds = isinstance(conv, (nn.Conv2d, nn.Conv3d)) and conv.bias is not None
         part.expect(folds, "has no convolution `conv` with bias, into which the latents' statistics can be folded")
+
+
+@_check_once
+def check_head_geometry(part: Part) -> None:
+    """A head takes the spatial factors and the multiples of width that it declares, and no others."""
+    broken = list(broken_promises(part.config)) if part.block.role == "head" else []
+    part.expect(not broken, "; ".join(broken))
 
 
 @_check_once
@@ -281,7 +289,6 @@ def check_export(part: Part) -> None:
 def check_core_ml(part: Part) -> None:
     """coremltools converts it, to a program without a tensor of more than 5 axes."""
     x = part.input() if part.block.input_layout == "video" else to_frames(part.input())
-    model = to_core_ml(InTime(part.block), (x,))
-    operations = model._mil_program.functions["main"].operations
+    operations = to_core_ml(InTime(part.block), (x,))._mil_program.functions["main"].operations
     high = {operation.op_type for operation in operations if any(var.rank > 5 for var in operation.outputs)}
     part.expect(not high, f"its Core ML program has tensors of rank above 5 in {sorted(high)}")

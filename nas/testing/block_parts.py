@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from blocks import Block, BlockConfig, TimeContext, build_block, get_block
 from blocks.layers.norms import BatchNorm
 from blocks.time_context import State, TemporalMode, to_frames, to_video
+from search_spaces.head_widths import HeadWidths
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class Part:
     temporal_factor: int = 1
     spatial_factor: int = 1
     leading: int = 0
-    """Of a shortcut: whether it has weights of its own for a first latent frame that becomes one frame."""
+    """Whether a linear shortcut has weights of its own for a first latent frame that becomes one frame."""
 
     def __str__(self) -> str:
         scale = f", x{self.temporal_factor} in time, x{self.spatial_factor} in space"
@@ -92,13 +93,16 @@ def each_option(default: BlockConfig) -> Iterator[BlockConfig]:
 def parts(config: BlockConfig) -> Iterator[Part]:
     """The part that `config` describes in every geometry that its role has to offer, the most general one last.
 
-    A head may refuse a spatial factor with a ValueError, but not all of them.
+    A head need not support every spatial factor, but one of them.
     """
     role = get_block(config.name).role
     geometries: list[dict[str, int]]
     if role == "head":
-        # A norm over a single channel keeps only its sign, so four are left where a shuffle by 4 ends.
-        geometries = [{"in_channels": 4 * factor**2, "spatial_factor": factor} for factor in (1, 4, 2)]
+        geometries = [
+            {"in_channels": head_width(config.name, factor), "spatial_factor": factor}
+            for factor in (1, 4, 2)
+            if get_block(config.name).supports_factor(factor)
+        ]
     elif role == "shortcut":
         kinds = ((1, 2, 0), (2, 1, 1), (4, 2, 1))
         names = ("temporal_factor", "spatial_factor", "leading")
@@ -109,7 +113,8 @@ def parts(config: BlockConfig) -> Iterator[Part]:
         factors = ((1, 2), (2, 1), (4, 1), (2, 2))
         scales = [{"temporal_factor": time, "spatial_factor": space} for time, space in factors]
         geometries = [geometries[index % 2] | scale for index, scale in enumerate(scales)]
-    refused: list[ValueError] = []
+    if not geometries:
+        raise AssertionError(f"{config.to_dict()}: supports none of the spatial factors 1, 2 and 4")
     for geometry in geometries:
         try:
             with torch.random.fork_rng():
@@ -117,11 +122,17 @@ def parts(config: BlockConfig) -> Iterator[Part]:
                 block = build_block(config, **geometry)
                 _settle(block)
         except ValueError as error:
-            refused.append(error)
-            continue
+            given = ", ".join(f"{key}={value}" for key, value in geometry.items())
+            raise AssertionError(f"{config.to_dict()}: cannot be built with {given}: {error}") from error
         yield Part(block, config, **{"out_channels": 3, **geometry})
-    if refused and (role != "head" or len(refused) == len(geometries)):
-        raise AssertionError(f"{config}: cannot be built: {refused[0]}") from refused[0]
+
+
+def head_width(head: str, spatial_factor: int) -> int:
+    """Channels in that a head takes, so many that four are left where a shuffle of all of them ends.
+
+    A norm over a single channel keeps only its sign.
+    """
+    return HeadWidths.before(head, spatial_factor).fit(4 * spatial_factor**2)
 
 
 def _settle(block: Block) -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
 from einops import rearrange
 
+import blocks
 from blocks import Block, BlockConfig, block_config, build_block, choice, get_block, list_blocks, register_block
 from blocks.registry import _REGISTRY, Role
 from blocks.time_context import TimeContext
@@ -142,14 +144,14 @@ def test_an_unknown_name_gives_the_nearest_and_the_list() -> None:
     with pytest.raises(ValueError) as caught:
         get_block("dens_conv3d")
     assert str(caught.value) == (
-        f"unknown block 'dens_conv3d': did you mean 'dense_conv3d'? known: {', '.join(list_blocks())}"
+        f"unknown part 'dens_conv3d': did you mean 'dense_conv3d'? known: {', '.join(list_blocks())}"
     )
-    with pytest.raises(ValueError, match=r"^unknown block 'qqqq': known: conv2d_stem, "):
+    with pytest.raises(ValueError, match=r"^unknown part 'qqqq': known: conv2d_stem, "):
         block_config({"name": "qqqq"})
 
 
 def test_a_name_is_given_once(registry: dict[str, type[Block]]) -> None:
-    with pytest.raises(ValueError, match=r"^block name 'dense_conv3d' is taken by blocks\.dense_conv3d\.DenseConv3d$"):
+    with pytest.raises(ValueError, match=r"^part name 'dense_conv3d' is taken by blocks\.dense_conv3d\.DenseConv3d$"):
         register_block("dense_conv3d", label="other")(make_part())
     assert get_block("dense_conv3d").label == "conv3d"
 
@@ -221,6 +223,13 @@ def test_a_config_of_another_part_is_refused(registry: dict[str, type[Block]]) -
 def test_options_that_json_does_not_keep_are_refused(options: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         choice(*options)
+
+
+def test_the_folder_holds_parts_and_what_they_share() -> None:
+    folder = Path(blocks.__file__).parent
+    shared = {"__init__", "registry", "rewrites", "time_context"}
+    assert {file.stem for file in folder.glob("*.py")} == shared | set(list_blocks())
+    assert {path.name for path in folder.iterdir() if path.is_dir()} - {"__pycache__"} == {"layers"}
 
 
 @pytest.mark.parametrize("factors", [(2, 2), (1, 2), (3, 1)])

@@ -14,66 +14,7 @@ import blocks
 from blocks import Block, list_blocks
 from blocks.registry import _REGISTRY
 from nas.testing.block_contract import CHECKS
-
-IMPORTS = '''"""A part that somebody wrote."""
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
-from blocks.layers.convolutions import Conv3d
-from blocks.layers.norms import RmsNorm
-from blocks.registry import Block, BlockConfig, choice, register_block
-from blocks.time_context import TimeContext, to_frames, to_video
-'''
-
-BLOCK = (
-    IMPORTS
-    + """
-@register_block("dropped_in", label="dropped")
-class DroppedIn(Block):
-    @dataclass(frozen=True)
-    class Config(BlockConfig):
-        kernel_size: int = choice(3, 5)
-
-    def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.norm = RmsNorm()
-        kernel = config.kernel_size
-        self.conv = Conv3d(in_channels, out_channels, (kernel, kernel, kernel))
-
-    def forward(self, x: Tensor, time: TimeContext) -> Tensor:
-        x = functional.silu(self.norm(x))
-        return self.conv(x, time)
-"""
-)
-
-UPSAMPLER = (
-    IMPORTS
-    + """
-@register_block("dropped_in", label="dropped", role="upsampler")
-class DroppedIn(Block):
-    @dataclass(frozen=True)
-    class Config(BlockConfig):
-        kernel_size: int = choice(3)
-
-    def __init__(
-        self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
-    ) -> None:
-        super().__init__()
-        self.factors = temporal_factor, spatial_factor
-        self.conv = Conv3d(in_channels, out_channels, (3, 3, 3))
-
-    def forward(self, x: Tensor, time: TimeContext) -> Tensor:
-        steps, scale = self.factors
-        x = self.conv(x, time)
-        x = time.drop_leading_video(x.repeat_interleave(steps, dim=2), steps - 1)
-        if scale > 1:
-            x = to_video(functional.interpolate(to_frames(x), scale_factor=float(scale), mode="nearest"), time)
-        return x
-"""
-)
+from tests.support.dropped_in_parts import BLOCK, HEAD, UPSAMPLER
 
 
 @dataclass(frozen=True)
@@ -179,13 +120,41 @@ FAULTS = (
     ),
     Fault("wrong upsample factor", "shape", "(1, 8, 6, 8, 12), not (1, 8, 3, 8, 12)", (TWICE,), UPSAMPLER),
     Fault("leading frames are kept", "shape", "(1, 16, 6, 4, 6), not (1, 16, 5, 4, 6)", (KEEP_LEADING,), UPSAMPLER),
+    Fault(
+        "undeclared width multiple",
+        "head_geometry",
+        "declares a spatial factor of 2 and widths by 1, but refuses 17 channels",
+        (("return spatial_factor**2", "return 1"),),
+        HEAD,
+    ),
+    Fault(
+        "width multiple too large",
+        "head_geometry",
+        "takes 33 channels for a spatial factor of 2, but declares multiples of 8",
+        (("return spatial_factor**2", "return 2 * spatial_factor**2"), ("in_channels % spatial_factor**2", "False")),
+        HEAD,
+    ),
+    Fault(
+        "undeclared spatial factor",
+        "head_geometry",
+        "can be built for a spatial factor of 1, but does not declare it",
+        (("spatial_factor == 1 or ", ""),),
+        HEAD,
+    ),
+    Fault(
+        "declared spatial factor that is refused",
+        "head_geometry shape",
+        "cannot be built with in_channels=4, spatial_factor=1: 4 channels cannot be shuffled by 1",
+        (("return spatial_factor > 1", "return True"),),
+        HEAD,
+    ),
     Fault("5-D interpolate", "core_ml macs", "upsample_nearest3d", ((ENLARGE, ENLARGE_5D),), UPSAMPLER),
 )
 
 REFUSED = (
     ("tuple-valued option", "choice(3, 5)", "choice((3, 3), (5, 5))", "options must be str, int, float or bool"),
     ("option that is not searched", "choice(3, 5)", "3", "declare option 'kernel_size' with choice(...)"),
-    ("name of another part", '"dropped_in"', '"memory_conv2d"', "block name 'memory_conv2d' is taken by"),
+    ("name of another part", '"dropped_in"', '"memory_conv2d"', "part name 'memory_conv2d' is taken by"),
     ("unknown role", ", label", ', role="neck", label', "dropped_in: role must be one of stem, block, upsampler, head"),
     ("config that can change", "    @dataclass(frozen=True)\n", "", "dropped_in: Config must be decorated with"),
     (
@@ -219,7 +188,7 @@ def drop_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DropIn]
     vars(blocks).pop("dropped_in", None)
 
 
-@pytest.mark.parametrize("text", [BLOCK, UPSAMPLER], ids=["block", "upsampler"])
+@pytest.mark.parametrize("text", [BLOCK, UPSAMPLER, HEAD], ids=["block", "upsampler", "head"])
 def test_a_healthy_part_passes(drop_in: DropIn, text: str) -> None:
     config = drop_in(text).Config()
     for check in CHECKS.values():

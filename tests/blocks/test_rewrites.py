@@ -13,7 +13,7 @@ from blocks import get_block, list_blocks
 from blocks.layers.convolutions import BranchedConv, Conv3d, EnlargedConv2d
 from blocks.layers.norms import ChannelLayerNorm, RmsNorm
 from blocks.rewrites import (
-    conv3d_as_memory,
+    conv3d_as_joined_frames,
     conv3d_as_slices,
     fold_norms,
     merge_branches,
@@ -31,7 +31,7 @@ REWRITES: dict[str, Callable[[nn.Module, TemporalMode], int]] = {
     "norms": lambda module, mode: fold_norms(module),
     "enlargements": lambda module, mode: subpixel_enlargements(module),
     "slices": lambda module, mode: conv3d_as_slices(module),
-    "memory": lambda module, mode: conv3d_as_memory(module),
+    "joined frames": lambda module, mode: conv3d_as_joined_frames(module),
 }
 M = TypeVar("M", bound=nn.Module)
 APPLIES = {
@@ -164,7 +164,7 @@ def test_only_loud_norms_are_scaled() -> None:
 @pytest.mark.parametrize("mode", ["causal", "bidirectional"])
 @torch.no_grad()
 def test_branches_are_a_sum_of_convolutions(mode: TemporalMode) -> None:
-    """Of the plain kernel, of time alone, of space alone and of each position alone."""
+    """The plain kernel and one for time alone, for space alone and for each position alone."""
     conv = BranchedConv(6, 4, 3)
     x = torch.randn(2, 6, 4, 5, 7)
     time = TimeContext(2, mode, drop_leading=False)

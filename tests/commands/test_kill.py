@@ -99,7 +99,7 @@ def test_killed_trial_is_tried_again_and_nothing_else_is_lost(shell: Shell, inpu
     assert trials[: len(before)] == before
     assert [trial for trial in trials if trial.number < killed.number] == after_kill
     assert files.items() <= list_files(folder / "trials").items()
-    assert trials[killed.number].state == TrialState.FAIL and "kind" not in trials[killed.number].user_attrs
+    assert trials[killed.number].state == TrialState.FAIL and "status" not in trials[killed.number].user_attrs
     (again,) = (trial for trial in trials if trial.user_attrs.get("retry_of") == killed.number)
     assert again.user_attrs["attempt"] == 2 and again.params == killed.params and was_trained(again)
 

@@ -47,7 +47,7 @@ def test_leaders_are_measured_again_and_ranked_by_that_alone(shell: Shell, input
     done = shell.run("nas.latency", "measure", "R", "--device", "host")
     # What the small search found for a phone takes longer than 0.2 ms per frame here.
     assert done.status == 3 and "no candidate meets 0.2 ms per frame where it was measured" in done.error
-    scored = [trial for trial in before if trial.user_attrs.get("kind") == "scored"]
+    scored = [trial for trial in before if trial.user_attrs.get("status") == "scored"]
     kept = read_json(run.folder / "measured" / "host.json")
     assert kept["device"] == "host" and set(kept["records"]) == {trial.user_attrs["digest"] for trial in scored}
     records = [LatencyRecord.from_dict(record) for record in kept["records"].values()]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nas.core_ml.convert import to_mil
 from nas.core_ml.coremltools_package import import_coremltools, quiet_coremltools
-from nas.core_ml.interpreter import UnknownOperationError, evaluate, unknown_operations, walk
+from nas.core_ml.interpreter import UnknownOperationError, interpret, unknown_operations, walk
 from nas.core_ml.program import Program, from_mil
 
 import_coremltools()
@@ -46,7 +46,7 @@ def build(operation: Build, x: Array) -> tuple[Program, Array]:
 
 def run(program: Program, x: Array, *, rounded: bool = False) -> Tensor:
     (given,) = program.inputs
-    (out,) = evaluate(program, {given.name: torch.from_numpy(x)}, rounded=rounded).values()
+    (out,) = interpret(program, {given.name: torch.from_numpy(x)}, rounded=rounded).values()
     return out
 
 
@@ -213,7 +213,7 @@ GROUPS: dict[str, tuple[tuple[int, ...], Several, set[str]]] = {
         {"tile", "concat"},
     ),
 }
-"""Name, shape of the input, functions, and the kinds of operations that they have to become."""
+"""Name, shape of the input, functions, and the types of operations that they have to become."""
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -224,9 +224,9 @@ def test_operations_give_what_pytorch_gives(name: str) -> None:
         nn.init.uniform_(parameter, -0.5, 0.5)
     x = torch.from_numpy(numbers(*shape))
     program = from_mil(to_mil(module.eval(), x, precision="float32"))
-    assert expected <= {operation.kind for operation in program.operations}
+    assert expected <= {operation.op_type for operation in program.operations}
     (given,) = program.inputs
-    outputs = evaluate(program, {given.name: x}, rounded=False)
+    outputs = interpret(program, {given.name: x}, rounded=False)
     with torch.no_grad():
         wanted = module(x)
     for out, reference in zip(outputs.values(), wanted, strict=True):
@@ -276,7 +276,7 @@ def test_other_inputs_than_the_programs_are_refused() -> None:
     program, _ = build(lambda x: mb.relu(x=x), numbers(3, 4))
     for inputs in ({}, {"x_": torch.zeros(4, 3)}, {"x_": torch.zeros(3, 4), "y": torch.zeros(1)}):
         with pytest.raises(ValueError, match="the program takes"):
-            evaluate(program, inputs, rounded=False)
+            interpret(program, inputs, rounded=False)
 
 
 def test_values_are_freed_after_their_last_use() -> None:

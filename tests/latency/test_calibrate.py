@@ -12,9 +12,9 @@ from nas.latency import LatencyRecord, Workload, open_device
 from nas.latency.__main__ import main
 from nas.latency.calibrate import Program, design_programs, fit_coefficients, make_profile, operations_of
 from nas.latency.prediction.calibrated_profile import CalibratedProfile, load_calibrated
-from nas.latency.prediction.kind_terms import OVERFLOW, pytorch_terms
+from nas.latency.prediction.calibrated_terms import OVERFLOW, pytorch_terms
 from nas.latency.prediction.operations import UnknownOperationError, list_operations
-from nas.latency.prediction.predict import kind_cost, predict
+from nas.latency.prediction.predict import calibrated_cost, predict
 from nas.terminal.errors import UserError
 from search_spaces import SEARCH_SPACES
 
@@ -52,7 +52,7 @@ def test_a_large_convolution_is_direct_and_fills_its_lanes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "shape", "kind"),
+    ("module", "shape", "cost_class"),
     [
         (nn.Conv3d(8, 8, 3, padding=1, groups=8), (1, 8, 3, 8, 8), "depthwise_conv"),
         (nn.Conv3d(8, 8, 1), (1, 8, 3, 8, 8), "pointwise_conv"),
@@ -64,10 +64,10 @@ def test_a_large_convolution_is_direct_and_fills_its_lanes() -> None:
         (nn.Upsample(scale_factor=2), (1, 8, 8, 8), "resize"),
     ],
 )
-def test_kinds(module: nn.Module, shape: tuple[int, ...], kind: str) -> None:
+def test_cost_classes(module: nn.Module, shape: tuple[int, ...], cost_class: str) -> None:
     terms = terms_of(module, *shape)
-    assert {name.split(".")[0] for name in terms} == {kind}
-    assert terms[f"{kind}.calls"] == 1
+    assert {name.split(".")[0] for name in terms} == {cost_class}
+    assert terms[f"{cost_class}.calls"] == 1
     assert sum(terms.values()) > 1
 
 
@@ -156,18 +156,18 @@ def test_an_operation_that_was_not_measured_is_an_error(
     records = [true_cost(program, truth) for program in programs[0]]
     coefficients = fit_coefficients(programs[0], records, "pytorch")[""]
     (pooling,) = list_operations(nn.AvgPool2d(2), (1, 8, 8, 8))
-    assert kind_cost(coefficients, "pytorch")(pooling) >= 0  # a kind that it knows
+    assert calibrated_cost(coefficients, "pytorch")(pooling) >= 0  # a cost class that it knows
     (product,) = list_operations(nn.Linear(8, 8), (4, 8))
     without = {name: ms for name, ms in coefficients.items() if not name.startswith("matmul")}
     with pytest.raises(UnknownOperationError, match="the profile knows no cost of matmul operations"):
-        kind_cost(without, "pytorch")(product)
+        calibrated_cost(without, "pytorch")(product)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is no device profile"),
-        ("{}", "is no device profile of this version"),
+        ("", "is not a device profile"),
+        ("{}", "is not a device profile of this version"),
         ('{"format": "calibrated-2"}', "is a damaged device profile"),
         (
             '{"format": "calibrated-2", "points": [], "runtime": "pytorch", "coefficients": {"": {"x": -1}}}',
@@ -192,6 +192,7 @@ def test_only_what_measures_is_calibrated(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_this_machine_is_calibrated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "host.json"
     words = ["--decoders", "20", "--held-out", "10", "--passes", "2", "--gmacs", "2", "--out", str(path)]
@@ -205,8 +206,8 @@ def test_this_machine_is_calibrated(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "rank correlation" in printed and f"--device {path}" in printed
     profile = load_calibrated(path)
     assert profile.typical_error < 0.3 and profile.rank_correlation > 0.8
-    for kind in ("unrolled_conv", "direct_conv", "traffic", "movement"):
-        assert sum(ms for name, ms in profile.coefficients[""].items() if name.startswith(kind)) > 0, kind
+    for cost_class in ("unrolled_conv", "direct_conv", "traffic", "movement"):
+        assert sum(ms for name, ms in profile.coefficients[""].items() if name.startswith(cost_class)) > 0, cost_class
     assert "CPU time" in profile.method and len(profile.points) == 10
     device = open_device(str(path))
     program = design_programs(1, 1, 5, (0.2, 2.0))[1][0]

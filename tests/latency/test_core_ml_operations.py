@@ -13,9 +13,9 @@ from nas.core_ml.semantics import SEMANTICS
 from nas.latency import LatencyRecord, MeasurementFailedError, Workload, open_device
 from nas.latency.calibrate import Program, design_programs, fit_coefficients, make_profile, operations_of
 from nas.latency.devices import PredictedDevice
-from nas.latency.prediction.core_ml_operations import KIND_OF, list_core_ml_operations
-from nas.latency.prediction.kind_terms import core_ml_terms
-from nas.latency.prediction.predict import kind_cost
+from nas.latency.prediction.calibrated_terms import core_ml_terms
+from nas.latency.prediction.core_ml_operations import COST_CLASS_OF, list_core_ml_operations
+from nas.latency.prediction.predict import calibrated_cost
 from nas.terminal.errors import UserError
 from search_spaces import Decoder, LatentSpec
 from tests.support.small_decoders import SPECS, make_config
@@ -39,8 +39,8 @@ class Doubler(nn.Module):
         return nn.functional.pixel_shuffle(self.conv(frames), 2).transpose(0, 1)[None]
 
 
-def test_every_operation_that_can_be_proven_has_a_kind() -> None:
-    assert KIND_OF.keys() == SEMANTICS.keys()
+def test_every_operation_that_can_be_proven_has_a_cost_class() -> None:
+    assert COST_CLASS_OF.keys() == SEMANTICS.keys()
 
 
 def test_operations_of_a_decoder_are_those_of_its_stages() -> None:
@@ -49,10 +49,10 @@ def test_operations_of_a_decoder_are_those_of_its_stages() -> None:
         decoder = Decoder(config)
     found = list_core_ml_operations(decoder, SPEC, Workload(32, 32, 5))
     assert list(dict.fromkeys(each.stage for each in found)) == list(decoder.stage_modules())
-    assert {"conv", "elementwise", "movement"} <= {each.kind for each in found}
-    assert all((each.macs > 0) == (each.kind in ("conv", "depthwise_conv", "matmul")) for each in found)
+    assert {"conv", "elementwise", "movement"} <= {each.cost_class for each in found}
+    assert all((each.macs > 0) == (each.cost_class in ("conv", "depthwise_conv", "matmul")) for each in found)
     for each in found:
-        assert (each.convolution is not None) == (each.kind in ("conv", "depthwise_conv"))
+        assert (each.convolution is not None) == (each.cost_class in ("conv", "depthwise_conv"))
 
 
 def test_any_other_module_is_converted_whole_without_weights() -> None:
@@ -72,7 +72,7 @@ def test_what_core_ml_does_not_take_has_no_latency() -> None:
 
 def test_terms_count_rows_of_64_bytes_and_lanes() -> None:
     operations = list_core_ml_operations(Doubler(), TINY, Workload(16, 16, 3))
-    (conv,) = (each for each in operations if each.kind == "conv")
+    (conv,) = (each for each in operations if each.cost_class == "conv")
     terms = core_ml_terms(conv)
     assert terms["conv.gmacs"] == pytest.approx(3 * 64 * 12 * 64 * 9 / 1e9)  # 4 channels fill 64 lanes
     # Rows of 8 pixels, of 3 weights and of 12 biases take 32 elements each.
@@ -83,7 +83,7 @@ def test_terms_count_rows_of_64_bytes_and_lanes() -> None:
 def measured(program: Program, truth: dict[str, dict[str, float]]) -> LatencyRecord:
     """What Core ML would report on a device without noise."""
     frames, operations = program.workload.num_frames, operations_of(program, "coreml")
-    ms = {units: sum(map(kind_cost(truth[units], "coreml"), operations)) for units in UNITS}
+    ms = {units: sum(map(calibrated_cost(truth[units], "coreml"), operations)) for units in UNITS}
     best = min(ms, key=ms.__getitem__)
     return LatencyRecord(
         ms_per_frame=ms[best] / frames,

@@ -210,14 +210,13 @@ def test_published_decoders_are_predicted(preset: str, frames: int, fps: float) 
 
 
 def test_measurement_on_this_machine() -> None:
-    decoder, rounds = TinyDecoder(), list[int]()
-    record = measure(decoder, SPEC, SMALL, time_limit_s=0.3, on_round=rounds.append)
+    decoder = TinyDecoder()
+    record = measure(decoder, SPEC, SMALL, time_limit_s=0.3)
     assert record.kind == "measured" and record.device.startswith("this machine")
     assert record.ms_per_frame > 0 and record.error >= 0
     assert record.workload == SMALL
     assert list(record.by_stage) == ["stem", "blocks.0", "blocks.1", "head"]
     assert sum(record.by_stage.values()) == pytest.approx(record.ms_per_frame)
-    assert rounds[0] == 0 and 2 <= rounds[-1] <= 20
     assert decoder.training and next(decoder.parameters()).dtype == torch.float32
 
 

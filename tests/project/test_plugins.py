@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from blocks import list_blocks
 from blocks.registry import _REGISTRY
 from nas.latency import Workload
 from nas.latency.measurement.worker import measure_host
 from nas.machine import plugins
+from nas.machine.files import read_json
 from nas.machine.plugins import PLUGINS_VARIABLE, load_plugins, loaded_plugins
 from nas.terminal.errors import UserError
 from nas.testing import check_block, check_space
@@ -103,6 +105,10 @@ def test_it_is_searched(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
     trained = [trial for trial in read_trials(tmp_path / "R") if was_trained(trial)]
     assert {trial.params["stage0.gated_conv2d.kernel_size"] for trial in trained} <= {3, 5}
     assert len(trained) == 2
+    assert read_json(tmp_path / "R" / "config.json")["settings"]["plugins"] == [MODULE]
+    done = shell.fork("nas.latency", "measure", "R", "--device", "host", "--top", "1")
+    assert done.status == 0, "a run knows its plugins: they need not be named again"
+    refuse(shell, "nas.search", inputs.arguments("--space", "my_lab", "--run", "R"), "unknown search space 'my_lab'")
 
 
 @pytest.mark.slow
@@ -119,7 +125,7 @@ def test_a_measuring_process_knows_it(nothing_loaded: Path, monkeypatch: pytest.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(nothing_loaded)]))
     load_plugins([MODULE])
     config = SEARCH_SPACES["my_lab"].suggest(Dice(0), LATENTS["16ch-4x8x8-leading"])
-    assert measure_host(config.to_dict(), Workload(16, 16, 1), 120).ms_per_frame > 0
+    assert measure_host(config.to_dict(), Workload(16, 16, 1), torch.device("cpu"), 120).ms_per_frame > 0
 
 
 @pytest.mark.slow

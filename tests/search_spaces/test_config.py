@@ -270,7 +270,7 @@ def test_json_with_an_unknown_part_names_the_nearest() -> None:
     data = decoder().to_dict()
     data["stages"][1]["block"]["name"] = "dense_conv3e"
     with pytest.raises(
-        ValueError, match=r"unknown block 'dense_conv3e': did you mean 'dense_conv3d'\? known: conv2d_stem"
+        ValueError, match=r"unknown part 'dense_conv3e': did you mean 'dense_conv3d'\? known: conv2d_stem"
     ):
         DecoderConfig.from_dict(data)
     data = decoder().to_dict()
@@ -281,6 +281,11 @@ def test_json_with_an_unknown_part_names_the_nearest() -> None:
     data["stem"]["kernel_size"] = 7
     with pytest.raises(ValueError, match="conv2d_stem: kernel_size must be one of 3, got 7"):
         DecoderConfig.from_dict(data)
+    for option in ("expansion", "shortcut"):  # have other names now
+        data = PRESETS["turbo_vaed_cog"].to_dict()
+        data["stages"][1]["upsampler"][option] = "dense"
+        with pytest.raises(ValueError, match=rf"decoupled\w+ has no option '{option}': known: projection, skip$"):
+            DecoderConfig.from_dict(data)
 
 
 def test_the_head_makes_what_the_stages_leave() -> None:

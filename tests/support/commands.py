@@ -260,7 +260,7 @@ def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def was_trained(trial: optuna.trial.FrozenTrial) -> bool:
-    return trial.user_attrs.get("kind") in ("scored", "pruned", "failed")
+    return trial.user_attrs.get("status") in ("scored", "pruned", "failed")
 
 
 def list_files(folder: Path) -> dict[str, tuple[int, int]]:

@@ -16,7 +16,7 @@ _CHUNK = 1 << 20
 
 
 class BadArchiveError(ValueError):
-    """An archive that is damaged, too large, or holds something else than a Core ML package."""
+    """An archive that is damaged, too large, or holds something other than a Core ML package."""
 
 
 def pack(package: Path) -> bytes:
@@ -41,7 +41,7 @@ def unpack(archive_path: Path, folder: Path, largest: int) -> None:
         largest: bytes that its files may have together.
 
     Raises:
-        BadArchiveError: see there. `folder` may then be incomplete.
+        BadArchiveError: the archive is damaged, too large, or not a Core ML package. `folder` may then be incomplete.
     """
     try:
         with zipfile.ZipFile(archive_path) as archive:
@@ -50,7 +50,7 @@ def unpack(archive_path: Path, folder: Path, largest: int) -> None:
             for member in members:
                 left -= _extract(archive, member, folder / member.filename, left)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise BadArchiveError(f"the upload is no readable zip archive: {error}") from error
+        raise BadArchiveError(f"the upload is not a readable zip archive: {error}") from error
 
 
 def content_digest(archive_path: Path, largest: int) -> str:
@@ -65,7 +65,7 @@ def content_digest(archive_path: Path, largest: int) -> str:
                 for chunk in _read(archive, member, largest):
                     digest.update(chunk)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise BadArchiveError(f"the upload is no readable zip archive: {error}") from error
+        raise BadArchiveError(f"the upload is not a readable zip archive: {error}") from error
     return digest.hexdigest()
 
 
@@ -75,13 +75,13 @@ def _check_members(members: list[zipfile.ZipInfo], largest: int) -> list[zipfile
     for member in members:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise BadArchiveError(f"the archive holds something that is no file: {member.filename!r}")
+            raise BadArchiveError(f"the archive holds something that is not a file: {member.filename!r}")
         if not member.is_dir() and member.filename not in _ALLOWED:
-            raise BadArchiveError(f"the archive holds {member.filename!r}, which is no part of a Core ML package")
+            raise BadArchiveError(f"the archive holds {member.filename!r}, which is not part of a Core ML package")
     if len(set(names)) != len(names):
         raise BadArchiveError("the archive holds the same file twice")
     if not {"Manifest.json", MODEL} <= set(names):
-        raise BadArchiveError(f"the archive is no Core ML package: it needs Manifest.json and {MODEL}")
+        raise BadArchiveError(f"the archive is not a Core ML package: it needs Manifest.json and {MODEL}")
     if sum(member.file_size for member in files) > largest:
         raise BadArchiveError(f"the archive holds more than {largest} bytes")
     return files

@@ -20,29 +20,31 @@ from nas.terminal.errors import UserError
 from search_spaces import Decoder, LatentSpec
 
 _TIMEOUT_S = (5.0, 60.0)
-"""To connect, and between two bytes of an answer."""
+"""Seconds to connect, and between two bytes of an answer."""
 
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 2.0
 
 
 @dataclass(frozen=True)
 class AgentDevice:
-    """What an agent measures on."""
+    """The device that an agent measures on."""
 
     name: str
-    """The agent's address."""
+    """Address of the agent, such as http://mac:8765."""
     description: str
-    """The device in words."""
+    """The agent's device in words."""
     served: str
-    """Name of the device there."""
+    """Name that the agent serves its device by: host, coreml or iphone."""
     accepts: str
-    """What is sent: "config" or "package"."""
+    """What the agent takes: "config" or "package"."""
     largest_upload: int
-    """Bytes that the agent takes."""
+    """Largest upload that the agent takes, in bytes."""
     token: str | None
+    """Bearer token that every request carries; None if the agent needs none."""
     patience_s: float = 120.0
-    """How long an agent that does not answer is waited for, in the middle of a search."""
+    """Seconds for which a request is repeated while the agent does not answer."""
     session: requests.Session = field(default_factory=requests.Session)
+    """HTTP session of all requests, without a proxy."""
 
     kind: Kind = "measured"
     error: float | None = None
@@ -115,7 +117,7 @@ def open_agent(address: str) -> AgentDevice:
     except (requests.ConnectionError, requests.Timeout) as error:
         raise _unreachable(address) from error
     if device.get("accepts") not in ("config", "package"):
-        raise UserError(f"{address} is no agent of this version: start one there with python -m nas.latency serve")
+        raise UserError(f"{address} is not an agent of this version: start one there with python -m nas.latency serve")
     return AgentDevice(
         name=address,
         description=str(device["description"]),
@@ -139,7 +141,7 @@ def _request(
     try:
         content = answer.json()
     except requests.JSONDecodeError as error:
-        raise UserError(f"{address} is no agent: it answers {path} with something that is no JSON") from error
+        raise UserError(f"{address} is not an agent: its answer to {path} is not JSON") from error
     if answer.status_code >= 400 or not isinstance(content, dict):
         reason = content.get("error") if isinstance(content, dict) else content
         raise UserError(f"the agent at {address} refuses ({answer.status_code}): {reason}")

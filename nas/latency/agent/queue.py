@@ -35,14 +35,16 @@ class Job:
     id: str
     """Hash of what is measured, so that the same request is the same job."""
     state: State
+    """Whether the job waits, is being measured, is done or has failed."""
     workload: Workload
+    """The decode to measure."""
     record: LatencyRecord | None
-    """Of a job that is done."""
+    """Result of a job that is done, else None."""
     error: str | None
-    """Why a job failed."""
+    """Why the job failed; None unless it did."""
 
     def to_dict(self) -> dict[str, Any]:
-        """What a client gets."""
+        """What a client gets, JSON primitives."""
         record = None if self.record is None else self.record.to_dict()
         return {"id": self.id, "state": self.state, "record": record, "error": self.error}
 

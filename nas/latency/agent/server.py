@@ -146,9 +146,9 @@ def serve_device(
         folder: queue and results; continued if it is there.
         bind: address to listen at.
         port: 0 for any free one.
-        token: what clients have to show; None only on a loopback address.
+        token: bearer token of every request; None only on a loopback address.
         largest_upload: in bytes.
-        time_limit_s: of a measurement.
+        time_limit_s: seconds for one measurement.
 
     Raises:
         UserError: no token where others could reach it, the address is taken, the folder is in use, no such device.
@@ -176,7 +176,7 @@ def serve_device(
 
 
 def _workload(request: Request) -> Workload:
-    """The decode that a request asks for; ValueError with the reason if it is none or beyond what is sensible."""
+    """The decode that a request asks for; ValueError with the reason if a size is missing or too large."""
     values: dict[str, int] = {}
     for name in ("height", "width", "frames"):
         text = request.query_params.get(name, "")

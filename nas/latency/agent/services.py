@@ -12,8 +12,9 @@ import torch
 from nas.latency.agent.archive import content_digest, unpack
 from nas.latency.measurement.worker import measure_host
 from nas.latency.record import LatencyRecord, Workload
+from nas.machine.device import choose_device
 from nas.terminal.errors import unknown_name
-from search_spaces import Decoder, DecoderConfig
+from search_spaces import DecoderConfig, build_skeleton
 
 _LARGEST_CONFIG = 1_000_000
 _MOST_PARAMETERS = 10**9
@@ -29,11 +30,11 @@ class Service(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the device."""
+        """Name of the device."""
 
     @property
     def description(self) -> str:
-        """Of the device, in words."""
+        """The device in words."""
 
     def to_dict(self) -> dict[str, Any]:
         """What clients are told: name, description, accepts."""
@@ -42,7 +43,7 @@ class Service(Protocol):
         """Hash of what the upload is; `BadUploadError` or `BadArchiveError` if it cannot be measured."""
 
     def measure(self, upload: Path, workload: Workload) -> LatencyRecord:
-        """Its latency; `MeasurementFailedError` if the device cannot run it."""
+        """Latency of the upload; `MeasurementFailedError` if the device cannot run it."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,13 @@ class HostService:
     """This machine in PyTorch: takes configs, builds the decoders itself."""
 
     description: str
+    """The machine in words, for clients."""
+    device: torch.device
+    """Device that decoders run on."""
     time_limit_s: float
+    """Seconds after which a measurement is given up."""
     name: str = "host"
+    """Name of the device."""
 
     def to_dict(self) -> dict[str, Any]:
         """Name, description, accepts."""
@@ -66,21 +72,20 @@ class HostService:
             config.latents.latent_shape(workload.num_frames, workload.height, workload.width)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise BadUploadError(f"the upload is no decoder config for this decode: {reason}") from error
+            raise BadUploadError(f"the upload is not a decoder config for this decode: {reason}") from error
         widest, deepest = max(stage.width for stage in config.stages), max(stage.depth for stage in config.stages)
         if len(config.stages) > _MOST_STAGES or widest > _WIDEST or deepest > _DEEPEST_STAGE:
             raise BadUploadError(
                 f"a decoder may have {_MOST_STAGES} stages of {_DEEPEST_STAGE} blocks and {_WIDEST} channels at most"
             )
-        with torch.device("meta"):
-            parameters = sum(each.numel() for each in Decoder(config).parameters())
+        parameters = sum(each.numel() for each in build_skeleton(config).parameters())
         if parameters > _MOST_PARAMETERS:
             raise BadUploadError(f"a decoder may have {_MOST_PARAMETERS} parameters at most, this one has {parameters}")
         return config.digest()
 
     def measure(self, upload: Path, workload: Workload) -> LatencyRecord:
-        """In a process of its own."""
-        return measure_host(json.loads(upload.read_bytes()), workload, self.time_limit_s)
+        """Latency of the decoder, measured in a process of its own."""
+        return measure_host(json.loads(upload.read_bytes()), workload, self.device, self.time_limit_s)
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,11 @@ class CoreMLService:
     """Core ML on this Mac, or on the iPhone that is connected to it: takes converted packages."""
 
     name: str
+    """Name of the device: coreml or iphone."""
     description: str
+    """The device in words, for clients."""
     largest_package: int = 4 * 10**9
-    """Bytes of an unpacked package."""
+    """Largest size of an unpacked package, in bytes."""
 
     def to_dict(self) -> dict[str, Any]:
         """Name, description, accepts."""
@@ -101,7 +108,7 @@ class CoreMLService:
         return content_digest(upload, self.largest_package)
 
     def measure(self, upload: Path, workload: Workload) -> LatencyRecord:
-        """Each setting of the compute units in a process of its own."""
+        """Latency of the package; each setting of the compute units is measured in a process of its own."""
         from nas.latency.measurement.core_ml import measure_package
 
         with tempfile.TemporaryDirectory(prefix="nas-package-") as folder:
@@ -117,7 +124,8 @@ def open_service(device: str, time_limit_s: float) -> Service:
     if device == HOST:
         from nas.latency.measurement.host import describe_hardware
 
-        return HostService(f"{platform.node()} ({describe_hardware()})", time_limit_s)
+        here = choose_device()
+        return HostService(f"{platform.node()} ({describe_hardware(here)})", here, time_limit_s)
     if device in (CORE_ML, IPHONE):
         from nas.latency.measurement.core_ml import check_platform
 

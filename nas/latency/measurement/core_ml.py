@@ -24,10 +24,10 @@ UNITS = ("CPU_AND_NE", "CPU_AND_GPU", "ALL", "CPU_ONLY")
 """Settings of the compute units. ALL is not always the fastest."""
 
 TIME_LIMIT_S = 900.0
-"""Of one setting: compilation for the Neural Engine alone may take minutes."""
+"""Seconds for one setting: compilation for the Neural Engine alone may take minutes."""
 
 _OLDEST_MACOS = (14, 4)
-"""First with compute plans."""
+"""First version of macOS with compute plans."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class CoreMLDevice:
     """The Mac that this runs on ("coreml"), or the iPhone that is connected to it ("iphone")."""
 
     name: str
+    """Name that the device is opened by: coreml or iphone."""
 
     kind: Kind = "measured"
     error: float | None = None
@@ -126,7 +127,7 @@ def measure_package(
         package: an `.mlpackage` for this decode.
         workload: the decode.
         command: what measures one setting, see `run_isolated`.
-        time_limit_s: of one setting.
+        time_limit_s: seconds for one setting.
 
     Raises:
         MeasurementFailedError: no setting gave a time; the message has the reason of each.

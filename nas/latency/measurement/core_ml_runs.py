@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 WARM_UPS = 3
 RUNS, FEWEST_RUNS = 30, 5
 SET_SECONDS = 20.0
-"""A set has `RUNS` runs, or fewer once it takes this long."""
+"""Seconds after which a set of runs ends before it has `RUNS` runs."""
 
 
 def measure_package(task: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def random_inputs(model: "MLModel") -> dict[str, Any]:
 
 
 def work_shares(plan: Any) -> dict[str, dict[str, float]]:
-    """By compute device, the share of the operations and of the estimated cost. A plan, not proof of what ran where."""
+    """Shares of the operations and of the estimated cost, by compute device. A plan, not proof of what ran where."""
     operations: Counter[str] = Counter()
     cost: Counter[str] = Counter()
     for operation in plan.model_structure.program.functions["main"].block.operations:

@@ -1,4 +1,4 @@
-"""Latency measured on this machine: PyTorch as it is, on the GPU in float16 if there is one, else on the CPU."""
+"""Latency measured on this machine with PyTorch: in float16 on a GPU, in float32 on the CPU."""
 
 import copy
 import platform
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from nas.latency.record import LatencyRecord, Workload
 from nas.latency.stages import stage_modules, watch_stages
+from nas.machine.device import choose_device
 from search_spaces import LatentSpec
 
 MIN_ROUNDS, ENOUGH_ROUNDS, MAX_ROUNDS = 2, 3, 20
 
 Clock = Callable[[], float]
-"""Seconds from some moment on."""
+"""A clock: seconds since some moment."""
 
 
 def measure(
@@ -24,6 +25,7 @@ def measure(
     spec: LatentSpec,
     workload: Workload,
     *,
+    device: torch.device | None = None,
     time_limit_s: float = 10.0,
     clock: Clock = time.perf_counter,
     on_round: Callable[[int], None] | None = None,
@@ -38,8 +40,9 @@ def measure(
         decoder: latents `(1, c, t, h, w)` -> frames `(1, 3, t', h', w')`, with real weights.
         spec: of its latents.
         workload: the decode.
+        device: where it is decoded; default: the GPU if there is one, else the CPU.
         time_limit_s: seconds for the timed rounds.
-        clock: what a CPU is timed with; a GPU has its own.
+        clock: what the CPU is timed with. A GPU is timed by the events of CUDA, or by the time that passes (Apple's).
         on_round: called with the number of timed rounds that are done.
 
     Raises:
@@ -47,8 +50,8 @@ def measure(
     """
     if any(parameter.is_meta for parameter in decoder.parameters()):
         raise ValueError("a decoder on the meta device has no weights to run: build it on the CPU to measure it")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    device = choose_device() if device is None else device
+    dtype = dtype_on(device)
     decoder = copy.deepcopy(decoder).to(device, dtype).eval()
     shape = (1, *spec.latent_shape(workload.num_frames, workload.height, workload.width))
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
@@ -60,7 +63,7 @@ def measure(
     return LatencyRecord(
         ms_per_frame=median / workload.num_frames,
         kind="measured",
-        device=describe_host(),
+        device=describe_host(device),
         method=f"median of {len(rounds)} decodes in PyTorch {torch.__version__}{_clock_note(device, clock)}",
         height=workload.height,
         width=workload.width,
@@ -71,15 +74,22 @@ def measure(
     )
 
 
-def describe_host() -> str:
-    """What measures: the GPU, or the kind of processor and the threads that PyTorch uses."""
-    return f"this machine ({describe_hardware()})"
+def dtype_on(device: torch.device) -> torch.dtype:
+    """Precision that is measured: float16 on a GPU, as on phones; float32 on the CPU, where float16 is slow."""
+    return torch.float32 if device.type == "cpu" else torch.float16
 
 
-def describe_hardware() -> str:
-    """ "x86_64 CPU, 2 threads"."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def describe_host(device: torch.device) -> str:
+    """ "this machine (x86_64 CPU, 2 threads)"."""
+    return f"this machine ({describe_hardware(device)})"
+
+
+def describe_hardware(device: torch.device) -> str:
+    """The GPU's name, or the architecture of the CPU and the threads that PyTorch uses: "x86_64 CPU, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"{platform.machine()} GPU"
     threads = torch.get_num_threads()
     return f"{platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''}"
 
@@ -143,9 +153,15 @@ def _time_stages(decoder: nn.Module, latents: Tensor, workload: Workload, clock:
 
 
 def _mark(device: torch.device, clock: Clock) -> "float | torch.cuda.Event":
-    """A moment. On a GPU an event in its queue, so that marking stages does not make the GPU wait for the CPU."""
-    if device.type != "cuda":
+    """A moment, once everything before it is computed.
+
+    With CUDA it is an event in the GPU's queue, so that marking stages does not make the GPU wait for the CPU.
+    """
+    if device.type == "cpu":
         return clock()
+    if device.type == "mps":
+        torch.mps.synchronize()
+        return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     return event

@@ -18,7 +18,7 @@ _POLL_S, _POLLS = 0.5, 1800
 
 
 def measure_package(task: dict[str, Any]) -> dict[str, Any]:
-    """As `core_ml_runs.measure_package`, timed on the phone around each prediction."""
+    """The same as `core_ml_runs.measure_package`, timed on the phone around each prediction."""
     import coremltools as ct
     from coremltools.models.ml_program.experimental import remote_device
     from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker

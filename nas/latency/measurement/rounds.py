@@ -1,4 +1,4 @@
-"""Statistics of repeated runs: what one of them takes, and whether the machine was steady while they were timed."""
+"""Statistics of repeated runs: how long one takes, and whether the machine was steady while they were timed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -7,33 +7,35 @@ from typing import Any
 import numpy as np
 
 STEADY = 0.10
-"""Spread up to which runs count as steady."""
+"""Largest spread of runs that count as steady."""
 
 MAX_ATTEMPTS = 3
-"""Sets of runs that are timed until one is steady."""
+"""Largest number of sets of runs that are timed until one is steady."""
 
 TRIMMED = 0.1
-"""Share of the runs that is left out of the mean at either end."""
+"""Share of the runs that the trimmed mean leaves out at either end."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A set of timed runs, warm-up not among them."""
+    """Statistics of a set of timed runs, warm-up not among them."""
 
     trimmed_mean_ms: float
-    """Mean without the fastest and the slowest tenth."""
+    """Mean time of a run in milliseconds, without the fastest and the slowest tenth."""
     median_ms: float
+    """Median time of a run in milliseconds."""
     p90_ms: float
-    """Nine of ten runs take no longer."""
+    """90th percentile of the times in milliseconds."""
     spread: float
-    """(90th percentile - 10th percentile) / median."""
+    """90th less 10th percentile of the times, relative to their median."""
     runs: int
+    """Number of runs."""
     drift: float
     """Median of the last third relative to that of the first, less 1: well above 0, the device got hot or busy."""
 
     @property
     def steady(self) -> bool:
-        """Whether the runs agree."""
+        """Whether the spread is at most `STEADY`."""
         return self.spread <= STEADY
 
     def to_dict(self) -> dict[str, Any]:

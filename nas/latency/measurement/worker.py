@@ -5,52 +5,60 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.latency.measurement.isolated import run_isolated, serve_task
 from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
 from nas.machine.plugins import load_plugins
 
+if TYPE_CHECKING:
+    import torch
+
 _MEMORY_SHARE = 0.75
-"""Of the memory that there is, for one measurement."""
+"""Share of the machine's memory that one measurement may use."""
 
 COMMAND = (sys.executable, "-m", "nas.latency.measurement.worker")
 
 
-def measure_host(config: dict[str, Any], workload: Workload, time_limit_s: float) -> LatencyRecord:
-    """A decoder of this architecture on this machine, in a process of its own.
+def measure_host(
+    config: dict[str, Any], workload: Workload, device: "torch.device", time_limit_s: float
+) -> LatencyRecord:
+    """Latency of a decoder with this config (JSON primitives) on this machine, measured in a process of its own.
 
     Raises:
-        MeasurementFailedError: it could not be run.
+        MeasurementFailedError: it could not be run within `time_limit_s` seconds.
     """
-    task = {"task": "host", "config": config, "workload": workload.to_dict()}
+    task = {"task": "host", "config": config, "workload": workload.to_dict(), "device": str(device)}
     return LatencyRecord.from_dict(run_isolated(COMMAND, task, time_limit_s))
 
 
 def _host(task: dict[str, Any]) -> dict[str, Any]:
     import platform
 
+    import torch
+
     from nas.latency.measurement.host import describe_hardware, measure
     from search_spaces import Decoder, DecoderConfig
 
-    config = DecoderConfig.from_dict(task["config"])
-    _limit_memory()
+    config, device = DecoderConfig.from_dict(task["config"]), torch.device(task["device"])
+    if device.type == "cpu":
+        _limit_memory(device)
     try:
-        record = measure(Decoder(config), config.latents, Workload(**task["workload"]))
+        record = measure(Decoder(config), config.latents, Workload(**task["workload"]), device=device)
     except (RuntimeError, MemoryError) as error:
         raise MeasurementFailedError(f"PyTorch cannot run it: {str(error).splitlines()[0]}") from error
-    return replace(record, device=f"{platform.node()} ({describe_hardware()})").to_dict()
+    return replace(record, device=f"{platform.node()} ({describe_hardware(device)})").to_dict()
 
 
-def _limit_memory() -> None:
-    """Let a decoder that is too large fail here, before the system looks for a process to end."""
-    import torch
+def _limit_memory(cpu: "torch.device") -> None:
+    """Let a decoder that is too large fail here, before the system looks for a process to end.
 
+    Not for a GPU: with CUDA a process reserves far more addresses than it uses memory.
+    """
     from nas.machine.memory import memory_limit
 
-    # With CUDA a process reserves far more addresses than it uses memory.
-    if sys.platform == "linux" and not torch.cuda.is_available():
-        there = memory_limit(torch.device("cpu"))
+    if sys.platform == "linux":
+        there = memory_limit(cpu)
         resource.setrlimit(resource.RLIMIT_AS, (int(_MEMORY_SHARE * there),) * 2)
 
 

@@ -1,4 +1,4 @@
-"""The profile that a calibration makes: coefficients by kind of operation, and its error on unseen decoders."""
+"""The profile that a calibration makes: coefficients by cost class, and its error on unseen decoders."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from nas.latency.record import Runtime
 from nas.terminal.errors import UserError
 
 FORMAT = "calibrated-2"
-"""Of the file."""
+"""Version of the file's format, its field `format`."""
 
 
 @dataclass(frozen=True)
@@ -18,23 +18,23 @@ class CalibrationPoint:
     """One decoder that the fit did not see."""
 
     decoder: str
-    """Its architecture in one line."""
+    """Architecture of the decoder in one line."""
     digest: str
-    """Of its config."""
+    """Hash of the decoder's config."""
     height: int
-    """Of the decoded frames."""
+    """Frame height in pixels."""
     width: int
-    """Of the decoded frames."""
+    """Frame width in pixels."""
     num_frames: int
-    """Decoded frames."""
+    """Number of frames that are decoded."""
     measured_ms: float
-    """Of one decode."""
+    """Measured time of one decode in milliseconds."""
     predicted_ms: float
-    """Of one decode."""
+    """Predicted time of one decode in milliseconds."""
 
     @property
     def error(self) -> float:
-        """Relative, signed: negative if the prediction is too fast."""
+        """Signed relative error: negative if the prediction is too fast."""
         return self.predicted_ms / self.measured_ms - 1
 
 
@@ -43,30 +43,30 @@ class CalibratedProfile:
     """Everything that a prediction needs, and what is known about its quality."""
 
     device: str
-    """What was measured, in words."""
+    """The device that was measured, in words."""
     method: str
-    """How it was measured."""
+    """How the decoders were measured, in one phrase."""
     runtime: Runtime
-    """What executed the decoders."""
+    """What executed the decoders: PyTorch or Core ML."""
     dtype: str
-    """Precision that it computed in."""
+    """Precision that the decoders computed in: float16 or float32."""
     coefficients: dict[str, dict[str, float]]
-    """By setting of the compute units (one, "", where there is no choice), milliseconds per unit of each of the terms
-    of `kind_terms`; a term that is not here has no known cost. The fastest setting counts."""
+    """Milliseconds per unit of each term of `calibrated_terms`, by setting of the compute units ("" where there is no
+    choice). A term that is not here has no known cost. The fastest setting counts."""
     typical_error: float
     """Median absolute relative error on the decoders of `points`."""
     p90_error: float
-    """Nine of ten of them are no further off."""
+    """90th percentile of the absolute relative errors on the decoders of `points`."""
     rank_correlation: float
-    """Spearman's, between measured and predicted latencies of `points`."""
+    """Spearman's rank correlation of the measured and predicted latencies of `points`."""
     points: tuple[CalibrationPoint, ...]
     """Decoders that were not fitted to."""
     fitted_to: int
-    """Number of decoders that it was fitted to."""
+    """Number of decoders that the coefficients were fitted to."""
     fitted_on: str
-    """Date and time, ISO 8601, UTC."""
+    """Date and time of the fit, ISO 8601, UTC."""
     tool_version: str
-    """Version of this package that fitted it."""
+    """Version of this package that made the profile."""
 
     def __post_init__(self) -> None:
         if self.runtime not in get_args(Runtime):
@@ -76,7 +76,7 @@ class CalibratedProfile:
 
     @property
     def basis(self) -> str:
-        """What it was fitted to, in words."""
+        """What the coefficients were fitted to, in words."""
         return f"{self.fitted_to} decoders, {self.method}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,9 +102,9 @@ def load_calibrated(path: Path) -> CalibratedProfile:
     except FileNotFoundError as error:
         raise UserError(f"there is no device profile {path}: {advice}") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is no device profile ({error}): {advice}") from error
+        raise UserError(f"{path} is not a device profile ({error}): {advice}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise UserError(f"{path} is no device profile of this version: {advice}")
+        raise UserError(f"{path} is not a device profile of this version: {advice}")
     try:
         return CalibratedProfile.from_dict(data)
     except (TypeError, KeyError, ValueError, AttributeError) as error:

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from nas.core_ml.parts import UntraceablePartError, decoder_parts, inspect_parts
 from nas.core_ml.program import HIGHEST_RANK
 from nas.core_ml.steps import Step, module_steps
-from nas.latency.prediction.operation_kinds import Kind
+from nas.latency.prediction.cost_classes import CostClass
 from nas.latency.prediction.operations import Convolution, Operation, UnknownOperationError
 from nas.latency.record import MeasurementFailedError, Workload
 from search_spaces import Decoder, LatentSpec
 
-_KINDS: dict[Kind, str] = {
+_NAMES: dict[CostClass, str] = {
     "conv": "conv conv_transpose",
     "matmul": "einsum linear matmul scaled_dot_product_attention",
     "elementwise": """
@@ -29,8 +29,10 @@ _KINDS: dict[Kind, str] = {
     "resize": "upsample_bilinear upsample_nearest_neighbor",
 }
 
-KIND_OF: dict[str, Kind] = {name: kind for kind, names in _KINDS.items() for name in names.split()}
-"""Kind of each operation by its name in Core ML."""
+COST_CLASS_OF: dict[str, CostClass] = {
+    name: cost_class for cost_class, names in _NAMES.items() for name in names.split()
+}
+"""Cost class of each operation by its name in Core ML."""
 
 
 def list_core_ml_operations(module: nn.Module, spec: LatentSpec, workload: Workload) -> list[Operation]:
@@ -52,7 +54,7 @@ def list_core_ml_operations(module: nn.Module, spec: LatentSpec, workload: Workl
     if not isinstance(module, Decoder):
         return [_operation(step, "decoder") for step in _whole(module, spec, workload)]
     try:
-        parts = decoder_parts(module.config, workload.num_frames, workload.height, workload.width)
+        parts = decoder_parts(module, workload.num_frames, workload.height, workload.width)
     except UntraceablePartError as error:
         raise MeasurementFailedError(str(error)) from error
     reports = inspect_parts(part for _, part in parts)
@@ -69,7 +71,7 @@ def _whole(module: nn.Module, spec: LatentSpec, workload: Workload) -> tuple[Ste
     except Exception as error:  # torch.export and coremltools raise many kinds; none of them is lost
         reason = " ".join(str(error).split())[:200]
         raise MeasurementFailedError(f"it cannot be converted to Core ML: {reason}") from error
-    high = sorted({step.kind for step in steps for shape in step.results if len(shape) > HIGHEST_RANK})
+    high = sorted({step.op_type for step in steps for shape in step.results if len(shape) > HIGHEST_RANK})
     if high:
         reason = f"tensors of more than {HIGHEST_RANK} axes in {', '.join(high)}"
         raise MeasurementFailedError(f"it cannot be converted to Core ML: {reason}")
@@ -87,17 +89,17 @@ def _with_values(module: nn.Module) -> nn.Module:
 
 
 def _operation(step: Step, stage: str) -> Operation:
-    kind = KIND_OF.get(step.kind)
-    if kind is None:
+    cost_class = COST_CLASS_OF.get(step.op_type)
+    if cost_class is None:
         raise UnknownOperationError(
-            f"no cost is known for Core ML's operation {step.kind} (in '{stage}'): build the decoder from other "
-            f"operations, or give this one a kind in nas/latency/prediction/core_ml_operations.py"
+            f"no cost is known for Core ML's operation {step.op_type} (in '{stage}'): build the decoder from other "
+            f"operations, or give this one a cost class in nas/latency/prediction/core_ml_operations.py"
         )
-    convolution = _geometry(step) if kind == "conv" else None
+    convolution = _geometry(step) if cost_class == "conv" else None
     channels_in = convolution.input_shape[1] // step.groups if convolution else 0
     return Operation(
-        name=step.kind,
-        kind="depthwise_conv" if step.groups > 1 and channels_in == 1 else kind,
+        name=step.op_type,
+        cost_class="depthwise_conv" if step.groups > 1 and channels_in == 1 else cost_class,
         stage=stage,
         macs=step.macs,
         reads=tuple(shape for _, shape in step.inputs),

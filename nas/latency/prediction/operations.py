@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.latency.prediction.operation_kinds import FREE, HIGHEST_DEVICE_RANK, KIND_OF, Kind
+from nas.core_ml.program import HIGHEST_RANK
+from nas.latency.prediction.cost_classes import COST_CLASS_OF, FREE, CostClass
 from nas.latency.stages import stage_modules, watch_stages
 
 BYTES_PER_ELEMENT = 2
-"""float16."""
+"""Size of a float16 number."""
 
 
 class UnknownOperationError(ValueError):
@@ -30,13 +31,13 @@ class Convolution:
     """The geometry of a convolution, which decides how a runtime computes it."""
 
     channels_out: int
-    """Of the result."""
+    """Channels of the result."""
     groups: int
-    """1 for a dense one."""
+    """Groups of channels that are convolved apart; 1 for a dense convolution."""
     kernel: tuple[int, ...]
-    """Size in each axis."""
+    """Size of the kernel along each axis."""
     input_shape: tuple[int, ...]
-    """Batch, channels, then the grid."""
+    """Shape of the input: batch, channels, then the grid."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +45,30 @@ class Operation:
     """One executed operation. Views are not in the list: they cost nothing."""
 
     name: str
-    """Of the PyTorch operator, without its overload."""
-    kind: Kind
-    """What its cost depends on."""
+    """Name of the operator in PyTorch (without its overload) or in Core ML."""
+    cost_class: CostClass
+    """Group of operations that share one cost model."""
     stage: str
-    """Group of the decoder that executed it."""
+    """Stage of the decoder that executed the operation."""
     macs: int
     """Multiply-accumulates of convolutions and matrix products; 0 for all others."""
     reads: tuple[tuple[int, ...], ...]
-    """Shapes of all inputs, weights included; an axis that an input repeats by expansion has length 1."""
+    """Shapes of all inputs, weights included. An axis along which an input is expanded has length 1."""
     writes: tuple[tuple[int, ...], ...]
     """Shapes of all outputs."""
     channels_in: int = 0
     """Input channels that each output channel of a convolution sees (1 for depthwise); 0 for all other operations."""
     convolution: Convolution | None = None
-    """What else a convolution is; None for all other operations."""
+    """Geometry of a convolution; None for all other operations."""
 
     @property
     def bytes_read(self) -> int:
-        """Of all inputs, as float16."""
+        """Bytes of all inputs in float16."""
         return BYTES_PER_ELEMENT * sum(map(prod, self.reads))
 
     @property
     def bytes_written(self) -> int:
-        """Of all outputs, as float16."""
+        """Bytes of all outputs in float16."""
         return BYTES_PER_ELEMENT * sum(map(prod, self.writes))
 
 
@@ -119,16 +120,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stage = stage
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        kind, name = _classify(func, self._stage)
+        cost_class, name = _classify(func, self._stage)
         out = func(*args, **(kwargs or {}))
-        if kind is None or _only_changes_dtype(name, args, out):
+        if cost_class is None or _only_changes_dtype(name, args, out):
             return out
         inputs = list(_tensors((args[1:] if name == "copy" else args, kwargs)))
         outputs = list(_tensors(out))
         self.operations.append(
             Operation(
                 name=name,
-                kind=_refine(kind, args, outputs),
+                cost_class=_refine(cost_class, args, outputs),
                 stage=self._stage,
                 macs=_MACS[name](args, out) if name in _MACS else 0,
                 reads=tuple(map(_distinct, inputs)),
@@ -140,24 +141,24 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _classify(func: Any, stage: str) -> tuple[Kind | None, str]:
-    """Kind (None: free) and name of an operator, in-place forms like the others."""
+def _classify(func: Any, stage: str) -> tuple[CostClass | None, str]:
+    """Cost class (None: free) and name of an operator, in-place forms like the others."""
     name = str(func.overloadpacket.__name__)
     if not name.startswith("__") and name.endswith("_"):
         name = name.removesuffix("_")
     if func.namespace == "aten":
         if name in FREE:
             return None, name
-        if name in KIND_OF:
-            return KIND_OF[name], name
+        if name in COST_CLASS_OF:
+            return COST_CLASS_OF[name], name
     raise UnknownOperationError(
         f"no cost is known for the operation {func} (in '{stage}'): build the decoder from other operations, "
-        f"or give this one a kind in nas/latency/prediction/operation_kinds.py"
+        f"or give this one a cost class in nas/latency/prediction/cost_classes.py"
     )
 
 
 def _only_changes_dtype(name: str, args: Any, out: Any) -> bool:
-    """Such a copy is none on the device, where everything is float16."""
+    """Whether a copy is left out on the device, where everything is float16."""
     return name == "_to_copy" and out.dtype != args[0].dtype
 
 
@@ -171,13 +172,13 @@ def _distinct(tensor: Tensor) -> tuple[int, ...]:
     return tuple(size if stride else 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def _refine(kind: Kind, args: Any, outputs: list[Tensor]) -> Kind:
-    """The kinds that depend on the shapes."""
-    if kind == "conv" and args[8] > 1 and args[8] == args[0].shape[1]:
+def _refine(cost_class: CostClass, args: Any, outputs: list[Tensor]) -> CostClass:
+    """The cost classes that depend on the shapes."""
+    if cost_class == "conv" and args[8] > 1 and args[8] == args[0].shape[1]:
         return "depthwise_conv"
-    if kind == "movement" and any(_long_axes(tensor) > HIGHEST_DEVICE_RANK for tensor in outputs):
+    if cost_class == "movement" and any(_long_axes(tensor) > HIGHEST_RANK for tensor in outputs):
         return "high_rank_movement"
-    return kind
+    return cost_class
 
 
 def _long_axes(tensor: Tensor) -> int:

@@ -4,14 +4,14 @@ The profiles that come with the program charge for compute and for off-chip traf
 
     ms = a * effective GMACs + b * MB beyond the on-chip memory
 
-Those that `python -m nas.latency calibrate` makes have coefficients for each kind of operation (`kind_terms.py`).
+Those that `python -m nas.latency calibrate` makes have coefficients for each cost class (`calibrated_terms.py`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nas.latency.prediction.calibrated_profile import CalibratedProfile
-from nas.latency.prediction.kind_terms import TERMS_OF
+from nas.latency.prediction.calibrated_terms import TERMS_OF
 from nas.latency.prediction.operations import Operation, UnknownOperationError
 from nas.latency.prediction.profile import TERMS, Machine, Profile
 from nas.latency.record import Runtime
@@ -22,8 +22,9 @@ class Prediction:
     """Milliseconds per frame of one decode."""
 
     total: float
+    """Milliseconds per frame of the whole decode."""
     by_stage: dict[str, float]
-    """In the order of execution; they add up to the total."""
+    """Milliseconds per frame of each stage, in the order of execution; they add up to the total."""
     units: str = ""
     """Setting of the compute units that is predicted to be the fastest; "" where there is no choice."""
 
@@ -45,9 +46,9 @@ def fastest(
     runtime: Runtime,
     num_frames: int,
 ) -> Prediction:
-    """That of the fastest setting of the compute units, by the coefficients of each setting."""
+    """Prediction for the fastest setting of the compute units, by the coefficients of each setting."""
     every = [
-        replace(_sum(operations, kind_cost(of_units, runtime), num_frames), units=units)
+        replace(_sum(operations, calibrated_cost(of_units, runtime), num_frames), units=units)
         for units, of_units in coefficients.items()
     ]
     return min(every, key=lambda prediction: prediction.total)
@@ -70,8 +71,8 @@ def _chip_cost(profile: Profile) -> Callable[[Operation], float]:
     return cost
 
 
-def kind_cost(coefficients: Mapping[str, float], runtime: Runtime) -> Callable[[Operation], float]:
-    """Milliseconds of an operation by the coefficients of its kind; `UnknownOperationError` if they lack it."""
+def calibrated_cost(coefficients: Mapping[str, float], runtime: Runtime) -> Callable[[Operation], float]:
+    """Milliseconds of an operation by the coefficients of its cost class; `UnknownOperationError` if they lack it."""
 
     def cost(operation: Operation) -> float:
         terms = TERMS_OF[runtime](operation)
@@ -97,8 +98,8 @@ def cost_terms(operation: Operation, machine: Machine) -> dict[str, float]:
 
 def _compute_factor(operation: Operation, machine: Machine) -> float:
     """Time per multiply-accumulate relative to a wide dense convolution."""
-    if operation.kind == "depthwise_conv":
+    if operation.cost_class == "depthwise_conv":
         return machine.depthwise_factor
-    if operation.kind == "conv":
+    if operation.cost_class == "conv":
         return machine.lane_factor(operation.channels_in)
     return 1.0

@@ -13,21 +13,21 @@ from nas.latency.record import Runtime
 from nas.terminal.errors import unknown_name
 
 TERMS = ("gmacs", "off_chip_mb")
-"""What an operation is charged for; `Machine` says how they are counted."""
+"""Names of the terms that an operation is charged for; `Machine` says how they are counted."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How the terms are counted on a device. Assumed, not fitted."""
+    """How the terms are counted on a device: assumptions, not fitted."""
 
     channel_lanes: int
-    """Input channels of a dense convolution count as the next multiple: narrow layers leave lanes idle."""
+    """Input channels of a dense convolution count as the next multiple of this: narrow layers leave lanes idle."""
     depthwise_factor: float
     """Multiply-accumulates of a dense convolution that take as long as one of a depthwise convolution."""
     on_chip_mb: float
-    """Inputs, and outputs, of one operation are charged for what exceeds this: the rest stays in on-chip memory."""
+    """On-chip memory in MB. Inputs and outputs of one operation are charged for what exceeds it, each on its own."""
     row_elements: int
-    """The last axis of every tensor counts as the next multiple: rows begin at aligned addresses."""
+    """The last axis of every tensor counts as the next multiple of this: rows begin at aligned addresses."""
 
     def lane_factor(self, channels_in: int) -> float:
         """Multiply-accumulates that are computed for each one of a dense convolution."""
@@ -52,28 +52,29 @@ class Point:
     decoder: str
     """A preset of `search_spaces`, or the diffusers class in words."""
     height: int
-    """Of the published measurement."""
+    """Frame height in pixels, as published."""
     width: int
-    """Of the published measurement."""
+    """Frame width in pixels, as published."""
     num_frames: int
-    """Assumed: the clips are 17 frames throughout the publication, and 16 where 17 do not fit the latents."""
+    """Number of frames per decode; assumed to be 17, the length of clips in the publication, or 16 where 17 do not fit
+    the latents."""
     published_fps: float
-    """Decoded frames per second."""
+    """Decoded frames per second, as published."""
     fitted_ms: float
-    """Milliseconds per frame by the profile."""
+    """Milliseconds per frame that the profile predicts."""
     held_out_ms: float
-    """Milliseconds per frame by the same model fitted to all other points."""
+    """Milliseconds per frame that the same model predicts when it is fitted to all other points."""
     source: str
-    """Where the number is from."""
+    """Publication that the frame rate is from."""
 
     @property
     def published_ms(self) -> float:
-        """Milliseconds per frame."""
+        """Milliseconds per frame, as published."""
         return 1000 / self.published_fps
 
     @property
     def held_out_error(self) -> float:
-        """Relative, signed: negative if the prediction is too fast."""
+        """Signed relative error of `held_out_ms`: negative if it is too fast."""
         return self.held_out_ms / self.published_ms - 1
 
 
@@ -82,40 +83,40 @@ class Profile:
     """Everything that a prediction for a device needs, and what is known about its quality."""
 
     device: str
-    """Name to select it by."""
+    """Name that the device is opened by."""
     measured_with: str
-    """What ran the decoders."""
+    """What executed the decoders that were measured, in words."""
     machine: Machine
-    """How the terms are counted."""
+    """How the terms are counted on the device."""
     coefficients: dict[str, float]
     """Milliseconds per unit of each of `TERMS`."""
     points: tuple[Point, ...]
-    """What they were fitted to."""
+    """Published measurements that the coefficients were fitted to."""
     typical_error: float
     """Mean absolute relative error on a point that was left out, the model being chosen without it too."""
     model: str
-    """The chosen model."""
+    """Name of the model that was chosen, one of `tried`."""
     tried: dict[str, float]
     """Mean absolute relative leave-one-out error of each model that was tried."""
     notes: str
-    """What the data does not settle."""
+    """Assumptions, and what the data does not settle."""
     fitted_on: str
-    """Date, ISO 8601."""
+    """Date of the fit, ISO 8601."""
     tool_version: str
-    """Version of this package that fitted it."""
+    """Version of this package that made the profile."""
 
     def __post_init__(self) -> None:
         if tuple(self.coefficients) != TERMS or any(value < 0 for value in self.coefficients.values()):
             raise ValueError(f"a profile needs coefficients of at least 0 for {', '.join(TERMS)}: {self.coefficients}")
 
     dtype: ClassVar[str] = "float16"
-    """Precision that it predicts for: what phones run."""
+    """Precision that the profile predicts for: the one that phones compute in."""
     runtime: ClassVar[Runtime] = "coreml"
     """What executes decoders on such devices."""
 
     @property
     def basis(self) -> str:
-        """What it was fitted to, in words."""
+        """What the coefficients were fitted to, in words."""
         return f"{len(self.points)} published frame rates"
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Published designs as the first proposals of a study."""
+"""Warm starts: published designs, scaled to fit, as the first proposals of a study."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,19 +10,20 @@ from search_spaces.presets import PRESETS, adapt
 from search_spaces.space import SearchSpace
 
 _DIVISORS = (1, 2, 4)
-"""Of the widths."""
+"""Numbers that the widths of a design are divided by, one after the other, until it fits."""
 
 
-def published_seeds(
+def warm_starts(
     space: SearchSpace, latents: LatentSpec, fits: Callable[[DecoderConfig], bool]
 ) -> Iterator[tuple[str, DecoderConfig]]:
     """Names and configs of the published designs, scaled to these latents; all of them points of the space.
 
-    Each as published, then narrower until it fits; what fits comes with a shortcut if the space has one.
+    Each as published, then with a half and a quarter of its widths until it fits; those that do not fit are given, too.
+    One that fits gets a linear shortcut if the space has one with which it still fits.
 
     Args:
-        space: designs that it does not hold are left out.
-        latents: what is decoded.
+        space: the space that the study searches; designs that it does not hold are left out.
+        latents: the latents that are decoded.
         fits: whether a decoder is within the budget.
     """
     seen = set()
@@ -43,7 +44,7 @@ def published_seeds(
 def _with_shortcut(
     title: str, config: DecoderConfig, space: SearchSpace, fits: Callable[[DecoderConfig], bool]
 ) -> tuple[str, DecoderConfig]:
-    """The first shortcut with which it still fits; without if there is none."""
+    """With the first linear shortcut of the space with which it still fits; as it is if there is none."""
     for part in map(get_block, space.shortcuts):
         for options in part.Config.all_configs():
             helped = replace(config, shortcut=options)
@@ -53,7 +54,7 @@ def _with_shortcut(
 
 
 def _in_space(preset: DecoderConfig, space: SearchSpace, latents: LatentSpec, divisor: int) -> DecoderConfig | None:
-    """The design for these latents; None if they or the space have no room for it."""
+    """The design for these latents; None if it cannot be adapted to them, or is not in the space."""
     try:
         config = adapt(preset, latents, divisor)
         space.params(config)

@@ -1,7 +1,7 @@
-"""What a calibrated profile charges an operation for: amounts of compute and of memory traffic, by kind of operation.
+"""What a calibrated profile charges an operation for: amounts of compute and of memory traffic, by cost class.
 
-Amounts are named "kind.term": compute, memory (inputs, outputs, columns, weights), calls. A profile has a coefficient
-for each, in milliseconds. Element-wise operations and reductions are one kind, "traffic": norms and activations have
+Amounts are named "class.term": compute, memory (inputs, outputs, columns, weights), calls. A profile has a coefficient
+for each, in milliseconds. Element-wise operations and reductions are one class, "traffic": norms and activations have
 both, always together, so no measurement of decoders could tell their costs apart.
 
 PyTorch on a CPU hands a convolution to oneDNN only above a size ("direct"), else it unrolls the input into columns and
@@ -29,45 +29,45 @@ _DIRECT_ABOVE = 20480
 
 
 def pytorch_terms(operation: Operation) -> dict[str, float]:
-    """Of one of PyTorch's operations, on a CPU: GMACs, millions of elements, calls."""
+    """Amounts of one of PyTorch's operations on a CPU: GMACs, millions of elements, calls."""
     if operation.convolution is not None:
         return _convolution_terms(operation, operation.convolution)
     read, written = _millions(operation.bytes_read), _millions(operation.bytes_written)
-    kind = _plain_kind(operation)
+    cost_class = _plain_class(operation)
     return {
-        f"{kind}.gmacs": operation.macs / 1e9,
-        f"{kind}.moved": read + written,
-        f"{kind}.overflow": _overflow(read) + _overflow(written),
-        f"{kind}.calls": 1.0,
+        f"{cost_class}.gmacs": operation.macs / 1e9,
+        f"{cost_class}.moved": read + written,
+        f"{cost_class}.overflow": _overflow(read) + _overflow(written),
+        f"{cost_class}.calls": 1.0,
     }
 
 
 def core_ml_terms(operation: Operation) -> dict[str, float]:
-    """Of one of Core ML's operations, on any of its compute units: GMACs, MB, calls."""
-    kind, macs = _plain_kind(operation), operation.macs / 1e9
-    if operation.kind == "conv":
+    """Amounts of one of Core ML's operations on any of its compute units: GMACs, MB, calls."""
+    cost_class, macs = _plain_class(operation), operation.macs / 1e9
+    if operation.cost_class == "conv":
         assert operation.convolution is not None
-        kind = "pointwise_conv" if prod(operation.convolution.kernel) == 1 else "conv"
+        cost_class = "pointwise_conv" if prod(operation.convolution.kernel) == 1 else "conv"
         macs *= APPLE.lane_factor(operation.channels_in)
     sizes = APPLE.megabytes(operation.reads), APPLE.megabytes(operation.writes)
     return {
-        f"{kind}.gmacs": macs,
-        f"{kind}.moved": sum(sizes),
-        f"{kind}.overflow": sum(max(0.0, size - APPLE.on_chip_mb) for size in sizes),
-        f"{kind}.calls": 1.0,
+        f"{cost_class}.gmacs": macs,
+        f"{cost_class}.moved": sum(sizes),
+        f"{cost_class}.overflow": sum(max(0.0, size - APPLE.on_chip_mb) for size in sizes),
+        f"{cost_class}.calls": 1.0,
     }
 
 
 TERMS_OF: dict[Runtime, Callable[[Operation], dict[str, float]]] = {"pytorch": pytorch_terms, "coreml": core_ml_terms}
-"""By what executes a decoder."""
+"""Functions that give the terms of an operation, by what executes the decoder."""
 
 
-def _plain_kind(operation: Operation) -> str:
-    return "traffic" if operation.kind in ("elementwise", "reduction") else operation.kind
+def _plain_class(operation: Operation) -> str:
+    return "traffic" if operation.cost_class in ("elementwise", "reduction") else operation.cost_class
 
 
 def _convolution_terms(operation: Operation, conv: Convolution) -> dict[str, float]:
-    kind = _convolution_kind(operation, conv)
+    cost_class = _convolution_class(operation, conv)
     inputs, outputs = prod(conv.input_shape) / 1e6, _millions(operation.bytes_written)
     terms = {
         "gmacs": operation.macs / 1e9,
@@ -75,19 +75,19 @@ def _convolution_terms(operation: Operation, conv: Convolution) -> dict[str, flo
         "weights": operation.channels_in * conv.channels_out * prod(conv.kernel) / 1e6,
         "calls": 1.0,
     }
-    if kind == "direct_conv":
+    if cost_class == "direct_conv":
         terms["gmacs"] *= _padding(operation.channels_in) * _padding(conv.channels_out)
         terms |= {"inputs": inputs, "overflow": _overflow(inputs) + _overflow(outputs)}
-    elif kind == "depthwise_conv":
+    elif cost_class == "depthwise_conv":
         terms |= {"inputs": inputs}
     else:
         columns = operation.macs / conv.channels_out / 1e6
         terms |= {"columns": columns, "overflow": _overflow(columns)}
-    return {f"{kind}.{name}": amount for name, amount in terms.items()}
+    return {f"{cost_class}.{name}": amount for name, amount in terms.items()}
 
 
-def _convolution_kind(operation: Operation, conv: Convolution) -> str:
-    if operation.kind == "depthwise_conv":
+def _convolution_class(operation: Operation, conv: Convolution) -> str:
+    if operation.cost_class == "depthwise_conv":
         return "depthwise_conv"
     pointwise = prod(conv.kernel) == 1
     flat = conv.kernel[-2:] == (1, 1)
@@ -100,7 +100,7 @@ def _convolution_kind(operation: Operation, conv: Convolution) -> str:
 
 
 def _padding(channels: int) -> float:
-    """What is computed relative to what is needed."""
+    """Channels that are computed relative to those that are needed."""
     return ceil(channels / LANES) * LANES / channels
 
 

@@ -1,15 +1,15 @@
-"""Which of PyTorch's operators are free, and what the cost of the others depends on."""
+"""Cost classes: which of PyTorch's operators are free, and which of the others share a cost model."""
 
 from typing import Literal
 
-Kind = Literal[
+CostClass = Literal[
     "conv", "depthwise_conv", "matmul", "elementwise", "reduction", "movement", "high_rank_movement", "resize"
 ]
-"""A high-rank movement is a copy of a tensor that has more than five axes longer than 1: Core ML has no such tensors,
-so one copy here becomes many reshapes and transposes there."""
+"""Groups of operations, each with one cost model.
 
-HIGHEST_DEVICE_RANK = 5
-"""Of Core ML."""
+A high-rank movement is a copy of a tensor that has more than five axes longer than 1: Core ML has no such tensors, so
+one copy here becomes many reshapes and transposes there.
+"""
 
 _FREE = """
     alias as_strided detach diagonal expand lift_fresh movedim narrow permute select slice split
@@ -18,7 +18,7 @@ _FREE = """
     zeros zeros_like
 """
 
-_KINDS: dict[Kind, str] = {
+_NAMES: dict[CostClass, str] = {
     "conv": """
         convolution
     """,
@@ -51,12 +51,10 @@ _KINDS: dict[Kind, str] = {
 }
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+FREE = frozenset(_FREE.split())
+"""Operators that cost nothing: views, and constants that a converter folds."""
 
-
-FREE = _names(_FREE)
-"""Views, and constants that a converter folds."""
-
-KIND_OF: dict[str, Kind] = {name: kind for kind, names in _KINDS.items() for name in _names(names)}
-"""Kind of each operator by its name in PyTorch's `aten` namespace, in-place forms without their underscore."""
+COST_CLASS_OF: dict[str, CostClass] = {
+    name: cost_class for cost_class, names in _NAMES.items() for name in names.split()
+}
+"""Cost class of each operator by its name in PyTorch's `aten` namespace, in-place forms without their underscore."""
