@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 MINIMUM := .venv-minimum
-TESTS_MINIMUM := tests/model tests/blocks/test_blocks.py tests/study tests/distillation tests/commands/test_end_to_end.py
+TESTS_MINIMUM := tests/metrics tests/model tests/blocks/test_blocks.py tests/study tests/distillation tests/commands/test_end_to_end.py
 
 .PHONY: help install search finalize test test-full test-minimum lint clean
 
@@ -40,7 +40,7 @@ test-minimum: $(MINIMUM)/.installed
 $(MINIMUM)/.installed: pyproject.toml constraints-minimum.txt
 	@echo "installing the lowest versions into $(MINIMUM) (once, a few minutes)"
 	$(PYTHON) -m venv $(MINIMUM)
-	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-minimum.txt --editable '.[search,agent,testing]' pytest
+	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-minimum.txt --editable '.[dev]'
 	@touch $@
 
 lint: $(STAMP)

@@ -124,6 +124,14 @@ def test_loading_a_model_needs_the_base_alone() -> None:
     assert "huggingface_hub" in BASE
 
 
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("nas.export.package", "coreml"), ("nas.latency.agent.server", "agent"), ("nas.testing", "testing")],
+)
+def test_an_extra_is_enough_for_what_it_is_for(module: str, extra: str) -> None:
+    assert foreign(reached(module)) <= BASE | declared(EXTRAS[extra])
+
+
 def test_development_installs_everything() -> None:
     assert declared(EXTRAS["dev"]) >= set(EXTRA_OF) | {"pytest", "ruff", "mypy"}
 
