@@ -30,8 +30,11 @@ class Size:
     """What the parts are compared at: channels in and out, frames, height and width of the input."""
 
     width: int
+    """Channels in and out."""
     frames: int
+    """Frames of the input."""
     pixels: int
+    """Height and width of the input in pixels."""
 
 
 def make_parser() -> Parser:

@@ -197,5 +197,5 @@ def _plugin_files(package: str) -> list[Path]:
     if files:
         return files
     if getattr(module, "__file__", None) is None:
-        raise UserError(f"a part is defined in '{package}', which is no file: put it into a module and import that")
+        raise UserError(f"a part is defined in '{package}', which is not a file: put it into a module and import that")
     return [Path(str(module.__file__))]

@@ -25,8 +25,11 @@ class Clip:
     """A run of consecutive frames of a video file."""
 
     path: Path
+    """The video file."""
     first_frame: int
+    """Frame of the file that the clip begins with."""
     num_frames: int
+    """Frames of the clip."""
 
     @property
     def name(self) -> str:

@@ -18,8 +18,11 @@ class ClipSet:
     """Clips by what they are for; no frame is in two splits."""
 
     train: tuple[Clip, ...]
+    """Clips to train on."""
     score: tuple[Clip, ...]
+    """Clips that candidates are scored on."""
     test: tuple[Clip, ...]
+    """Clips that finished models are judged on."""
     origin: str
     """"embedded" or the folder."""
     skipped: tuple[tuple[str, str], ...] = ()
@@ -124,7 +127,7 @@ def _split_as_named(folder: Path, clips: list[Clip], skipped: list[tuple[str, st
 
 
 def _split_in_time(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
-    """Of each video the end is for tests, what comes before it for scores, and all the rest for training."""
+    """The end of each video is for tests, what comes before it for scores, and all the rest for training."""
     parts: dict[Split, list[Clip]] = {split: [] for split in SPLITS}
     for clip in clips:
         if clip.num_frames < 3 * num_frames:

@@ -80,7 +80,7 @@ def _read(path: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile("a checksum is wrong")
         data = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no readable checkpoint: {remedy}") from error
+        raise UserError(f"{path} is not a readable checkpoint: {remedy}") from error
     expected = {"identity", "modules", *(each.name for each in fields(TrainingState))}
     if not isinstance(data, dict) or set(data) != expected or not isinstance(data["identity"], dict):
         raise UserError(f"{path} is not a checkpoint of a distillation: {remedy}")

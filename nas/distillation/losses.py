@@ -30,7 +30,7 @@ class LossWeights:
 
 
 def match_taps(decoder: Decoder, taps: Mapping[str, Tap]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """For each of the teacher's taps the last stage of the student on the very same grid (time and space factor).
+    """Last stage of the student on the grid (time and space factor) of each of the teacher's taps.
 
     Returns:
         Stage by tap, and the taps whose grid the student never visits.

@@ -87,7 +87,7 @@ CPU = Recipe(
     full=Crops(64, 5, train=16, score=3, taps=2),
     judging=Crops(128, 5, test=2),
 )
-"""For a few CPU cores, and the cautious start on Apple's GPUs."""
+"""The recipe for a few CPU cores, and the cautious start on Apple's GPUs."""
 
 GPU = Recipe(
     short_steps=600,
@@ -98,7 +98,7 @@ GPU = Recipe(
     full=Crops(256, 5, train=48, score=8, taps=2),
     judging=Crops(256, 5, test=4),
 )
-"""For a CUDA GPU."""
+"""The recipe for a CUDA GPU."""
 
 
 def recipe_for(device: "torch.device") -> Recipe:

@@ -158,7 +158,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         tensors = read(file)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{file} is no complete checkpoint of tensors only ({reason}): download it again") from error
+        raise UserError(f"{file} is not a complete checkpoint of tensors only ({reason}): download it again") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise UserError(f"{file} is no state dict: expected tensors by their names, as released")
+        raise UserError(f"{file} is not a state dict: expected tensors by their names, as released")
     return tensors

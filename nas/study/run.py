@@ -111,7 +111,7 @@ def open_run(settings: RunSettings, folder: Path | None) -> tuple[Run, bool]:
     `runs/<teacher>-<budget>-<date>`.
 
     Raises:
-        UserError: the folder belongs to a search with other settings, is no run folder, or cannot be written.
+        UserError: the folder belongs to a search with other settings, is not a run folder, or cannot be written.
     """
     if folder is None:
         same = [run for run in _list_runs() if _differences(run.settings, settings) == []]

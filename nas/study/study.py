@@ -108,9 +108,9 @@ def run_study(
     """
     unmeasured = 0
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
-    if not study.user_attrs.get("seeded"):
+    if not study.user_attrs.get("warm_started"):
         _enqueue_warm_starts(study, space, latents, constraints, make_candidate)
-        study.set_user_attr("seeded", True)
+        study.set_user_attr("warm_started", True)
     while trained_count(study) < limits.trials:
         if deadline is not None and time.monotonic() >= deadline:
             return "time"

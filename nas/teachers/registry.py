@@ -22,17 +22,17 @@ class Release:
     name: str
     """What it is selected by."""
     repository: str
-    """On the hub; empty for the embedded teacher."""
+    """Repository of the weights on the hub; empty for the embedded teacher."""
     revision: str
     """Commit that downloads are pinned to; empty: none is known, so its weights have to be given by path."""
     licence: str
-    """Of the weights."""
+    """Licence of the weights."""
     latents: LatentSpec
-    """As published, without statistics."""
+    """Geometry of the latents as published, without statistics."""
     decoder_parameters: int
-    """As published."""
+    """Number of parameters of the published decoder."""
     subfolder: str = "vae"
-    """Of the repository, in diffusers' layout."""
+    """Folder of the repository that holds the model, in diffusers' layout."""
     embedded: Path | None = None
     """Folder with the weights, for a teacher that comes with this package."""
     config: dict[str, Any] = field(default_factory=dict)

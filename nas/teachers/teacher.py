@@ -26,6 +26,7 @@ class Tap:
     """A place in the teacher's decoder whose features a student may be aligned with."""
 
     channels: int
+    """Channels of the features."""
     temporal: int
     """Frames per latent frame (the leading frame aside)."""
     spatial: int

@@ -24,11 +24,13 @@ class WeightFiles:
     """A safetensors file and the configuration that belongs to it."""
 
     file: Path
+    """The safetensors file; an empty path where only the configuration is known."""
     config: dict[str, Any]
+    """Arguments of the model's class."""
 
     @classmethod
     def none(cls, config: dict[str, Any]) -> "WeightFiles":
-        """Of a model of which only the configuration is known."""
+        """Stand-in for a model of which only the configuration is known."""
         return cls(Path(), config)
 
     @property
@@ -48,7 +50,7 @@ class WeightFiles:
         """See from the header of the file, without reading the weights, that they are those of the model.
 
         Raises:
-            UserError: the file is no complete safetensors file, or its tensors are not those of the model.
+            UserError: the file is not a complete safetensors file, or its tensors are not those of the model.
         """
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         with self._opened() as file:
@@ -83,7 +85,7 @@ class WeightFiles:
             with safe_open(self.file, framework="pt") as file:
                 yield file
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{self.file} is no complete safetensors file ({error}): download it again") from error
+            raise UserError(f"{self.file} is not a complete safetensors file ({error}): download it again") from error
 
 
 def local_weights(path: Path, class_name: str, config: dict[str, Any]) -> WeightFiles:
@@ -100,7 +102,7 @@ def local_weights(path: Path, class_name: str, config: dict[str, Any]) -> Weight
     """
     if path.is_file():
         if path.suffix != ".safetensors":
-            raise UserError(f"{path} is no .safetensors file: pickled checkpoints are not loaded, convert it first")
+            raise UserError(f"{path} is not a .safetensors file: pickled checkpoints are not loaded, convert it first")
         beside = path.with_name("config.json")
         return WeightFiles(path, _read_config(beside, class_name) if beside.exists() else config)
     for folder in (path, path / "vae"):

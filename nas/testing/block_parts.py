@@ -17,11 +17,17 @@ class Part:
     """A block built for one geometry, and how its role makes frames out of frames."""
 
     block: Block
+    """The part itself."""
     config: BlockConfig
+    """Options of the part."""
     in_channels: int
+    """Channels of the input."""
     out_channels: int
+    """Channels of the output."""
     temporal_factor: int = 1
+    """Frames out per frame in."""
     spatial_factor: int = 1
+    """Height and width out per height and width in."""
     leading: int = 0
     """Whether a linear shortcut has weights of its own for a first latent frame that becomes one frame."""
 

@@ -109,4 +109,4 @@ def test_weights_of_another_teacher_or_cut_off_are_refused(name: str, tmp_path: 
     )
     file = weights / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    refuse(shell, "nas.search", ["--teacher", name, *arguments], f"{file.name} is no complete safetensors file")
+    refuse(shell, "nas.search", ["--teacher", name, *arguments], f"{file.name} is not a complete safetensors file")

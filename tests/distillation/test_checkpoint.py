@@ -217,7 +217,7 @@ def test_code_in_a_checkpoint_never_runs(form: str, checkpoint: Path, tmp_path: 
         torch.save({**torch.load(checkpoint, weights_only=True), "curve": code}, checkpoint)
     else:
         torch.save(code, checkpoint, _use_new_zipfile_serialization=form == "torch")
-    refused(checkpoint, "is no readable checkpoint")
+    refused(checkpoint, "is not a readable checkpoint")
     assert not code.file.exists()
     pickle.loads(pickle.dumps(code))
     assert code.file.exists(), "the trap itself does not work"
@@ -234,7 +234,7 @@ def test_a_damaged_file_is_refused(what: str, checkpoint: Path) -> None:
         "without the end": whole[:-1],
     }
     checkpoint.write_bytes(damaged[what])
-    refused(checkpoint, "is no readable checkpoint")
+    refused(checkpoint, "is not a readable checkpoint")
 
 
 def test_a_bit_that_fell_over_is_noticed(checkpoint: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_bit_that_fell_over_is_noticed(checkpoint: Path) -> None:
     largest = max(weights.values(), key=torch.Tensor.numel)
     data[data.index(largest.numpy().tobytes()) + largest.nbytes // 2] ^= 0x40
     checkpoint.write_bytes(data)
-    refused(checkpoint, "is no readable checkpoint")
+    refused(checkpoint, "is not a readable checkpoint")
 
 
 @pytest.mark.parametrize("what", ["other keys", "a list", "no identity", "modules missing", "other shapes"])
@@ -258,7 +258,7 @@ def test_a_file_of_something_else_is_refused(what: str, checkpoint: Path) -> Non
         "other shapes": {**data, "modules": {name: {"stem.conv.bias": torch.zeros(3)} for name in data["modules"]}},
     }
     torch.save(others[what], checkpoint)
-    refused(checkpoint, "is not a checkpoint|is no readable checkpoint|is of another distillation")
+    refused(checkpoint, "is not a checkpoint|is not a readable checkpoint|is of another distillation")
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from blocks import TimeContext, block_config
 from nas.data.targets import Targets
 from nas.distillation import recipes
-from nas.distillation.distill import DistillResult, DivergedError, Progress, distill, score_student, training_dtype
+from nas.distillation.distill import DistillResult, DivergedError, Progress, distill, score_student
+from nas.distillation.preparation import training_dtype
 from nas.distillation.schedule import average_decay
 from nas.distillation.settings import DistillSettings
 from nas.evaluation.baselines import linear_patches, nearest_linear_rgb

@@ -172,7 +172,7 @@ class Harmful:
 def test_code_in_a_checkpoint_is_not_run(checkpoint: Path) -> None:
     folder = checkpoint.parent / "made"
     torch.save({"decoder.conv_in.conv.bias": Harmful(folder)}, checkpoint)
-    with pytest.raises(UserError, match="is no complete checkpoint of tensors only"):
+    with pytest.raises(UserError, match="is not a complete checkpoint of tensors only"):
         TurboVAED.from_published(checkpoint, "turbo_vaed_ltx")
     assert not folder.exists()
 
@@ -182,7 +182,7 @@ def test_code_in_a_checkpoint_is_not_run(checkpoint: Path) -> None:
 def test_what_is_no_checkpoint_is_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"weights{suffix}"
     file.write_bytes(content)
-    with pytest.raises(UserError, match="is no complete checkpoint of tensors only"):
+    with pytest.raises(UserError, match="is not a complete checkpoint of tensors only"):
         TurboVAED.from_published(file, "turbo_vaed_ltx")
 
 

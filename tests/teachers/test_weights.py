@@ -220,7 +220,7 @@ def test_a_file_that_is_not_whole_is_refused(part: float, folder: Path) -> None:
     data = (folder / WEIGHTS).read_bytes()
     size = int(len(data) * part)
     (folder / WEIGHTS).write_bytes((data + bytes(len(data)))[:size])
-    assert f"{folder / WEIGHTS} is no complete safetensors file" in refusal(folder)
+    assert f"{folder / WEIGHTS} is not a complete safetensors file" in refusal(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""Everything before the first step of a distillation: first weights, projection heads, loss, optimizer, checkpoint."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.data.targets import TargetBatch, Targets
+from nas.distillation.checkpoint import TrainingState, load_checkpoint
+from nas.distillation.initialise import initialise
+from nas.distillation.losses import FeatureAlignment, LossWeights, frame_losses, match_taps, total_loss
+from nas.distillation.settings import DistillSettings, Precision
+from nas.metrics import lpips_network, lpips_off
+from search_spaces import Decoder
+
+_STATISTICS_SAMPLES = 8
+"""Samples of the train split that the teacher's features are normalised by."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the training loop works with."""
+
+    state: TrainingState
+    """Everything that changes from step to step."""
+    loss: Callable[[TargetBatch], Tensor]
+    """Loss of a batch, a scalar."""
+    identity: dict[str, Any]
+    """What has to be equal for a checkpoint to be continued."""
+    taps: tuple[str, ...]
+    """Taps of the teacher that features are aligned to."""
+    taps_left_out: tuple[str, ...]
+    """Taps on a grid that the student never visits."""
+
+
+def prepare(
+    decoder: Decoder,
+    targets: Targets,
+    settings: DistillSettings,
+    device: torch.device,
+    checkpoint: Path | None,
+    fresh: bool,
+) -> Prepared:
+    """Everything before the first step: heads, optimizer, and the checkpoint if there is one."""
+    decoder.to(device).train()
+    resuming = checkpoint is not None and checkpoint.exists()
+    if fresh and not resuming:
+        initialise(decoder, targets.split("train"))
+    stages, left_out = match_taps(decoder, targets.taps if settings.feature_weight else {})
+    alignment = _alignment(decoder, targets, stages, settings.seed, device)
+    modules = {"student": decoder, "average": copy.deepcopy(decoder).eval(), "alignment": alignment}
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(decoder, alignment, settings),
+        settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+    dtype = training_dtype(settings.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    state = TrainingState(modules, optimizer, scaler)
+    identity = _identity(decoder, targets, settings)
+    if checkpoint is not None and resuming:
+        load_checkpoint(checkpoint, state, identity)
+    loss = _loss_function(decoder, alignment, settings, device, dtype)
+    return Prepared(state, loss, identity, tuple(stages), left_out)
+
+
+def _parameter_groups(decoder: Decoder, alignment: FeatureAlignment, settings: DistillSettings) -> list[dict[str, Any]]:
+    """Parameters with what their learning rate is multiplied by: a fitted shortcut needs no more than polish."""
+    fitted = [] if decoder.shortcut is None else list(decoder.shortcut.parameters())
+    known = {id(parameter) for parameter in fitted}
+    fresh = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
+    groups = [{"params": [*fresh, *alignment.parameters()], "rate_factor": 1.0}]
+    return [*groups, {"params": fitted, "rate_factor": settings.shortcut_rate_factor}] if fitted else groups
+
+
+def _alignment(
+    decoder: Decoder, targets: Targets, stages: dict[str, int], seed: int, device: torch.device
+) -> FeatureAlignment:
+    """Projection heads with weights that depend on the seed alone."""
+    train = targets.split("train")
+    samples = train.batch(list(range(min(_STATISTICS_SAMPLES, len(train)))), device).features
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FeatureAlignment(decoder, stages, samples).to(device)
+
+
+def _loss_function(
+    decoder: Decoder,
+    alignment: FeatureAlignment,
+    settings: DistillSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Callable[[TargetBatch], Tensor]:
+    """The loss of a batch, a scalar."""
+    perceptual = None if perceptual_off(settings) else lpips_network("vgg").to(device)
+    weights = LossWeights(1.0, settings.truth_weight, settings.feature_weight, settings.perceptual_weight)
+    tapped = sorted(set(alignment.stages.values()))
+
+    def loss(batch: TargetBatch) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            frames, features = decoder.features(batch.latents, tapped)
+            projected = alignment.project(features)
+        parts = frame_losses(frames, batch.frames, batch.truth, weights, perceptual)
+        if projected:
+            parts["feature"] = alignment.loss(projected, batch.features)
+        return total_loss(parts, weights)
+
+    return loss
+
+
+def training_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Number format of the convolutions: what `precision` says, or for "auto" the fastest that the device has.
+
+    float16 (with loss scaling) only on GPUs without bfloat16; on a CPU bfloat16 needs AMX or AVX512-BF16 to pay.
+    """
+    if precision != "auto":
+        return torch.float32 if precision == "float32" else torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    units = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return torch.bfloat16 if units.get("amx_bf16") or units.get("avx512_bf16") else torch.float32
+
+
+def perceptual_off(settings: DistillSettings) -> str:
+    """Why LPIPS is not part of the loss; empty if it is."""
+    return lpips_off("vgg") if settings.perceptual_weight else "LPIPS off: its weight is 0"
+
+
+def _identity(decoder: Decoder, targets: Targets, settings: DistillSettings) -> dict[str, Any]:
+    """What has to be equal for a checkpoint to be continued."""
+    identity = settings.identity() | {"architecture": decoder.config.digest(), "targets": targets.key}
+    return identity | {"perceptual": perceptual_off(settings) == ""}
