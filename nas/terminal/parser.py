@@ -1,6 +1,6 @@
 """What all commands share: argument parsing with one-line errors, and exit statuses.
 
-0 done; 2 wrong arguments or input; 3 no candidate met the budget; 130 interrupted.
+0 done; 2 wrong arguments or input; 3 no candidate met the budget; 130 interrupted; 141 the reader of the output left.
 """
 
 import argparse
