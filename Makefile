@@ -3,12 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install search finalize test test-full lint clean
+.PHONY: help install search finalize test test-timing test-full lint clean
 
 help:
 	@echo "make search     search a decoder for the embedded teacher under 30 ms per frame"
 	@echo "make finalize   turn the best candidates of the newest run into finished models"
 	@echo "make test       quick tests (make test-full: all of them; make lint: linter and types)"
+	@echo "make test-timing   tests that measure time, one after the other; on a quiet machine"
 
 install: $(STAMP)
 
@@ -26,10 +27,15 @@ finalize: $(STAMP)
 	$(BIN)/python -m nas.finalize
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow and not timing"
+
+# One process: they would slow each other down.
+test-timing: $(STAMP)
+	$(BIN)/python -m pytest -q -m timing
 
 test-full: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not timing"
+	$(MAKE) test-timing
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

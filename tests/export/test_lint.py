@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -98,7 +97,7 @@ def test_a_part_that_cannot_ship_is_named(body: str, tmp_path: Path, monkeypatch
     assert problem.startswith("stage0: dropped_in: ") and FAULTS[body] in problem
 
 
-def test_a_published_design_ships_and_is_remembered(cache: Path) -> None:
+def test_a_published_design_ships_and_is_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = adapt(PRESETS["turbo_vaed_cog"], LatentSpec(channels=16, spatial=8, temporal=4), 4)
     config = replace(config, shortcut=get_block("linear_shortcut").Config())
     report = lint(config, Workload(512, 512, 17))
@@ -108,9 +107,9 @@ def test_a_published_design_ships_and_is_remembered(cache: Path) -> None:
     assert report.moves["stage0"] == (0, 0) and report.moves["stage1"][0] >= 2
     files = {file.name: file.stat().st_mtime_ns for file in cache.iterdir()}
     forget()
-    started = time.process_time()
+    # Reports are read from the disk: there is nothing to convert.
+    monkeypatch.setattr(parts, "to_mil", lambda *_, **__: pytest.fail("it is converted again"))
     assert lint(replace(config, stages=config.stages), Workload(512, 512, 17)) == report
-    assert time.process_time() - started < 1.5, "from disk, without a conversion"
     assert {file.name: file.stat().st_mtime_ns for file in cache.iterdir()} == files
 
 

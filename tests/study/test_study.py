@@ -13,24 +13,10 @@ from nas.study.outcomes import Outcome, best_outcomes, pareto_front
 from nas.study.study import BudgetUnreachableError, StudyLimits, open_study, read_outcomes, run_study, trained_count
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, SEARCH_SPACES, DecoderConfig, LatentSpec, adapt
+from tests.support.records import a_record
 
 LATENTS = LatentSpec(channels=16, spatial=8, temporal=4)
 SPACE = SEARCH_SPACES["turbo3d"]
-
-
-def record(milliseconds: float) -> LatencyRecord:
-    return LatencyRecord(
-        ms_per_frame=milliseconds,
-        kind="predicted",
-        device="test",
-        method="arithmetic",
-        height=512,
-        width=512,
-        num_frames=17,
-        dtype="float16",
-        error=0.1,
-        by_stage={"stem": milliseconds / 4, "stage0": milliseconds * 3 / 4},
-    )
 
 
 class Arithmetic:
@@ -45,7 +31,9 @@ class Arithmetic:
 
     def latency(self, config: DecoderConfig) -> LatencyRecord:
         self.measured.append(config.digest())
-        return record(sum(stage.width * stage.depth for stage in config.stages) / 100)
+        milliseconds = sum(stage.width * stage.depth for stage in config.stages) / 100
+        by_stage = {"stem": milliseconds / 4, "stage0": milliseconds * 3 / 4}
+        return a_record(ms_per_frame=milliseconds, by_stage=by_stage)
 
     def parameters(self, config: DecoderConfig) -> int:
         return sum(stage.width for stage in config.stages)
