@@ -2,14 +2,17 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
+MINIMUM := .venv-minimum
+TESTS_MINIMUM := tests/model tests/blocks/test_blocks.py tests/study tests/distillation tests/commands/test_end_to_end.py
 
-.PHONY: help install search finalize test test-timing test-full lint clean
+.PHONY: help install search finalize test test-timing test-full test-minimum lint clean
 
 help:
 	@echo "make search     search a decoder for the embedded teacher under 30 ms per frame"
 	@echo "make finalize   turn the best candidates of the newest run into finished models"
 	@echo "make test       quick tests (make test-full: all of them; make lint: linter and types)"
-	@echo "make test-timing   tests that measure time, one after the other; on a quiet machine"
+	@echo "make test-timing    tests that measure time, one after the other; on a quiet machine"
+	@echo "make test-minimum   some of the quick tests with the lowest versions that are promised"
 
 install: $(STAMP)
 
@@ -37,10 +40,19 @@ test-full: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not timing"
 	$(MAKE) test-timing
 
+test-minimum: $(MINIMUM)/.installed
+	$(MINIMUM)/bin/python -m pytest -q -m "not slow and not timing" $(TESTS_MINIMUM)
+
+$(MINIMUM)/.installed: pyproject.toml constraints-minimum.txt
+	@echo "installing the lowest versions into $(MINIMUM) (once, a few minutes)"
+	$(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-minimum.txt --editable '.[search,agent,testing]' pytest
+	@touch $@
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv
+	rm -rf .venv $(MINIMUM)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas.machine.plugins import load_plugins
 from nas.terminal.parser import Parser, positive_int, run_command
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def make_parser() -> Parser:
     parser.add_argument("--size", type=positive_int, default=32, help="height and width of the input (default 32)")
     parser.add_argument("--rounds", type=positive_int, default=9, help="timings of each part (default 9)")
     parser.add_argument("--no-core-ml", action="store_true", help="leave out the Core ML columns (half a minute)")
+    parser.add_plugin_option()
     return parser
 
 
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def run() -> None:
         import torch
 
+        load_plugins(options.plugin)
         torch.set_num_threads(1)
         for role in _REFERENCES:
             print(*compare_parts(role, size, options.rounds, core_ml=not options.no_core_ml), sep="\n")

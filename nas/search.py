@@ -7,26 +7,29 @@ import argparse
 import re
 import shlex
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.distillation.recipes import CPU, GPU
 from nas.latency import DEFAULT_DEVICE, parse_budget
+from nas.machine.plugins import load_plugins, named_plugins
 from nas.terminal.errors import UserError, unknown_name
-from nas.terminal.parser import NothingFeasibleError, Parser, parse_resolution, positive_int, run_command
+from nas.terminal.parser import NothingFeasibleError, Parser, command_words, parse_resolution, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nas.data.targets import Targets
+    from nas.distillation.recipes import Recipe
     from nas.latency import Workload
-    from nas.latency.devices import LatencyDevice
-    from nas.study.run import Run, RunSettings
+    from nas.study.run import RunSettings
+    from nas.study.short_distillation import ShortDistillation
     from nas.study.study import BudgetUnreachableError, StudyLimits
     from search_spaces import LatentSpec, SearchSpace
 
 _USUAL_FRAMES = 17
-"""Of the timed decode, as in the papers."""
+"""Frames of the timed decode, as in the papers."""
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -34,33 +37,38 @@ _USUAL_FRAMES = 17
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = shlex.join(["python", "-m", "nas.search", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join([*command_words("nas.search"), *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: search(arguments), continue_with=command)
 
 
 def search(arguments: argparse.Namespace) -> None:
     """The search, in the order in which things happen."""
-    from nas.data.clips import open_clips
-    from nas.data.targets import open_targets
-    from nas.distillation.recipes import frames_per_clip, short_targets
+    from nas.data.make_targets import open_targets
+    from nas.data.splits import open_clips
+    from nas.distillation.recipes import recipe_for
     from nas.latency import open_device
+    from nas.machine.device import choose_device
     from nas.study.run import open_run
+    from nas.study.short_distillation import ShortDistillation
     from nas.study.storage import database_errors
     from nas.teachers import load_teacher, published_latents
     from nas.terminal import console as show
     from search_spaces import SEARCH_SPACES
 
+    load_plugins(arguments.plugin)
     console = show.make_console()
     if arguments.space not in SEARCH_SPACES:
         raise unknown_name("search space", arguments.space, SEARCH_SPACES)
-    device, limits = open_device(arguments.device), _limits(arguments)
+    device, latency_device = choose_device(), open_device(arguments.device)
+    recipe = recipe_for(device)
+    limits = _limits(arguments, recipe)
     # Weights take a while; whether the decode fits the teacher is known from its publication.
     workload = _workload(arguments, published_latents(arguments.teacher))
-    settings = _settings(arguments, workload)
-    teacher = load_teacher(settings.teacher, arguments.teacher_weights)
+    settings = _settings(arguments, workload, recipe)
+    teacher = load_teacher(settings.teacher, arguments.teacher_weights, device)
     _check_fit(workload, teacher.spec, teacher.name)
     with show.progress(console, "clips", "looking into videos") as advance:
-        clips = open_clips(arguments.clips, frames_per_clip(teacher), advance)
+        clips = open_clips(arguments.clips, recipe.frames_per_clip(teacher), advance)
     run, existed = open_run(settings, arguments.run)
     with run.lock():
         space = SEARCH_SPACES[settings.space]
@@ -68,50 +76,49 @@ def search(arguments: argparse.Namespace) -> None:
         show.say(console, "clips", clips.describe())
         for name, reason in clips.skipped:
             show.warn(console, f"skipped {name}: {reason}")
-        show.say(console, "budget", f"{settings.budget_ms:.1f} ms per frame {device.describe(workload)}")
+        show.say(console, "budget", f"{settings.describe_constraints()} {latency_device.describe(workload)}")
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
         show.say(console, "run", f"{run.folder} ({'continued' if existed else 'new'})")
         with show.progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
             announce = partial(show.say, console, "targets")
-            targets = open_targets(teacher, clips, short_targets(teacher), progress=advance, announce=announce)
+            crops = recipe.short.settings(teacher)
+            targets = open_targets(teacher, clips, crops, progress=advance, announce=announce)
         with database_errors(run.folder):
-            run_trials(console, run, targets, space, device, workload, limits)
+            trained = ShortDistillation(run, targets, latency_device, device, recipe)
+            run_trials(console, trained, space, limits)
 
 
 def run_trials(
-    console: "Console",
-    run: "Run",
-    targets: "Targets",
-    space: "SearchSpace",
-    device: "LatencyDevice",
-    workload: "Workload",
-    limits: "StudyLimits",
+    console: "Console", distillation: "ShortDistillation", space: "SearchSpace", limits: "StudyLimits"
 ) -> None:
     """Open the study, run its trials under a live table, print what was found."""
-    from nas.study.outcomes import best_outcomes
-    from nas.study.study import BudgetUnreachableError, open_study, read_outcomes, run_study, trained_count
+    from nas.study.outcomes import best_outcomes, read_outcomes, trained_count
+    from nas.study.study import BudgetUnreachableError, open_study, run_study
     from nas.study.table import TrialTable, front_line
-    from nas.study.trial import ShortDistillation
     from nas.terminal import console as show
 
-    settings = run.settings
-    study = open_study(run.storage_url, settings.seed, warmup_steps=settings.steps // 3)
+    run, latency_device = distillation.run, distillation.latency_device
+    study = open_study(run.storage_url, run.settings.seed, warmup_steps=run.settings.steps // 3)
     with show.StatusLine(console) as status:
         table = TrialTable(console, limits, status, trained_count(study))
         table.header()
         for outcome in read_outcomes(study):
             table.replay(outcome)
-        evaluator = ShortDistillation(run, targets, device, workload, table.progress)
+        make_candidate = replace(distillation, on_step=table.progress).candidate
+        latents, constraints = distillation.targets.spec, run.settings.constraints
         try:
-            run_study(study, space, targets.spec, settings.budget_ms, limits, evaluator, table.add, table.unmeasured)
+            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, table.unmeasured)
         except BudgetUnreachableError as error:
-            raise NothingFeasibleError(_nothing_feasible(settings, error)) from error
+            raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
     found = read_outcomes(study)
     if not best_outcomes(found):
         raise NothingFeasibleError("no candidate was scored: give the search more --trials or time (--time-limit)")
-    mark = "*" if device.kind == "predicted" else ""
-    console.print(f"ms/frame{mark}: per decoded frame {device.describe(workload)}", style="dim", soft_wrap=True)
+    mark = "*" if latency_device.kind == "predicted" else ""
+    decode = latency_device.describe(distillation.workload)
+    console.print(f"ms/frame{mark}: per decoded frame {decode}", style="dim", soft_wrap=True)
     show.say(console, "trials", table.counts())
+    if ending == "nothing new":
+        show.say(console, "stopped", f"the last {limits.fruitless} proposals gave nothing new to train")
     show.say(console, "front", front_line(found))
     show.say(console, "saved", str(run.folder))
     show.say(console, "next", shlex.join(["python", "-m", "nas.finalize", str(run.folder)]))
@@ -142,48 +149,52 @@ def make_parser() -> Parser:
         help="name, host, profile.json or agent's http:// address (default: %(default)s)",
     )
     budget.add_argument(
-        "--resolution", default="512x512", metavar="HxW", help="of the timed decode (default: %(default)s)"
+        "--resolution", default="512x512", metavar="HxW", help="size of the timed decode (default: %(default)s)"
     )
     budget.add_argument(
-        "--frames", type=positive_int, metavar="N", help="of the timed decode (default: 17 or just below)"
+        "--frames", type=positive_int, metavar="N", help="frames of the timed decode (default: 17 or just below)"
     )
     study = parser.add_argument_group("how it is searched")
     study.add_argument("--space", default="hybrid", help="search space (default: %(default)s)")
     study.add_argument("--trials", type=positive_int, default=30, metavar="N", help="candidates to train (default: 30)")
     study.add_argument(
-        "--steps", type=positive_int, metavar="N", help="of each short distillation (default: 120, with a GPU 600)"
+        "--steps",
+        type=positive_int,
+        metavar="N",
+        help=f"steps of each short distillation (default: {CPU.short_steps}, with a GPU {GPU.short_steps})",
     )
     study.add_argument(
         "--time-limit",
         metavar="TIME",
-        help="start no candidate after this long, e.g. 2h (default: 7m, with a GPU none)",
+        help=f"start no candidate after this long, e.g. 2h (default: {_written_limit(CPU)}, with a GPU"
+        f" {_written_limit(GPU)})",
     )
-    study.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    study.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     study.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
     )
+    parser.add_plugin_option()
     return parser
 
 
-def _settings(arguments: argparse.Namespace, workload: "Workload") -> "RunSettings":
-    from nas.distillation.recipes import short_steps
+def _settings(arguments: argparse.Namespace, workload: "Workload", recipe: "Recipe") -> "RunSettings":
     from nas.study.run import RunSettings
 
-    budget_ms = parse_budget(arguments.latency_budget)
+    parse_budget(arguments.latency_budget)
     weights, clips = arguments.teacher_weights, arguments.clips
     return RunSettings(
         teacher=arguments.teacher,
         teacher_weights=str(weights.resolve()) if weights else None,
         clips=str(clips.resolve()) if clips else None,
-        budget_ms=budget_ms,
         budget=arguments.latency_budget.replace(" ", ""),
         device=arguments.device,
         height=workload.height,
         width=workload.width,
         frames=workload.num_frames,
         space=arguments.space,
-        steps=arguments.steps or short_steps(),
+        steps=arguments.steps or recipe.short_steps,
         seed=arguments.seed,
+        plugins=named_plugins(),
     )
 
 
@@ -213,11 +224,14 @@ def _check_fit(workload: "Workload", latents: "LatentSpec", teacher: str) -> Non
         raise UserError(f"--frames or --resolution does not fit {teacher}: {error}") from error
 
 
-def _limits(arguments: argparse.Namespace) -> "StudyLimits":
-    from nas.distillation.recipes import search_seconds
+def _written_limit(recipe: "Recipe") -> str:
+    return "none" if recipe.search_seconds is None else f"{recipe.search_seconds / 60:g}m"
+
+
+def _limits(arguments: argparse.Namespace, recipe: "Recipe") -> "StudyLimits":
     from nas.study.study import StudyLimits
 
-    seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else search_seconds()
+    seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else recipe.search_seconds
     return StudyLimits(trials=arguments.trials, seconds=seconds)
 
 
@@ -225,7 +239,7 @@ def _nothing_feasible(settings: "RunSettings", error: "BudgetUnreachableError") 
     fastest = error.fastest
     stage = fastest.latency.dominant_stage()
     return (
-        f"no decoder of the space '{settings.space}' that was proposed meets {settings.budget_ms:g} ms per frame; "
+        f"no decoder of the space '{settings.space}' that was proposed meets {settings.describe_constraints()}; "
         f"the fastest is {fastest.config.summary()}: {fastest.latency.describe()}, "
         f"{100 * fastest.latency.by_stage[stage] / sum(fastest.latency.by_stage.values()):.0f}% of it in {stage}"
     )

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.machine.torchvision_operators import import_torchvision
+from nas.metrics import VIDEO_RANGE, psnr_per_frame
 
 import_torchvision()
 
@@ -269,8 +270,7 @@ def measure(reconstruction: Any, heldout: list[np.ndarray], frames: int) -> dict
             continue
         y, x = (clip.shape[1] - 128) // 2, (clip.shape[2] - 128) // 2
         video = to_video(clip[:frames, y : y + 128, x : x + 128])
-        error = (reconstruction(video) - video).square().mean(dim=(0, 1, 3, 4)).clamp(min=1e-8)
-        decibels = 10 * torch.log10(4 / error)
+        decibels = psnr_per_frame(reconstruction(video), video, VIDEO_RANGE)[0]
         per_clip.append(torch.stack([decibels.mean(), decibels[0], decibels[-4:].mean()]))
     mean = torch.stack(per_clip).mean(dim=0)
     return dict(zip(("all", "first", "last_four"), mean.tolist(), strict=True))

@@ -1,6 +1,6 @@
 """How parts make a decoder: latent geometry, decoder configs, published presets and search spaces.
 
-A search space is one file in this folder with a `SPACE`.
+A search space is one file in this folder with a `SPACE`; one from elsewhere is made known by `register_space`.
 """
 
 import importlib
@@ -10,6 +10,7 @@ from search_spaces.config import DecoderConfig, StageConfig
 from search_spaces.decoder import Decoder
 from search_spaces.latent_spec import LatentSpec
 from search_spaces.presets import PRESETS, adapt
+from search_spaces.registry import SEARCH_SPACES, register_space
 from search_spaces.seeds import published_seeds
 from search_spaces.space import SearchSpace
 
@@ -23,14 +24,10 @@ __all__ = [
     "StageConfig",
     "adapt",
     "published_seeds",
+    "register_space",
 ]
 
-
-def _find_spaces() -> dict[str, SearchSpace]:
-    modules = [importlib.import_module(found.name) for found in pkgutil.iter_modules(__path__, f"{__name__}.")]
-    spaces = [module.SPACE for module in modules if hasattr(module, "SPACE")]
-    return {space.name: space for space in spaces}
-
-
-SEARCH_SPACES: dict[str, SearchSpace] = _find_spaces()
-"""Every registered space by its name."""
+for _found in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
+    _module = importlib.import_module(_found.name)
+    if hasattr(_module, "SPACE"):
+        register_space(_module.SPACE, _found.name)

@@ -6,6 +6,7 @@ share parts, cost little.
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import blocks
-from blocks import Block, BlockConfig, TimeContext, build_block
+from blocks import Block, BlockConfig, TimeContext, build_block, get_block
 from blocks.time_context import Layout, TemporalMode, to_layout
 from nas.core_ml import convert, interpreter, program, semantics, semantics_layout, steps
 from nas.core_ml.convert import to_mil
@@ -26,6 +27,7 @@ from nas.core_ml.interpreter import unknown_operations
 from nas.core_ml.program import HIGHEST_RANK, Operation, Program, from_mil
 from nas.core_ml.steps import Shape, Step, steps_of
 from nas.machine.files import default_cache_dir, disk_errors, read_json, write_json
+from nas.terminal.errors import UserError
 from search_spaces import Decoder, DecoderConfig
 
 
@@ -75,7 +77,8 @@ class Part:
     def key(self) -> str:
         """Of its report on disk: changes with every source file of a part and with the converter."""
         plain = {**asdict(self), "config": self.config.to_dict()}
-        text = json.dumps([plain, _sources(), version("coremltools"), version("torch")], sort_keys=True)
+        sources = _sources(get_block(self.config.name).__module__.split(".")[0])
+        text = json.dumps([plain, sources, version("coremltools"), version("torch")], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -259,11 +262,30 @@ def _examples(part: Part) -> tuple[Tensor, ...]:
     return (x, torch.zeros(part.added_to)) if part.added_to else (x,)
 
 
-@lru_cache(maxsize=1)
-def _sources() -> str:
-    """Hash of every source file that parts and their reports are made of."""
+@lru_cache
+def _sources(package: str) -> str:
+    """Hash of every source file that a part and its report are made of.
+
+    Args:
+        package: top-level package that the part is defined in; of a plugin all files count.
+    """
     digest = hashlib.sha256()
     of_parts = sorted(Path(blocks.__path__[0]).rglob("*.py"))
     for file in [*of_parts, *(Path(str(module.__file__)) for module in _CONVERTERS), Path(__file__)]:
         digest.update(file.read_bytes())
+    if package != blocks.__name__:
+        for file in _plugin_files(package):
+            digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _plugin_files(package: str) -> list[Path]:
+    """The source files of a package or module that is not ours; UserError if it has none."""
+    module = sys.modules[package]
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    if files:
+        return files
+    if getattr(module, "__file__", None) is None:
+        raise UserError(f"a part is defined in '{package}', which is no file: put it into a module and import that")
+    return [Path(str(module.__file__))]

@@ -1,11 +1,9 @@
-"""Video clips, embedded or from a folder, split into those to train on, to score on and to test on."""
+"""Video clips: runs of consecutive frames of a file, and reading them."""
 
 import hashlib
-import importlib.resources
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import av
 import numpy as np
@@ -16,10 +14,6 @@ from torch.nn import functional
 
 from nas.terminal.errors import UserError
 
-Split = Literal["train", "score", "test"]
-SPLITS: tuple[Split, ...] = ("train", "score", "test")
-EXTENSIONS = (".mp4", ".mov", ".mkv", ".avi", ".webm")
-_SHORT = "is too short"
 _MAX_FRAMES = 121
 """Frames that are used of a video, from its beginning."""
 _MAX_SHORT_SIDE = 720
@@ -46,54 +40,6 @@ class Clip:
             digest = hashlib.file_digest(file, "sha256")
         digest.update(f"{self.first_frame}:{self.num_frames}".encode())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class ClipSet:
-    """Clips by what they are for; no frame is in two splits."""
-
-    train: tuple[Clip, ...]
-    score: tuple[Clip, ...]
-    test: tuple[Clip, ...]
-    origin: str
-    """"embedded" or the folder."""
-    skipped: tuple[tuple[str, str], ...] = ()
-    """Files that could not be used, and why."""
-
-    def split(self, name: Split) -> tuple[Clip, ...]:
-        """The clips of one split."""
-        return {"train": self.train, "score": self.score, "test": self.test}[name]
-
-    def describe(self) -> str:
-        """One line for people."""
-        counts = f"{len(self.train)} to train on, {len(self.score)} to score on, {len(self.test)} to test on"
-        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
-        return f"{self.origin}: {counts}{skipped}"
-
-
-def open_clips(folder: Path | None, num_frames: int, progress: Callable[[int, int], None] | None = None) -> ClipSet:
-    """Find videos, look into each, split them.
-
-    A folder with subfolders `train`, `score` and `test` is split that way, and what is outside them is left out. Else
-    every fifth file is for scores, every fifth for tests; of fewer than three videos the first part of each is for
-    training, the rest for the others.
-
-    Args:
-        folder: searched with its subfolders; None for the embedded clips.
-        num_frames: frames that a clip must have.
-        progress: called with the number of files looked into and of all.
-
-    Raises:
-        UserError: no such folder, no video in it, none readable, or all too short.
-    """
-    if folder is None:
-        embedded = Path(str(importlib.resources.files("nas.assets"))) / "clips"
-        return replace(_read_folder(embedded, num_frames, progress), origin="embedded")
-    if not folder.exists():
-        raise UserError(f"--clips {folder} does not exist: expected a folder of videos")
-    if not folder.is_dir():
-        raise UserError(f"--clips {folder} is a file: expected a folder of videos")
-    return _read_folder(folder, num_frames, progress)
 
 
 def read_frames(clip: Clip, first: int, count: int) -> np.ndarray:
@@ -126,41 +72,7 @@ def to_video(frames: np.ndarray, short_side: int = 0) -> Tensor:
     return rearrange(video, "t c h w -> 1 c t h w")
 
 
-def _read_folder(folder: Path, num_frames: int, progress: Callable[[int, int], None] | None) -> ClipSet:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not files:
-        raise UserError(f"no video in {folder}: expected files ending in {', '.join(EXTENSIONS)}")
-    clips: list[Clip] = []
-    skipped: list[tuple[str, str]] = []
-    seen: dict[str, str] = {}
-    for done, path in enumerate(files, start=1):
-        length, reason = _measure(path)
-        if progress is not None:
-            progress(done, len(files))
-        if length < num_frames:
-            skipped.append((path.name, reason or f"{_SHORT}: {length} frames, {num_frames} are needed"))
-            continue
-        clip = Clip(path, 0, length)
-        # The same video twice could end up in two splits.
-        original = seen.setdefault(clip.digest(), path.name)
-        if original is path.name:
-            clips.append(clip)
-        else:
-            skipped.append((path.name, f"is a copy of {original}"))
-    if not clips:
-        raise _nothing_usable(folder, skipped, num_frames)
-    return _split(folder, clips, skipped, num_frames)
-
-
-def _nothing_usable(folder: Path, skipped: list[tuple[str, str]], num_frames: int) -> UserError:
-    short = [name for name, reason in skipped if reason.startswith(_SHORT)]
-    names = short or [name for name, _ in skipped]
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    problem = f"only videos shorter than {num_frames} frames" if short else "no readable video"
-    return UserError(f"{problem} in {folder} ({', '.join(names[:5])}{more}): give longer or other videos with --clips")
-
-
-def _measure(path: Path) -> tuple[int, str]:
+def count_frames(path: Path) -> tuple[int, str]:
     """Number of frames that can be decoded (at most `_MAX_FRAMES`), and why there are none."""
     count = 0
     try:
@@ -197,49 +109,3 @@ def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
         frame = frame.reformat(*size, format="rgb24", interpolation="AREA")
     # Phones store upright videos lying down, with the angle beside them.
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-
-
-def _split(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
-    present = [split for split in SPLITS if (folder / split).is_dir()]
-    if len(present) == len(SPLITS):
-        return _split_as_named(folder, clips, skipped)
-    if len(present) > 1:
-        missing = next(split for split in SPLITS if split not in present)
-        raise UserError(
-            f"{folder} has subfolders {' and '.join(present)} but no {missing}: add it, or rename them all to have "
-            f"the videos split for you"
-        )
-    if len(clips) < len(SPLITS):
-        return _split_in_time(folder, clips, skipped, num_frames)
-    score, test = clips[2::5], clips[1::5]
-    train = [clip for clip in clips if clip not in score and clip not in test]
-    return ClipSet(tuple(train), tuple(score), tuple(test), str(folder), tuple(skipped))
-
-
-def _split_as_named(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]]) -> ClipSet:
-    named = {split: tuple(clip for clip in clips if clip.path.is_relative_to(folder / split)) for split in SPLITS}
-    empty = [split for split in SPLITS if not named[split]]
-    if empty:
-        raise UserError(f"no usable video in {folder / empty[0]}: each of {', '.join(SPLITS)} needs one")
-    outside = [clip for clip in clips if not any(clip in members for members in named.values())]
-    reason = f"lies outside the subfolders {', '.join(SPLITS)}"
-    left_out = (*skipped, *((clip.path.name, reason) for clip in outside))
-    return ClipSet(**named, origin=str(folder), skipped=left_out)
-
-
-def _split_in_time(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
-    """Of each video the end is for tests, what comes before it for scores, and all the rest for training."""
-    parts: dict[Split, list[Clip]] = {split: [] for split in SPLITS}
-    for clip in clips:
-        if clip.num_frames < 3 * num_frames:
-            raise UserError(
-                f"{folder} has fewer than 3 usable videos, and {clip.path.name} with {clip.num_frames} frames is too "
-                f"short to be cut into parts for training, scores and tests: give at least 3 videos or "
-                f"{3 * num_frames} frames"
-            )
-        rest = clip.num_frames - 2 * num_frames
-        parts["train"].append(replace(clip, num_frames=rest))
-        parts["score"].append(Clip(clip.path, rest, num_frames))
-        parts["test"].append(Clip(clip.path, rest + num_frames, num_frames))
-    train, score, test = (tuple(parts[split]) for split in SPLITS)
-    return ClipSet(train, score, test, str(folder), tuple(skipped))

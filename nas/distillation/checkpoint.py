@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nas.machine.files import disk_errors, write_bytes
 from nas.terminal.errors import UserError
@@ -95,12 +96,15 @@ def _check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -
             )
 
 
-@torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Move every floating-point tensor of `average` towards that of `module`: decay * old + (1 - decay) * new."""
-    old: dict[str, Tensor] = average.state_dict()
-    for name, new in module.state_dict().items():
-        if new.is_floating_point():
-            old[name].lerp_(new, 1 - decay)
-        else:
-            old[name].copy_(new)
+    """Move every floating-point tensor of `average` towards that of `module`: decay * old + (1 - decay) * new.
+
+    Other tensors, such as counts, are copied.
+    """
+    old, new = average.state_dict(), module.state_dict()
+    moving = [name for name, tensor in new.items() if tensor.is_floating_point()]
+    # Made anew for every step, since the decay grows. The 0 is a count that a moving average has no use for.
+    move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    move([old[name] for name in moving], [new[name] for name in moving], 0)
+    for name in new.keys() - set(moving):
+        old[name].copy_(new[name])

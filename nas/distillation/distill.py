@@ -4,20 +4,20 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nas.data.targets import TargetBatch, Targets, TargetSplit
+from nas.data.targets import Samples, TargetBatch, Targets
 from nas.distillation.checkpoint import TrainingState, load_checkpoint, save_checkpoint, update_average
 from nas.distillation.initialise import initialise
 from nas.distillation.losses import FeatureAlignment, LossWeights, frame_losses, match_taps, total_loss
 from nas.distillation.schedule import average_decay, batch_indices, learning_rate
 from nas.distillation.settings import DistillSettings, Precision
-from nas.metrics import lpips_network, lpips_off, psnr
+from nas.metrics import VIDEO_RANGE, lpips_network, lpips_off, psnr
 from search_spaces import Decoder
 
 _STATISTICS_SAMPLES = 8
@@ -49,7 +49,7 @@ class DistillResult:
     decoder: Decoder
     """The decoder that was passed, with the averaged weights, in evaluation mode."""
     score: float
-    """PSNR in dB against the teacher on the score split, value range 2.0, mean over samples."""
+    """PSNR in dB against the teacher on the score split, frames in [-1, 1], mean over samples."""
     curve: list[tuple[int, float]]
     """(steps done, score) on the way, the last one included."""
     seconds: float
@@ -125,8 +125,8 @@ def distill(
 
 
 @torch.inference_mode()
-def score_student(student: nn.Module, split: TargetSplit, batch_size: int, device: torch.device) -> float:
-    """PSNR in dB of the student's frames against the teacher's, value range 2.0, mean over the samples of a split.
+def score_student(student: nn.Module, split: Samples, batch_size: int, device: torch.device) -> float:
+    """PSNR in dB of the student's frames against the teacher's, mean over the samples of a split.
 
     Both are clamped to [-1, 1], as they are when they are shown. Computed in float32 whatever the training used.
 
@@ -139,7 +139,7 @@ def score_student(student: nn.Module, split: TargetSplit, batch_size: int, devic
         frames = student(batch.latents)
         if not torch.isfinite(frames).all():
             raise DivergedError("the student's frames are not finite: lower the learning rate")
-        scores.append(psnr(frames.clamp(-1, 1), batch.frames.clamp(-1, 1), value_range=2.0))
+        scores.append(psnr(frames.clamp(-1, 1), batch.frames.clamp(-1, 1), VIDEO_RANGE))
     return float(torch.cat(scores).mean())
 
 
@@ -273,9 +273,6 @@ def _perceptual_off(settings: DistillSettings) -> str:
 
 
 def _identity(decoder: Decoder, targets: Targets, settings: DistillSettings) -> dict[str, Any]:
-    """What has to be equal for a checkpoint to be continued; how often it reports or saves does not."""
-    identity = asdict(settings) | {"betas": list(settings.betas)}
-    for name in ("report_every", "checkpoint_every"):
-        del identity[name]
-    identity |= {"architecture": decoder.config.digest(), "targets": targets.key}
+    """What has to be equal for a checkpoint to be continued."""
+    identity = settings.identity() | {"architecture": decoder.config.digest(), "targets": targets.key}
     return identity | {"perceptual": _perceptual_off(settings) == ""}

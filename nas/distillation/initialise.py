@@ -1,6 +1,6 @@
 """Where training begins: everything about the weights of a student that needs no gradient."""
 
-from nas.data.targets import TargetSplit
+from nas.data.targets import Samples
 from search_spaces import Decoder
 from search_spaces.decoder import silence
 
@@ -8,7 +8,7 @@ _FIT_SAMPLES = 128
 """Samples that the shortcut is fitted to: a linear map has few weights."""
 
 
-def initialise(decoder: Decoder, split: TargetSplit) -> None:
+def initialise(decoder: Decoder, split: Samples) -> None:
     """Fold the latents' statistics into the stem; fit the shortcut, if there is one, and begin with it alone.
 
     Args:

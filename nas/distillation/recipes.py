@@ -1,95 +1,106 @@
-"""What students are trained and judged on, and how: short in a search, in full by finalize, less without a GPU."""
+"""What students are trained and judged on, and for how long: short in a search, in full by finalize, less on a CPU.
 
-import torch
+A recipe is a value, chosen once for a device and handed on. Needs no torch, so that help texts can quote it.
+"""
 
-from nas.data.targets import TargetSettings
-from nas.distillation import DistillSettings
-from nas.teachers import Teacher
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from nas.data.settings import TargetSettings
+from nas.distillation.settings import DistillSettings
 
-def training_device() -> torch.device:
-    """A GPU if there is one, else the CPU."""
-    return torch.device("cuda" if _gpu() else "cpu")
+if TYPE_CHECKING:
+    import torch
 
-
-def short_steps() -> int:
-    """Default length of the short distillation of a candidate."""
-    return 600 if _gpu() else 120
+    from nas.teachers import Teacher
 
 
-def full_steps() -> int:
-    """Default length of the full distillation of a finished model."""
-    return 30_000 if _gpu() else 1200
+@dataclass(frozen=True)
+class Crops:
+    """Which crops of the clips a set of targets holds, for teachers of any compression."""
+
+    pixels: int
+    """Height and width of a crop in pixels; more for a teacher whose compression would leave fewer than 4x4 latents."""
+    latent_frames: int
+    """Latent frames of a crop. Three are the least at which a causal decoder is in its steady state."""
+    train: int = 0
+    """Crops of each clip to train on."""
+    score: int = 0
+    """Crops of each clip to score on."""
+    test: int = 0
+    """Crops of each clip to test on."""
+    taps: int = 0
+    """Number of the teacher's first taps that are kept; the paper aligns the middle and the first up block."""
+
+    def settings(self, teacher: "Teacher") -> TargetSettings:
+        """The same for this teacher."""
+        return TargetSettings(
+            crop=max(self.pixels, 4 * teacher.spec.spatial),
+            num_frames=teacher.spec.num_frames(self.latent_frames),
+            train_crops=self.train,
+            score_crops=self.score,
+            test_crops=self.test,
+            taps=teacher.tap_names[: self.taps],
+        )
 
 
-def search_seconds() -> float | None:
-    """Default time after which a search starts no new candidate; None: no limit."""
-    return None if _gpu() else 420.0
+@dataclass(frozen=True)
+class Recipe:
+    """How students are trained and judged on one kind of device."""
 
-
-def distill_settings(steps: int, seed: int) -> DistillSettings:
-    """Settings of a distillation of this length, short or full: scored six times, saved twenty times on the way.
-
-    On a CPU the time of a step grows with its samples, and more steps are worth more than larger ones.
-    """
-    return DistillSettings(
-        steps=steps,
-        seed=seed,
-        batch_size=8 if _gpu() else 1,
-        report_every=max(1, steps // 6),
-        checkpoint_every=max(10, steps // 20),
-    )
-
-
-def short_targets(teacher: Teacher) -> TargetSettings:
-    """What candidates are trained and scored on.
-
-    Three latent frames are the least at which a causal decoder is in its steady state. The features are those that the
-    paper aligns: the middle and the first up block.
-    """
-    return TargetSettings(
-        crop=_crop(teacher, 128 if _gpu() else 64),
-        num_frames=teacher.spec.num_frames(5 if _gpu() else 4),
-        train_crops=48 if _gpu() else 8,
-        score_crops=8 if _gpu() else 3,
-        test_crops=0,
-        taps=teacher.tap_names[:2],
-    )
-
-
-def full_targets(teacher: Teacher) -> TargetSettings:
+    short_steps: int
+    """Default length of the short distillation of a candidate, in steps."""
+    full_steps: int
+    """Default length of the full distillation of a finished model, in steps."""
+    search_seconds: float | None
+    """Default time in seconds after which a search starts no new candidate; None: no limit."""
+    batch_size: int
+    """Samples per step. On a CPU the time of a step grows with them, and more steps are worth more than larger ones."""
+    short: Crops
+    """What candidates are trained and scored on."""
+    full: Crops
     """What finished models are trained on: larger or longer crops than in the search, and more of them."""
-    return TargetSettings(
-        crop=_crop(teacher, 256 if _gpu() else 64),
-        num_frames=teacher.spec.num_frames(5),
-        train_crops=48 if _gpu() else 16,
-        score_crops=8 if _gpu() else 3,
-        test_crops=0,
-        taps=teacher.tap_names[:2],
-    )
+    judging: Crops
+    """What finished models are judged on: clips that neither training nor selection saw."""
+
+    def distillation(self, steps: int, seed: int) -> DistillSettings:
+        """Settings of a distillation of this length: scored six times, saved twenty times on the way."""
+        return DistillSettings(
+            steps=steps,
+            seed=seed,
+            batch_size=self.batch_size,
+            report_every=max(1, steps // 6),
+            checkpoint_every=max(10, steps // 20),
+        )
+
+    def frames_per_clip(self, teacher: "Teacher") -> int:
+        """Frames that a clip must have: one number for search and finalize, so that both split the clips alike."""
+        return max(crops.settings(teacher).num_frames for crops in (self.short, self.full, self.judging))
 
 
-def evaluation_targets(teacher: Teacher) -> TargetSettings:
-    """What finished models are judged on: clips that neither training nor selection saw, larger crops."""
-    return TargetSettings(
-        crop=_crop(teacher, 256 if _gpu() else 128),
-        num_frames=teacher.spec.num_frames(5),
-        train_crops=0,
-        score_crops=0,
-        test_crops=4 if _gpu() else 2,
-        taps=(),
-    )
+CPU = Recipe(
+    short_steps=120,
+    full_steps=1200,
+    search_seconds=420.0,
+    batch_size=1,
+    short=Crops(64, 4, train=8, score=3, taps=2),
+    full=Crops(64, 5, train=16, score=3, taps=2),
+    judging=Crops(128, 5, test=2),
+)
+"""For a few CPU cores, and the cautious start on Apple's GPUs."""
+
+GPU = Recipe(
+    short_steps=600,
+    full_steps=30_000,
+    search_seconds=None,
+    batch_size=8,
+    short=Crops(128, 5, train=48, score=8, taps=2),
+    full=Crops(256, 5, train=48, score=8, taps=2),
+    judging=Crops(256, 5, test=4),
+)
+"""For a CUDA GPU."""
 
 
-def frames_per_clip(teacher: Teacher) -> int:
-    """Frames that a clip must have: one number for search and finalize, so that both split the clips alike."""
-    return max(settings(teacher).num_frames for settings in (short_targets, full_targets, evaluation_targets))
-
-
-def _crop(teacher: Teacher, usual: int) -> int:
-    """Pixels; at 32x compression more than usual, so that there are four latents in a row at least."""
-    return max(usual, 4 * teacher.spec.spatial)
-
-
-def _gpu() -> bool:
-    return torch.cuda.is_available()
+def recipe_for(device: "torch.device") -> Recipe:
+    """The recipe for what computes there."""
+    return GPU if device.type == "cuda" else CPU

@@ -1,7 +1,7 @@
 """Settings of a distillation, and the ones that were found to work."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """float32; bfloat16: convolutions in bfloat16, weights and losses in float32; auto: bfloat16 where it is faster."""
@@ -36,13 +36,18 @@ class DistillSettings:
     perceptual_weight: float = 0.0
     """Weight of LPIPS, which joins only where its weights are on the machine."""
     seed: int = 0
-    """Of the order of the samples and of the projection heads."""
+    """Seed of the order of the samples and of the projection heads."""
     precision: Precision = "auto"
     """Number format of the convolutions."""
     report_every: int = 10
     """Steps between two scores."""
     checkpoint_every: int = 100
     """Steps between two checkpoints."""
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the trained weights depend on, JSON primitives: not how often it reports or saves."""
+        everything = asdict(self) | {"betas": list(self.betas)}
+        return {key: value for key, value in everything.items() if key not in ("report_every", "checkpoint_every")}
 
     def __post_init__(self) -> None:
         at_least = {"steps": 1, "batch_size": 1, "warmup_steps": 0, "report_every": 1, "checkpoint_every": 1}

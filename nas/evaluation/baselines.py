@@ -1,4 +1,4 @@
-"""What the latents show without any decoder: linear maps that every student has to beat by a wide margin.
+"""Linear baselines: what the latents show without a decoder. Every student has to beat them by a wide margin.
 
 Least squares on the train split, against the teacher's frames as students are trained. A first latent frame that
 becomes one frame has statistics of its own and gets a map of its own.
@@ -31,7 +31,7 @@ def nearest_linear_rgb(targets: Targets) -> Decode:
 
 
 def linear_patches(targets: Targets) -> Decode:
-    """The best linear map of a latent vector to its whole patch of video: as far as no decoder at all can go."""
+    """The best linear map of a latent vector to its whole patch of video: the limit of what works without a decoder."""
     spec = targets.spec
     patches = _fitted(targets, spec.temporal, spec.spatial, wanted=lambda frames, spec: frames)
     return lambda latents: _run(patches, latents, spec)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from nas.evaluation.quality import Evaluation
+from nas.evaluation.results import Evaluation
 from nas.latency import LatencyRecord
 from nas.terminal.console import format_count
 
@@ -15,17 +15,21 @@ class Row:
     """One decoder in the comparison."""
 
     name: str
+    """Name of the decoder, for the first column."""
     evaluation: Evaluation
+    """Quality of the decoder's frames."""
     parameters: int | None = None
+    """Number of parameters; None leaves the column empty."""
     macs_per_frame: float | None = None
+    """Multiply-accumulate operations per decoded frame; None leaves the column empty."""
     measured: LatencyRecord | None = None
-    """On this machine."""
+    """Latency measured on this machine; None leaves the column empty."""
     predicted: LatencyRecord | None = None
-    """For a phone."""
+    """Latency predicted for a phone; None leaves the column empty."""
 
 
 def print_comparison(console: Console, rows: list[Row]) -> None:
-    """A table; every latency says whether it was measured or predicted, and on what."""
+    """Print a table; every latency says whether it was measured or predicted, and on what."""
     measured = next((row.measured for row in rows if row.measured), None)
     predicted = next((row.predicted for row in rows if row.predicted), None)
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -1,97 +1,23 @@
-"""What a decoder is worth: its frames against the teacher's and against the video, on clips it was not trained on.
+"""Quality of a decoder: its frames against the teacher's and against the video, on clips it was not trained on.
 
-A decoder here is any function from latents `(b, c, t, h, w)` to frames `(b, 3, t', h', w')` in [-1, 1]. Frames are
-clamped before they are judged, the teacher's too, as they are when they are shown.
+Frames are clamped to [-1, 1] before they are judged, the teacher's too, as they are when they are shown.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nas.data.clips import Split
-from nas.data.targets import TargetBatch, Targets, TargetSplit
-from nas.metrics import lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
+from nas.data.settings import Split
+from nas.data.targets import Samples, TargetBatch, Targets
+from nas.evaluation.results import ClipEvaluation, Evaluation, Quality
+from nas.metrics import VIDEO_RANGE, lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
 
 Decode = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Frames against a reference: means over frames, then over samples."""
-
-    psnr: float
-    """dB, value range 2.0."""
-    psnr_first: float
-    """dB of the first frame, which a causal decoder makes without a past."""
-    psnr_rest: float | None
-    """dB of all other frames; None if there are none."""
-    ssim: float
-    ssim_first: float
-    ssim_rest: float | None
-    lpips: float | None
-    """None if it cannot be computed here."""
-
-
-@dataclass(frozen=True)
-class ClipEvaluation:
-    """One clip."""
-
-    name: str
-    crops: int
-    """Samples that were cut out of it."""
-    to_teacher: Quality | None
-    """None for the teacher itself."""
-    to_truth: Quality
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One decoder on one split; every clip counts the same."""
-
-    split: Split
-    targets: str
-    """Key of the targets, which stands for teacher, clips, crops and seed."""
-    to_teacher: Quality | None
-    """Against the teacher's frames for the same latents; None for the teacher itself."""
-    to_truth: Quality
-    """Against the video that was encoded."""
-    clips: tuple[ClipEvaluation, ...]
-    lpips: str
-    """"on", or why it is missing."""
-
-    @property
-    def psnr_teacher(self) -> float | None:
-        """PSNR against the teacher in dB; None for the teacher itself."""
-        return self.to_teacher.psnr if self.to_teacher else None
-
-    @property
-    def ssim_teacher(self) -> float | None:
-        """SSIM against the teacher; None for the teacher itself."""
-        return self.to_teacher.ssim if self.to_teacher else None
-
-    @property
-    def psnr_truth(self) -> float:
-        """PSNR against the video in dB."""
-        return self.to_truth.psnr
-
-    @property
-    def ssim_truth(self) -> float:
-        """SSIM against the video."""
-        return self.to_truth.ssim
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON primitives."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Evaluation":
-        """Inverse of `to_dict`."""
-        clips = tuple(ClipEvaluation(**{**clip, **_qualities(clip)}) for clip in data["clips"])
-        return cls(**{**data, **_qualities(data), "clips": clips})
+"""Any function from latents `(b, c, t, h, w)` to frames `(b, 3, t', h', w')` in [-1, 1]."""
 
 
 def evaluate(
@@ -105,12 +31,12 @@ def evaluate(
     """Judge a decoder on all samples of a split.
 
     Args:
-        decode: the decoder.
+        decode: the decoder, as a function from latents to frames.
         targets: latents, the teacher's frames for them, and the video.
-        split: which samples.
-        device: where it computes.
-        batch_size: samples at once.
-        progress: called with the number of samples done and of all.
+        split: split of the targets whose samples are judged.
+        device: device that latents and reference frames are brought to.
+        batch_size: number of samples decoded at once.
+        progress: called with the number of samples done and of all samples.
 
     Raises:
         ValueError: the split is empty, or the frames are not finite or not of the teacher's shape.
@@ -125,7 +51,11 @@ def evaluate(
 def evaluate_teacher(
     targets: Targets, split: Split = "test", device: torch.device | str = "cpu", batch_size: int = 4
 ) -> Evaluation:
-    """The teacher's own line: its frames against the video. It is read from the targets, the teacher does not run."""
+    """Judge the teacher's frames against the video. They are read from the targets, the teacher does not run.
+
+    Raises:
+        ValueError: the split is empty.
+    """
     return _evaluate(lambda batch: batch.frames, targets, split, device, batch_size, against_teacher=False)
 
 
@@ -168,15 +98,15 @@ def _evaluate(
     )
 
 
-def _batches(split: TargetSplit, batch_size: int) -> list[list[int]]:
+def _batches(split: Samples, batch_size: int) -> list[list[int]]:
     return [list(range(first, min(first + batch_size, len(split)))) for first in range(0, len(split), batch_size)]
 
 
 def _compare(frames: Tensor, reference: Tensor) -> list[Quality]:
     """The quality of each sample of `(b, 3, t, h, w)`."""
     reference = reference.clamp(-1, 1)
-    psnr, ssim = psnr_per_frame(frames, reference, value_range=2.0), ssim_per_frame(frames, reference, value_range=2.0)
-    lpips = lpips_per_frame(frames, reference, value_range=2.0) if lpips_available() else None
+    psnr, ssim = psnr_per_frame(frames, reference, VIDEO_RANGE), ssim_per_frame(frames, reference, VIDEO_RANGE)
+    lpips = lpips_per_frame(frames, reference, VIDEO_RANGE) if lpips_available() else None
     found = []
     for index in range(len(frames)):
         decibels, similarity = psnr[index].tolist(), ssim[index].tolist()
@@ -201,7 +131,3 @@ def _mean(qualities: Sequence[Quality]) -> Quality:
     }
     means: dict[str, Any] = {name: None if None in values else fmean(values) for name, values in columns.items()}
     return Quality(**means)
-
-
-def _qualities(data: dict[str, Any]) -> dict[str, Quality | None]:
-    return {name: data[name] and Quality(**data[name]) for name in ("to_teacher", "to_truth")}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from nas.core_ml.formats import Precision, Weights
 from nas.export.settings import LEAST_PSNR, ExportSettings, Rewrite
+from nas.machine.plugins import load_plugins
 from nas.terminal.errors import UserError
 from nas.terminal.parser import Parser, parse_resolution, positive_int, run_command
 
@@ -33,9 +34,11 @@ def main(argv: list[str] | None = None) -> int:
 def export(arguments: argparse.Namespace) -> None:
     """Convert, prove, write, and note it in the model folder."""
     from nas.export.package import export_decoder, model_metadata
-    from nas.model.folder import evaluation_of, load_model, record_export
+    from nas.model.folder import load_model, read_record, record_package
+    from nas.model.record import PackageRecord
     from nas.terminal import console as show
 
+    load_plugins(arguments.plugin)
     console = show.make_console()
     folder: Path = arguments.model
     model = load_model(folder)
@@ -45,10 +48,12 @@ def export(arguments: argparse.Namespace) -> None:
         raise UserError(f"a package has to be named something.mlpackage, got '{path}'")
     show.say(console, "model", model.decoder.config.summary())
     latents = None if arguments.latents is None else read_latents(arguments.latents, model.decoder.config.latents)
-    metadata = model_metadata(model.decoder, model.config.teacher, evaluation_of(folder))
+    record = read_record(folder)
+    evaluation = {} if record is None else record.evaluation.to_dict()
+    metadata = model_metadata(model.decoder, model.config.teacher, evaluation)
     report = export_decoder(model.decoder, settings, path, metadata=metadata, latents=latents)
     if path.parent.resolve() == folder.resolve():
-        record_export(folder, path.name, report)
+        record_package(folder, path.name, PackageRecord(report.describe(), report.to_dict()))
     show.say(console, "export", report.describe())
     for name, proof in report.proofs.items():
         show.say(console, "proof", f"function {name}: {proof.describe()}")
@@ -122,6 +127,7 @@ def make_parser() -> Parser:
         " (default: noise with the latents' mean and std)",
     )
     parser.add_argument("--out", type=Path, metavar="PATH", help="package to write (default: in the model's folder)")
+    parser.add_plugin_option()
     return parser
 
 

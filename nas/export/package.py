@@ -78,7 +78,8 @@ class ExportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives."""
-        return {**asdict(self), "psnr": self.psnr, "compression_cost": self.compression_cost}
+        settings = {**asdict(self.settings), "rewrites": list(self.settings.rewrites)}
+        return {**asdict(self), "settings": settings, "psnr": self.psnr, "compression_cost": self.compression_cost}
 
 
 def export_decoder(

@@ -10,11 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.terminal.parser import NothingFeasibleError, Parser, positive_int, run_command
+from nas.distillation.recipes import CPU, GPU
+from nas.machine.plugins import load_plugins
+from nas.terminal.parser import NothingFeasibleError, Parser, command_words, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nas.finalize.job import Job
     from nas.study.outcomes import Outcome
     from nas.study.run import Run
 
@@ -24,71 +27,83 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = shlex.join(["python", "-m", "nas.finalize", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join([*command_words("nas.finalize"), *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: finalize(arguments), continue_with=command)
 
 
 def finalize(arguments: argparse.Namespace) -> None:
     """The command, in the order in which things happen."""
-    from nas.data.clips import open_clips
-    from nas.data.targets import open_targets
-    from nas.distillation import DivergedError
-    from nas.distillation.recipes import evaluation_targets, frames_per_clip, full_steps, full_targets
+    from nas.distillation.distill import DivergedError
     from nas.evaluation.comparison import print_comparison
-    from nas.finalize.finish import Finisher
-    from nas.latency import DEFAULT_DEVICE, Workload
-    from nas.latency.devices import open_predicted
+    from nas.finalize.finish import finish
+    from nas.finalize.rows import baseline_rows, model_row, teacher_row
     from nas.study.run import load_run, newest_run
-    from nas.teachers import load_teacher
     from nas.terminal import console as show
 
     console = show.make_console()
     run = load_run(arguments.run) if arguments.run else newest_run()
-    settings = run.settings
+    load_plugins([*run.settings.plugins, *arguments.plugin])
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         candidates = _leaders(console, run)[: arguments.top]
-        weights = Path(settings.teacher_weights) if settings.teacher_weights else None
-        teacher = load_teacher(settings.teacher, weights)
-        show.say(console, "teacher", teacher.describe())
-        folder = arguments.clips or (Path(settings.clips) if settings.clips else None)
-        with show.progress(console, "clips", "looking into videos") as advance:
-            clips = open_clips(folder, frames_per_clip(teacher), advance)
-        show.say(console, "clips", clips.describe())
-        for name, reason in clips.skipped:
-            show.warn(console, f"skipped {name}: {reason}")
-        announce = partial(show.say, console, "targets")
-        with show.progress(console, "targets", "for training") as advance:
-            training = open_targets(teacher, clips, full_targets(teacher), progress=advance, announce=announce)
-        with show.progress(console, "targets", "for evaluation") as advance:
-            unseen = open_targets(teacher, clips, evaluation_targets(teacher), progress=advance, announce=announce)
-        finisher = Finisher(
-            console=console,
-            run=run,
-            teacher=teacher,
-            training=training,
-            unseen=unseen,
-            phone=open_predicted(settings.device, DEFAULT_DEVICE),
-            workload=Workload(settings.height, settings.width, settings.frames),
-            clips=f"the {clips.origin} clips" if folder is None else f"clips of {folder.name}/",
-            steps=arguments.steps or full_steps(),
-            out=arguments.out or run.folder / "models",
-        )
-        rows = [*finisher.baselines(), finisher.teacher_row()]
+        job = _open_job(console, run, arguments)
+        rows = [*baseline_rows(job), teacher_row(console, job)]
         for rank, candidate in enumerate(candidates, start=1):
             show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
             try:
-                rows.append(finisher.finish(candidate))
+                rows.append(model_row(candidate.number, finish(console, job, candidate)))
             except DivergedError as error:
                 show.warn(console, f"#{candidate.number} is left out: {error}")
         print_comparison(console, rows)
 
 
+def _open_job(console: "Console", run: "Run", arguments: argparse.Namespace) -> "Job":
+    """The teacher, its targets and everything else that models are made with."""
+    from nas.data.make_targets import open_targets
+    from nas.data.splits import open_clips
+    from nas.distillation.recipes import recipe_for
+    from nas.finalize.job import Job
+    from nas.latency import DEFAULT_DEVICE
+    from nas.latency.devices import open_predicted
+    from nas.machine.device import choose_device
+    from nas.teachers import load_teacher
+    from nas.terminal import console as show
+
+    settings, device = run.settings, choose_device()
+    recipe = recipe_for(device)
+    weights = Path(settings.teacher_weights) if settings.teacher_weights else None
+    teacher = load_teacher(settings.teacher, weights, device)
+    show.say(console, "teacher", teacher.describe())
+    folder = arguments.clips or (Path(settings.clips) if settings.clips else None)
+    with show.progress(console, "clips", "looking into videos") as advance:
+        clips = open_clips(folder, recipe.frames_per_clip(teacher), advance)
+    show.say(console, "clips", clips.describe())
+    for name, reason in clips.skipped:
+        show.warn(console, f"skipped {name}: {reason}")
+    announce = partial(show.say, console, "targets")
+    with show.progress(console, "targets", "for training") as advance:
+        training = open_targets(teacher, clips, recipe.full.settings(teacher), progress=advance, announce=announce)
+    with show.progress(console, "targets", "for evaluation") as advance:
+        unseen = open_targets(teacher, clips, recipe.judging.settings(teacher), progress=advance, announce=announce)
+    return Job(
+        run=run,
+        teacher=teacher,
+        training=training,
+        unseen=unseen,
+        device=device,
+        recipe=recipe,
+        phone=open_predicted(settings.device, DEFAULT_DEVICE),
+        clips=f"the {clips.origin} clips" if folder is None else f"clips of {folder.name}/",
+        steps=arguments.steps or recipe.full_steps,
+        out=arguments.out or run.folder / "models",
+    )
+
+
 def _leaders(console: "Console", run: "Run") -> "list[Outcome]":
     """Candidates within the budget, best first: of those measured again, if any were, else of all."""
-    from nas.study.outcomes import best_outcomes
+    from nas.study.outcomes import best_outcomes, read_outcomes
     from nas.study.remeasure import measured_leaders
-    from nas.study.study import load_study, read_outcomes
+    from nas.study.study import load_study
     from nas.terminal import console as show
 
     outcomes = read_outcomes(load_study(run.storage_url))
@@ -107,12 +122,16 @@ def make_parser() -> Parser:
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
     parser.add_argument("--top", type=positive_int, default=1, metavar="K", help="candidates to finish (default: 1)")
     parser.add_argument(
-        "--steps", type=positive_int, metavar="N", help="of the full distillation (default: 1200, with a GPU 30000)"
+        "--steps",
+        type=positive_int,
+        metavar="N",
+        help=f"steps of the full distillation (default: {CPU.full_steps}, with a GPU {GPU.full_steps})",
     )
     parser.add_argument(
         "--clips", type=Path, metavar="DIR", help="folder of your videos (default: those of the search)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where model folders go (default: RUN/models)")
+    parser.add_plugin_option()
     return parser
 
 

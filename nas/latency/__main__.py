@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.latency.agent import TOKEN_VARIABLE
+from nas.machine.plugins import load_plugins
 from nas.terminal.errors import UserError
-from nas.terminal.parser import Parser, positive_int, run_command
+from nas.terminal.parser import Parser, command_words, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,8 +30,13 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = shlex.join(["python", "-m", "nas.latency", *(sys.argv[1:] if argv is None else argv)])
-    return run_command(lambda: arguments.run_it(arguments), continue_with=command)
+    command = shlex.join([*command_words("nas.latency"), *(sys.argv[1:] if argv is None else argv)])
+
+    def run() -> None:
+        load_plugins(arguments.plugin)
+        arguments.run_it(arguments)
+
+    return run_command(run, continue_with=command)
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
@@ -110,6 +116,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
     console = make_console()
     run = load_run(arguments.run) if arguments.run else newest_run()
+    load_plugins(run.settings.plugins)
     remeasure(console, run, arguments.device, arguments.top)
 
 
@@ -127,10 +134,11 @@ class _CommandParser(Parser):
     """Parser of one command; argparse names it after the whole program."""
 
     def __init__(self, prog: str, description: str, **_: object) -> None:
-        super().__init__(prog.removeprefix("python -m "), description)
+        super().__init__("nas.latency", description)
+        self.prog = prog
 
 
-def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+def _add_calibrate(parser: Parser) -> None:
     parser.add_argument("--device", default="host", help="host, coreml, iphone or an agent (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("host.json"), metavar="FILE", help="default: %(default)s")
     parser.add_argument("--decoders", type=positive_int, default=60, metavar="N", help="to fit to (default: 60)")
@@ -140,10 +148,11 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         "--gmacs", type=positive_int, default=8, metavar="G", help="of the longest decode, in billions (default: 8)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of decoders (default: 0)")
+    parser.add_plugin_option()
     parser.set_defaults(run_it=calibrate)
 
 
-def _add_serve(parser: argparse.ArgumentParser) -> None:
+def _add_serve(parser: Parser) -> None:
     parser.add_argument("--device", default="host", help="host, coreml or iphone (default: %(default)s)")
     parser.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8765, metavar="N", help="default: %(default)s; 0: any free one")
@@ -163,13 +172,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit", type=positive_int, default=900, metavar="S", help="of a measurement, seconds (default: 900)"
     )
+    parser.add_plugin_option()
     parser.set_defaults(run_it=serve)
 
 
-def _add_measure(parser: argparse.ArgumentParser) -> None:
+def _add_measure(parser: Parser) -> None:
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
     parser.add_argument("--device", required=True, help="host, coreml, iphone or an agent's http:// address")
     parser.add_argument("--top", type=positive_int, default=5, metavar="K", help="candidates to measure (default: 5)")
+    parser.add_plugin_option()
     parser.set_defaults(run_it=measure)
 
 

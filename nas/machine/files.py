@@ -1,7 +1,6 @@
 """Writing files so that a kill at any moment leaves the old one or the new one, never half of it."""
 
 import errno
-import fcntl
 import json
 import os
 import tempfile
@@ -23,27 +22,16 @@ _DISK_ERRORS = {
 
 
 def default_cache_dir() -> Path:
-    """`$NAS_CACHE`, else `~/.cache/turbo-vaed-nas`: what is computed once and can be computed again."""
+    """Folder of what can be computed again when it is lost: `$NAS_CACHE`, else `~/.cache/turbo-vaed-nas`."""
     return Path(os.environ.get("NAS_CACHE") or Path.home() / ".cache" / "turbo-vaed-nas")
 
 
-@contextmanager
-def lock_folder(folder: Path, remedy: str) -> Iterator[None]:
-    """Hold a folder for this process; the system lets go of it however the process ends.
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` in one step (temporary file, flush to disk, rename); its folder is made if need be.
 
     Raises:
-        UserError: another process holds it; `remedy` says what to do.
+        OSError: the disk does not take it (see `disk_errors`); the old file is still there.
     """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder} is in use by another process: {remedy}") from error
-        yield
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` in one step (temporary file, flush to disk, rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -58,12 +46,20 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented JSON in one step."""
+    """Write `data` as indented JSON in one step.
+
+    Raises:
+        OSError: as `write_bytes`.
+    """
     write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in `path`; UserError naming the file if it is none."""
+    """What the JSON file at `path` holds.
+
+    Raises:
+        UserError: the file is not valid JSON; the message names it.
+    """
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -72,7 +68,11 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def disk_errors(doing: str) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into a UserError that says what was being done and where."""
+    """Turn the errors of a full, read-only or forbidden disk into one clear line; `doing` begins it.
+
+    Raises:
+        UserError: the disk does not take something; the message says what was being done and where.
+    """
     try:
         yield
     except OSError as error:

@@ -11,24 +11,24 @@ from nas.terminal.errors import UserError
 
 
 def is_cached(repository: str, revision: str, names: Sequence[str]) -> bool:
-    """Whether these files are on this machine; the hub is not asked."""
+    """Whether all of these files are in the local cache; the hub is not asked."""
     from huggingface_hub import try_to_load_from_cache
 
     return all(isinstance(try_to_load_from_cache(repository, name, revision=revision or None), str) for name in names)
 
 
 def fetch_files(repository: str, revision: str, names: Sequence[str], *, what: str, instead: str) -> list[Path]:
-    """Where these files are on this machine.
+    """Paths of these files on this machine, in the order of `names`; what is not cached is downloaded.
 
     Args:
         repository: `owner/name`.
-        revision: of the repository.
-        names: paths in it.
-        what: what they are, for people.
-        instead: what to do where they cannot be had.
+        revision: commit, tag or branch of the repository.
+        names: paths of the files inside the repository.
+        what: what the files are, as a plural; error messages begin with it.
+        instead: what a user can do without the hub; error messages end with it.
 
     Raises:
-        UserError: they are not cached, and the hub cannot be reached or has none.
+        UserError: the files are not cached, and the hub cannot be reached or does not give them.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -57,6 +57,6 @@ def _reachable(address: str) -> bool:
         with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5):
             return True
     except urllib.error.HTTPError:
-        return True  # an answer, if not the one hoped for
+        return True  # a refusal is an answer too
     except (OSError, ValueError, http.client.HTTPException):
-        return False  # ValueError: HF_ENDPOINT is no address
+        return False  # ValueError: HF_ENDPOINT is not an address

@@ -1,4 +1,4 @@
-"""How much memory a run takes, from the sizes of its tensors alone, and how much there is."""
+"""How many bytes of memory a run needs, worked out from the sizes of its tensors, and how many there are."""
 
 import os
 import resource
@@ -13,15 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-"""Bytes that a Linux container may use, or "max"."""
+"""File that holds the bytes that a Linux container may use, or "max"."""
 _CHANNEL_BLOCK = 16
-"""Channels that lie together in the layout that oneDNN convolves in."""
+"""Number of channels that lie together in the layout that oneDNN convolves in."""
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Bytes of the tensors that `run` made and that were alive together at most.
+    """Most bytes that the tensors made by `run` took at any one time.
 
-    Run on meta tensors, nothing is computed. A convolution counts its input and output twice: libraries bring both into
+    With meta tensors nothing is computed. A convolution counts its input and output twice: libraries bring both into
     a layout of their own, with channels in blocks of 16.
     """
     tracker = _LiveTensors()
@@ -32,7 +32,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 def memory_limit(device: torch.device) -> int:
-    """Bytes that a program can use there: of the GPU, or of this machine, its container and its shell."""
+    """Bytes of memory that a program can use: all of a GPU, else the least that machine, container and shell allow."""
     if device.type == "cuda":
         total: int = torch.cuda.get_device_properties(device).total_memory
         return total
@@ -45,7 +45,7 @@ def memory_limit(device: torch.device) -> int:
 
 
 class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that operations make, until they are freed."""
+    """Counts the bytes of the storages that operations make, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -76,6 +76,6 @@ class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _blocked_bytes(tensor: Tensor) -> int:
-    """Of `(b, c, ...)` with c rounded up to a multiple of 16."""
+    """Bytes of a tensor `(b, c, ...)` with c rounded up to a multiple of 16."""
     channels = tensor.shape[1]
     return tensor.nbytes // channels * (-(-channels // _CHANNEL_BLOCK) * _CHANNEL_BLOCK)

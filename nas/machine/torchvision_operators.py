@@ -5,6 +5,7 @@ fails with "operator torchvision::nms does not exist". Nothing here needs those 
 import the package), so declaring their schemas is enough.
 """
 
+import importlib.util
 import sys
 
 import torch
@@ -20,9 +21,12 @@ _library: torch.library.Library | None = None
 def import_torchvision() -> None:
     """Import torchvision; where exactly this failure occurs, declare the two operators and import it again.
 
-    Call it before the first import of anything that imports torchvision (diffusers, lpips).
+    Call it before the first import of anything that imports torchvision (diffusers, lpips). Where it is not installed
+    there is nothing to do: diffusers does without it, and lpips is not installed without it.
     """
     global _library
+    if importlib.util.find_spec("torchvision") is None:
+        return
     try:
         import torchvision
     except RuntimeError as error:

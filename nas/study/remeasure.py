@@ -13,9 +13,11 @@ import torch
 from nas.latency.devices import LatencyDevice, open_device
 from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
 from nas.machine.files import disk_errors, read_json, write_json
-from nas.study.outcomes import Outcome, best_outcomes
+from nas.study.candidate import constrained_values
+from nas.study.constraints import all_met
+from nas.study.outcomes import Outcome, best_outcomes, read_outcomes
 from nas.study.run import Run
-from nas.study.study import load_study, read_outcomes
+from nas.study.study import load_study
 from nas.terminal.console import progress, say, warn
 from nas.terminal.errors import UserError
 from nas.terminal.parser import NothingFeasibleError
@@ -40,10 +42,9 @@ def remeasure(console: "Console", run: Run, device_name: str, top: int) -> None:
     candidates = best_outcomes(read_outcomes(load_study(run.storage_url)))[:top]
     if not candidates:
         raise UserError(f"{run.folder} has no scored candidate: search longer")
-    settings = run.settings
-    workload = Workload(settings.height, settings.width, settings.frames)
+    workload = run.settings.workload
     say(console, "run", str(run.folder))
-    say(console, "budget", f"{settings.budget_ms:.1f} ms per frame {device.describe(workload)}")
+    say(console, "budget", f"{run.settings.describe_constraints()} {device.describe(workload)}")
     with run.lock():
         for candidate in candidates:
             with progress(console, "latency", f"of #{candidate.number}"):
@@ -66,7 +67,11 @@ def measured_leaders(run: Run, outcomes: list[Outcome]) -> tuple[str, list[Outco
         return None
     data = read_json(files[-1])
     ranked = _measured(data, outcomes)
-    return str(data["device"]), [each for each in ranked if each.latency.ms_per_frame <= run.settings.budget_ms]
+    return str(data["device"]), [each for each in ranked if _is_feasible(run, each)]
+
+
+def _is_feasible(run: Run, outcome: Outcome) -> bool:
+    return all_met(run.settings.constraints, constrained_values(outcome.latency))
 
 
 def _measure(device: LatencyDevice, candidate: Outcome, workload: Workload) -> LatencyRecord:
@@ -101,13 +106,12 @@ def _print_ranking(console: "Console", run: Run, candidates: list[Outcome], devi
     path = _path(run, device_name)
     if not path.exists():
         raise NothingFeasibleError(f"the device can run none of the {len(candidates)} best candidates")
-    budget = run.settings.budget_ms
     ranked = _measured(read_json(path), candidates)
     before = {each.number: each.latency for each in candidates}
     star = "*" if candidates[0].latency.kind == "predicted" else ""
     console.print(f"{'#':>3} {'dB':>6} {'ms/frame':>9} {'in search':>10}  decoder", style="bold")
     for each in ranked:
-        over = "" if each.latency.ms_per_frame <= budget else "  (over budget)"
+        over = "" if _is_feasible(run, each) else "  (over budget)"
         numbers = f"{each.number:3} {each.score:6.2f} {each.latency.ms_per_frame:9.1f}"
         was = f"{before[each.number].ms_per_frame:.1f}{star}"
         console.print(f"{numbers} {was:>10}  {each.config.summary()}{over}", markup=False, soft_wrap=True)
@@ -115,10 +119,10 @@ def _print_ranking(console: "Console", run: Run, candidates: list[Outcome], devi
     say(console, "measured", f"ms/frame: {first.describe().split(' ', 1)[1]}")
     say(console, "in search", f"ms/frame{star}: {candidates[0].latency.describe().split(' ', 1)[1]}")
     say(console, "saved", str(path))
-    if all(each.latency.ms_per_frame > budget for each in ranked):
+    if not any(_is_feasible(run, each) for each in ranked):
         fastest = min(ranked, key=lambda each: each.latency.ms_per_frame)
         raise NothingFeasibleError(
-            f"no candidate meets {budget:g} ms per frame where it was measured; the fastest is #{fastest.number}: "
-            f"{fastest.latency.describe()}"
+            f"no candidate meets {run.settings.describe_constraints()} where it was measured; the fastest is "
+            f"#{fastest.number}: {fastest.latency.describe()}"
         )
     say(console, "next", f"python -m nas.finalize {run.folder}")

@@ -2,12 +2,12 @@
 
 config.json     every setting and version, enough to run it again
 study.db        the Optuna study
-trials/<n>/     config.json (the architecture), result.json (latency, parameters, curve, score)
+trials/<n>/     config.json (the architecture), result.json (curve, score, seconds, settings of the distillation)
+measured/       latencies measured again, a file per device
+finalize/       checkpoints of full distillations
 models/         what finalize makes
 """
 
-import importlib.metadata
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,12 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nas.machine.files import disk_errors, lock_folder, read_json, write_json
+from nas.latency import Workload, parse_budget
+from nas.machine.files import disk_errors, read_json, write_json
+from nas.machine.locks import lock_folder
+from nas.machine.versions import versions
+from nas.study.constraints import Constraint
 from nas.terminal.errors import UserError
 
 RUNS_FOLDER = Path("runs")
-_FORMAT = 1
-_PACKAGES = ("torch", "optuna", "diffusers", "einops", "fvcore", "lpips", "coremltools", "av", "turbo-vaed-nas")
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,8 @@ class RunSettings:
     """Path given by the user, absolute; None for the embedded or published weights."""
     clips: str | None
     """Folder of the user's videos, absolute; None for the embedded clips."""
-    budget_ms: float
-    """Latency budget in milliseconds per decoded frame."""
     budget: str
-    """The budget as it was written."""
+    """Latency budget as it was written: a time per decoded frame or a rate."""
     device: str
     """Device that the budget is for."""
     height: int
@@ -51,9 +52,25 @@ class RunSettings:
     """Steps of the short distillation."""
     seed: int
     """Seed of sampler, initialisation and data order."""
+    plugins: tuple[str, ...] = ()
+    """Modules with further parts, teachers and spaces that were asked for."""
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What a decoder may cost, in the order in which the study knows them."""
+        return (Constraint("latency", parse_budget(self.budget), "ms per frame"),)
+
+    def describe_constraints(self) -> str:
+        """The constraints in words: "30 ms per frame"."""
+        return " and ".join(constraint.describe() for constraint in self.constraints)
+
+    @property
+    def workload(self) -> Workload:
+        """The timed decode."""
+        return Workload(self.height, self.width, self.frames)
 
 
-_FLAGS = {"teacher_weights": "--teacher-weights", "budget": "--latency-budget", "budget_ms": "--latency-budget"}
+_FLAGS = {"teacher_weights": "--teacher-weights", "budget": "--latency-budget", "plugins": "--plugin"}
 _FLAGS |= {"height": "--resolution", "width": "--resolution"}
 
 
@@ -62,7 +79,9 @@ class Run:
     """A run folder on disk."""
 
     folder: Path
+    """Where everything about the search is kept."""
     settings: RunSettings
+    """What the search was asked for."""
 
     @property
     def storage_url(self) -> str:
@@ -127,7 +146,8 @@ def load_run(folder: Path) -> Run:
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise UserError(f"{path} is of another version of this program: start a new run")
-    return Run(folder, RunSettings(**data["settings"]))
+    settings = data["settings"]
+    return Run(folder, RunSettings(**{**settings, "plugins": tuple(settings["plugins"])}))
 
 
 def newest_run() -> Run:
@@ -138,12 +158,6 @@ def newest_run() -> Run:
     return runs[0]
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that numbers may depend on."""
-    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
-
-
 def _list_runs() -> list[Run]:
     """All runs, the one worked on last first."""
     configs = list(RUNS_FOLDER.glob("*/config.json"))
@@ -152,12 +166,14 @@ def _list_runs() -> list[Run]:
 
 
 def _last_use(folder: Path) -> float:
+    """When the run was made or last locked, whichever is later."""
     return max(path.stat().st_mtime for path in (folder / "config.json", folder / ".lock") if path.exists())
 
 
 def _differences(one: RunSettings, other: RunSettings) -> list[str]:
     """Names of the settings that differ; how the budget was written does not matter."""
-    plain, wanted = asdict(replace(one, budget="")), asdict(replace(other, budget=""))
+    same_budget = one.constraints == other.constraints
+    plain, wanted = asdict(one), asdict(replace(other, budget=one.budget) if same_budget else other)
     return [name for name in plain if plain[name] != wanted[name]]
 
 
@@ -165,7 +181,7 @@ def _written(settings: RunSettings, name: str) -> str:
     """A setting as it was written on the command line."""
     if name in ("height", "width"):
         return f"{settings.height}x{settings.width}"
-    return settings.budget if name == "budget_ms" else str(getattr(settings, name))
+    return ", ".join(settings.plugins) or "none" if name == "plugins" else str(getattr(settings, name))
 
 
 def _new_folder(settings: RunSettings) -> Path:

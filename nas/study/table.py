@@ -14,14 +14,14 @@ _OTHER_COLUMNS = 4 + 10 + 10 + 30
 
 
 class TrialTable:
-    """One row per proposal; proposals that were over budget are counted, unless they are published designs."""
+    """One row per proposal that says something new; the others are counted, published designs aside."""
 
     def __init__(self, console: Console, limits: StudyLimits, status: StatusLine, trained: int) -> None:
         self._console = console
         self._limits = limits
         self._status = status
         self._trained_before = self.trained = trained
-        self._over_budget = 0
+        self._over_budget = self._known = 0
         self._best: Outcome | None = None
         self._started = time.monotonic()
         self._name_width = max(24, min(72, console.width - _OTHER_COLUMNS))
@@ -32,23 +32,23 @@ class TrialTable:
 
     def add(self, outcome: Outcome) -> None:
         """A proposal is finished."""
-        if outcome.kind in TRAINED:
+        if outcome.status in TRAINED:
             self.trained += 1
         self.replay(outcome)
         self.progress(None, 0, 0)
 
     def replay(self, outcome: Outcome) -> None:
         """Show a proposal that was finished before."""
-        if outcome.kind == "over budget":
-            self._over_budget += 1
-        if outcome.kind == "over budget" and not outcome.preset:
+        self._over_budget += outcome.status == "over budget"
+        self._known += outcome.status == "same"
+        if outcome.status in ("over budget", "same") and not outcome.preset:
             return
-        best = outcome.kind == "scored" and (self._best is None or _score(outcome) > _score(self._best))
+        best = outcome.status == "scored" and (self._best is None or _score(outcome) > _score(self._best))
         if best:
             self._best = outcome
         name = f"{outcome.preset}: {outcome.config.summary()}" if outcome.preset else outcome.config.summary()
         latency = f"{outcome.latency.ms_per_frame:.1f}{mark(outcome)}"
-        style = "green" if best else "" if outcome.kind == "scored" else "dim"
+        style = "green" if best else "" if outcome.status == "scored" else "dim"
         self._row(str(outcome.number), name, latency, format_count(outcome.parameters), _verdict(outcome), style)
 
     def unmeasured(self, config: DecoderConfig, reason: str) -> None:
@@ -56,9 +56,10 @@ class TrialTable:
         warn(self._console, f"left out, the device cannot run {config.summary()}: {reason}")
 
     def counts(self) -> str:
-        """What became of all proposals: "9 of 30 trained   41 over budget"."""
+        """What became of all proposals: "9 of 30 trained   41 over budget   2 proposed before"."""
         over_budget = f"   {self._over_budget} over budget" if self._over_budget else ""
-        return f"{self.trained} of {self._limits.trials} trained{over_budget}"
+        known = f"   {self._known} proposed before" if self._known else ""
+        return f"{self.trained} of {self._limits.trials} trained{over_budget}{known}"
 
     def progress(self, number: int | None, step: int, steps: int) -> None:
         """Redraw the status line: the best so far, the trial in progress, the time left."""
@@ -105,15 +106,15 @@ def front_line(found: list[Outcome]) -> str:
 
 
 def _verdict(outcome: Outcome) -> str:
-    if outcome.kind == "scored":
+    if outcome.status == "scored":
         return f"{_score(outcome):.2f}"
-    if outcome.kind == "over budget":
+    if outcome.status == "over budget":
         return "over budget, not trained"
-    if outcome.kind == "pruned":
+    if outcome.status == "pruned":
         return f"stopped early ({_score(outcome):.2f})"
-    if outcome.kind == "not exportable":
+    if outcome.status == "not exportable":
         return f"not exportable, not trained: {outcome.detail}"
-    return f"{outcome.kind} {outcome.detail}"
+    return f"{outcome.status} {outcome.detail}"
 
 
 def _score(outcome: Outcome) -> float:

@@ -1,79 +1,93 @@
-"""A candidate decoder: its latency on the device, its score after a short distillation, its files."""
+"""One trial: a candidate against the constraints, then its short distillation, then its outcome in the study."""
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 
-import torch
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
-from nas.data.targets import Targets
-from nas.distillation import Progress, distill
-from nas.distillation.recipes import distill_settings, training_device
-from nas.export.lint import lint
-from nas.latency import LatencyRecord, Workload
-from nas.latency.devices import LatencyDevice
-from nas.machine.files import disk_errors, write_json
-from nas.study.run import Run
-from search_spaces import Decoder, DecoderConfig
+from nas.distillation.distill import DivergedError
+from nas.latency import LatencyRecord
+from nas.latency.record import MeasurementFailedError
+from nas.study.candidate import Candidate, constrained_values
+from nas.study.constraints import Constraint, all_met
+from nas.study.outcomes import Outcome, Status, finished_trials, status_of
+from search_spaces import DecoderConfig
 
 
-def build(config: DecoderConfig, seed: int) -> Decoder:
-    """A fresh decoder; the same weights for the same seed."""
-    torch.manual_seed(seed)
-    return Decoder(config)
+def run_trial(
+    study: optuna.Study, trial: optuna.Trial, candidate: Candidate, constraints: Sequence[Constraint]
+) -> Outcome:
+    """Find out what becomes of a candidate, and tell the study.
+
+    Raises:
+        MeasurementFailedError: the device cannot run it. The trial is still running then: see `drop_unmeasured`.
+    """
+    config, latency = candidate.config, known_latency(study, candidate)
+    values = constrained_values(latency)
+    known = {"config": config.to_dict(), "digest": config.digest(), "latency": latency.to_dict()}
+    for key, value in {**known, "parameters": candidate.parameters}.items():
+        trial.set_user_attr(key, value)
+    for constraint in constraints:
+        trial.set_constraint(constraint.name, constraint.violation(values[constraint.name]))
+    twin = _finished_twin(study, config)
+    status: Status
+    detail, score = "", None
+    if not all_met(constraints, values):
+        status, state = "over budget", TrialState.PRUNED
+    elif twin is not None:
+        status, state, score, detail = "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}"
+    elif problem := candidate.problem:
+        status, state, detail = "not exportable", TrialState.PRUNED, problem
+    else:
+        status, state, score, detail = _train(trial, candidate)
+    for key, value in {"status": status, "score": score, "detail": detail}.items():
+        trial.set_user_attr(key, value)
+    study.tell(trial, score if state == TrialState.COMPLETE else None, state)
+    preset = str(trial.user_attrs.get("preset", ""))
+    return Outcome(trial.number, config, latency, candidate.parameters, status, score, detail, preset)
 
 
-def count_parameters(module: torch.nn.Module) -> int:
-    """Number of parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def drop_unmeasured(study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, reason: str) -> None:
+    """End the trial of a decoder that the device cannot run; it has no outcome."""
+    for key, value in {"digest": config.digest(), "unmeasured": reason}.items():
+        trial.set_user_attr(key, value)
+    study.tell(trial, state=TrialState.FAIL)
 
 
-@dataclass(frozen=True)
-class ShortDistillation:
-    """The study's evaluator: measures and trains candidates, writes `trials/<n>/`."""
+def known_latency(study: optuna.Study, candidate: Candidate) -> LatencyRecord:
+    """A decoder is measured once; an equal one takes that number, or that failure."""
+    digest = candidate.config.digest()
+    for trial in study.get_trials(deepcopy=False):
+        if trial.user_attrs.get("digest") != digest:
+            continue
+        if "latency" in trial.user_attrs:
+            return LatencyRecord.from_dict(trial.user_attrs["latency"])
+        if "unmeasured" in trial.user_attrs:
+            raise MeasurementFailedError(trial.user_attrs["unmeasured"])
+    return candidate.latency
 
-    run: Run
-    targets: Targets
-    device: LatencyDevice
-    workload: Workload
-    on_step: Callable[[int, int, int], None]
-    """`on_step(trial number, step, steps)`, often enough for a progress display."""
 
-    def latency(self, config: DecoderConfig) -> LatencyRecord:
-        """Latency on the device that the budget is for."""
-        with torch.device("cpu" if self.device.needs_weights else "meta"):
-            decoder = Decoder(config)
-        return self.device.latency(decoder, config.latents, self.workload)
+def _train(trial: optuna.Trial, candidate: Candidate) -> tuple[Status, TrialState, float | None, str]:
+    """How it ended, its state for Optuna, its score in dB, and why it failed."""
+    last: list[float] = []
 
-    def parameters(self, config: DecoderConfig) -> int:
-        """Number of parameters."""
-        with torch.device("meta"):
-            return count_parameters(Decoder(config))
+    def report(step: int, score: float) -> None:
+        last.append(score)
+        trial.report(score, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
 
-    def obstacle(self, config: DecoderConfig) -> str:
-        """Why it cannot be exported to Core ML; empty if it can."""
-        return "; ".join(lint(config, self.workload).problems)
+    try:
+        score = candidate.train(trial.number, report)
+    except optuna.TrialPruned:
+        return "pruned", TrialState.PRUNED, last[-1], ""
+    except DivergedError as error:
+        return "failed", TrialState.FAIL, None, str(error)
+    return "scored", TrialState.COMPLETE, score, ""
 
-    def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
-        """PSNR in dB against the teacher after a short distillation."""
-        settings = distill_settings(self.run.settings.steps, self.run.settings.seed)
-        folder = self.run.trial_folder(number)
-        with disk_errors("cannot write the trial"):
-            write_json(folder / "config.json", config.to_dict())
-        curve: list[tuple[int, float]] = []
 
-        def on_progress(progress: Progress) -> None:
-            self.on_step(number, progress.step, progress.steps)
-            if progress.score is not None:
-                curve.append((progress.step, progress.score))
-                write_json(folder / "result.json", {"curve": curve, "settings": asdict(settings)})
-                report(progress.step, progress.score)
-
-        started = time.monotonic()
-        result = distill(
-            build(config, settings.seed), self.targets, settings, device=training_device(), report=on_progress
-        )
-        found = {"curve": curve, "score_db": result.score, "seconds": round(time.monotonic() - started, 1)}
-        with disk_errors("cannot write the trial"):
-            write_json(folder / "result.json", {**found, "settings": asdict(settings)})
-        return result.score
+def _finished_twin(study: optuna.Study, config: DecoderConfig) -> FrozenTrial | None:
+    """The earlier trial of the same architecture that has a score."""
+    digest = config.digest()
+    twins = (trial for trial in finished_trials(study) if trial.user_attrs["digest"] == digest)
+    return next((trial for trial in twins if status_of(trial) in ("scored", "pruned")), None)

@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from nas.machine.plugins import load_plugins
 from nas.terminal.parser import Parser, run_command
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def make_parser() -> Parser:
     """Its arguments."""
     parser = Parser("nas.teachers", __doc__ or "")
     parser.add_argument("--costs", action="store_true", help="what decoding takes, and how little of it features need")
+    parser.add_plugin_option()
     return parser
 
 
@@ -33,6 +35,7 @@ def show_teachers(arguments: argparse.Namespace) -> None:
     from nas.teachers import list_releases
     from nas.terminal.console import make_console
 
+    load_plugins(arguments.plugin)
     console = make_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("teacher", *(_COST_TITLES if arguments.costs else _TITLES)):

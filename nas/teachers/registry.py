@@ -122,6 +122,11 @@ def without_weights(release: Release) -> Teacher:
     return teacher(release.name, release.source, release.licence, WeightFiles.none(release.config), "meta")
 
 
+def published_repository(name: str) -> str:
+    """Repository of a teacher's published weights on the hub; empty where there is none."""
+    return _RELEASES[name][0].repository if name in _RELEASES else ""
+
+
 def published_latents(name: str) -> LatentSpec | None:
     """Geometry of a teacher's latents before anything is loaded; None if it is not known without its weights.
 

@@ -90,7 +90,7 @@ register_release(
         name="wan-tiny",
         repository="",
         revision="",
-        licence="as this package",
+        licence="Apache-2.0, as this package",
         latents=LatentSpec(channels=16, spatial=8, temporal=4),
         decoder_parameters=1_550_739,
         config={"base_dim": 16, "num_res_blocks": 1},

@@ -1,1 +1,1 @@
-"""What every command shares: parsing of arguments, one-line errors, what a person sees."""
+"""What every command shares: parsing of arguments, one-line errors, output."""

@@ -1,4 +1,4 @@
-"""What a person sees: a live display on a terminal, plain lines elsewhere."""
+"""Output of the commands: a live display on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +11,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 _LABEL_WIDTH = 10
+"""Characters of the label that begins a line, with the spaces after it."""
+
 _PLAIN_INTERVAL = 10.0
 """Seconds between two progress lines where nothing can be redrawn."""
 
 _STATUS_INTERVAL = 30.0
-"""Likewise between two lines about a trial in progress."""
+"""Seconds between two lines about a trial in progress where nothing can be redrawn."""
 
 Advance = Callable[[int, int], None]
-"""`advance(done, total)`."""
+"""Function `advance(done, total)` that is told how many of how many items are done."""
 
 
 class _Console(Console):
@@ -30,24 +32,24 @@ class _Console(Console):
 
 
 def make_console() -> Console:
-    """Standard output; where it is no terminal, lines are not wrapped."""
+    """Console on standard output; where it is not a terminal, lines are not wrapped."""
     console = _Console(highlight=False)
     return console if console.is_terminal else _Console(highlight=False, width=1000)
 
 
 def say(console: Console, label: str, text: str) -> None:
-    """One line of the header or footer: `label     text`."""
+    """Print one line of the header or footer: `label     text`."""
     console.print(f"[bold]{label:<{_LABEL_WIDTH}}[/]{escape(text)}", soft_wrap=True)
 
 
 def warn(console: Console, text: str) -> None:
-    """One line that asks for attention."""
+    """Print a warning as one line."""
     console.print(f"[yellow]{'warning':<{_LABEL_WIDTH}}[/]{escape(text)}", soft_wrap=True)
 
 
 @contextmanager
 def progress(console: Console, label: str, detail: str = "") -> Iterator[Advance]:
-    """A progress bar with the time left; off a terminal a line every ten seconds. It vanishes when it is done."""
+    """A progress bar with the time left, which vanishes at the end; off a terminal a line every ten seconds."""
     if console.is_terminal:
         columns = (TextColumn(f"[bold]{label:<{_LABEL_WIDTH}}[/]"), BarColumn(24), TaskProgressColumn())
         with Progress(*columns, TimeRemainingColumn(), TextColumn(detail), console=console, transient=True) as bar:
@@ -67,7 +69,7 @@ class PlainProgress:
         self._started = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` is done."""
+        """Note that `done` of `total` items are done; print a line if ten seconds have passed since the last."""
         now = time.monotonic()
         if now - self._last < _PLAIN_INTERVAL or done == 0:
             return
@@ -95,7 +97,7 @@ class StatusLine:
             self._live.stop()
 
     def show(self, text: str) -> None:
-        """Replace the line."""
+        """Replace the text of the line."""
         if self._console.is_terminal:
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis", style="cyan"))
         elif time.monotonic() - self._last >= _STATUS_INTERVAL:
@@ -104,14 +106,14 @@ class StatusLine:
 
 
 def format_seconds(seconds: float) -> str:
-    """`8 s`, `4 min`, `2.5 h`."""
+    """A duration in words: `8 s`, `4 min`, `2.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def format_count(count: float) -> str:
-    """`950`, `40.70 M`, `2.10 G`, `2.1e19`."""
+    """A number of things in words: `950`, `40.70 M`, `2.10 G`, `2.1e19`."""
     if count < 1e5:
         return f"{count:.0f}"
     for scale, unit in ((1e6, "M"), (1e9, "G")):
@@ -122,5 +124,5 @@ def format_count(count: float) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """`120 MB`, `3.4 GB` (powers of ten)."""
+    """A number of bytes in words: `120 MB`, `3.4 GB` (powers of ten)."""
     return f"{count / 1e6:.0f} MB" if round(count / 1e6) < 1000 else f"{count / 1e9:.1f} GB"

@@ -1,6 +1,6 @@
 """What all commands share: argument parsing with one-line errors, and exit statuses.
 
-0 done; 2 wrong arguments or input; 3 no candidate met the budget; 130 interrupted; 141 the reader of the output left.
+0 done; 2 wrong arguments or input; 3 no candidate met the budget; 130 interrupted; 141 the output is read no more.
 """
 
 import argparse
@@ -8,9 +8,11 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from nas.terminal.errors import UserError
+from nas.terminal.extras import missing_extra
 
 
 class NothingFeasibleError(Exception):
@@ -22,14 +24,19 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
-            prog=f"python -m {prog}",
+            prog=" ".join(command_words(prog)),
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    def add_plugin_option(self) -> None:
+        """Add `--plugin MODULE`, for commands that build decoders or open teachers; see `nas.machine.plugins`."""
+        text = "module with blocks, teachers or spaces of your own; may be repeated"
+        self.add_argument("--plugin", action="append", default=[], metavar="MODULE", help=text)
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As usual, but a value such as -5ms is one, not an unknown option."""
+        """Parse as argparse does, except that a value such as -5ms is not taken for an unknown option."""
         joined: list[str] = []
         for word in sys.argv[1:] if args is None else args:
             if re.match(r"-\.?\d", word) and joined and re.fullmatch(r"--[\w-]+", joined[-1]):
@@ -44,7 +51,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive_int(text: str) -> int:
-    """Argument type: a whole number of at least 1."""
+    """Argument type: a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is something else.
+    """
     try:
         value = int(text)
     except ValueError as error:
@@ -55,24 +66,47 @@ def positive_int(text: str) -> int:
 
 
 def parse_resolution(text: str) -> tuple[int, int]:
-    """Height and width of `HEIGHTxWIDTH`; UserError for anything else."""
+    """Height and width in pixels that `HEIGHTxWIDTH` says.
+
+    Raises:
+        UserError: the text is something else.
+    """
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
     if not found:
         raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{text}'")
     return int(found[1]), int(found[2])
 
 
+def launcher_words() -> list[str]:
+    """How the list of commands is started: by the installed `turbo-vaed`, or else by `python -m nas`."""
+    return ["turbo-vaed"] if Path(sys.argv[0]).stem == "turbo-vaed" else ["python", "-m", "nas"]
+
+
+def command_words(module: str) -> list[str]:
+    """How the command `nas.NAME` is started: in the way in which this process was, by default `python -m nas.NAME`."""
+    started = Path(sys.argv[0])
+    if started.stem == "turbo-vaed" or started.parts[-2:] == ("nas", "__main__.py"):
+        return [*launcher_words(), module.removeprefix("nas.")]
+    return ["python", "-m", module]
+
+
 def run_command(run: Callable[[], None], continue_with: str) -> int:
-    """Exit status of a command; its expected errors become one line on stderr.
+    """Run a command and return its exit status; its expected errors become one line on stderr.
 
     Args:
-        run: the command.
-        continue_with: the command line that goes on after an interruption.
+        run: what the command does.
+        continue_with: command line that goes on after an interruption.
     """
     try:
         run()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        line = missing_extra(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         return 2
     except NothingFeasibleError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.test_readme import python_snippet
+from tests.project.test_docs import python_snippet
 from tests.support.commands import Shell, make_inputs
 from tests.support.run_folders import read_trials, was_trained
 

@@ -11,8 +11,9 @@ from einops import rearrange
 from blocks import Block, BlockConfig, block_config, build_block, choice, get_block, list_blocks, register_block
 from blocks.registry import _REGISTRY, Role
 from blocks.time_context import TimeContext
-from tests.support.block_contract import CHECKS
-from tests.support.block_parts import each_option
+from nas.testing.block_cases import describe_options
+from nas.testing.block_contract import CHECKS
+from nas.testing.block_parts import each_option
 
 SLOW_CHECKS = {"export", "core_ml"}
 """Seconds each."""
@@ -42,11 +43,10 @@ def cases() -> Iterator[Any]:
     for name in list_blocks():
         default = get_block(name).Config()
         for config in each_option(default):
-            options = ",".join(f"{key}={value}" for key, value in config.to_dict().items() if key != "name")
             for check in CHECKS:
                 slow = config != default or check in SLOW_CHECKS
                 yield pytest.param(
-                    config, check, id=f"{name}-{options}-{check}", marks=[pytest.mark.slow] if slow else []
+                    config, check, id=f"{describe_options(config)}-{check}", marks=[pytest.mark.slow] if slow else []
                 )
 
 

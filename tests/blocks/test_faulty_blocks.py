@@ -13,7 +13,7 @@ import pytest
 import blocks
 from blocks import Block, list_blocks
 from blocks.registry import _REGISTRY
-from tests.support.block_contract import CHECKS
+from nas.testing.block_contract import CHECKS
 
 IMPORTS = '''"""A part that somebody wrote."""
 from dataclasses import dataclass

@@ -22,8 +22,8 @@ from blocks.rewrites import (
 )
 from blocks.time_context import TemporalMode, TimeContext
 from nas.latency.prediction.operations import list_operations
+from nas.testing.block_parts import Part, each_option, parts, stream_every_way
 from search_spaces import Decoder
-from tests.support.block_parts import Part, each_option, parts, stream_every_way
 from tests.support.small_decoders import SPECS, largest_difference, make_decoder, make_latents, small_config
 
 REWRITES: dict[str, Callable[[nn.Module, TemporalMode], int]] = {

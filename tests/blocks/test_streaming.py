@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from blocks import get_block
 from blocks.time_context import State
+from nas.testing.block_parts import stream_every_way
 from search_spaces import SEARCH_SPACES, Decoder, LatentSpec
-from tests.support.block_parts import stream_every_way
 from tests.support.small_decoders import (
     SPECS,
     largest_difference,

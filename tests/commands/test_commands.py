@@ -15,16 +15,17 @@ from tests.support.run_folders import open_study, read_trials
 
 OPTIONS = {
     "nas.search": {
+        "options": ["--plugin"],
         "what is distilled": ["--teacher", "--teacher-weights", "--clips"],
         "what it may cost": ["--latency-budget", "--device", "--resolution", "--frames"],
         "how it is searched": ["--space", "--trials", "--steps", "--time-limit", "--seed", "--run"],
     },
-    "nas.finalize": {"positional arguments": ["RUN"], "options": ["--top", "--steps", "--clips", "--out"]},
+    "nas.finalize": {"positional arguments": ["RUN"], "options": ["--top", "--steps", "--clips", "--out", "--plugin"]},
     "nas.export": {
         "positional arguments": ["MODEL"],
         "options": [
             *("--resolution", "--frames", "--streaming", "--precision", "--weights", "--rewrite"),
-            *("--least-psnr", "--latents", "--out"),
+            *("--least-psnr", "--latents", "--out", "--plugin"),
         ],
     },
 }

@@ -35,7 +35,7 @@ def run_folder(shell: Shell, inputs: Inputs) -> Path:
 def test_run_folder_holds_all_that_was_found(run_folder: Path, inputs: Inputs) -> None:
     config = read_json(run_folder / "config.json")
     assert config["settings"]["teacher_weights"] == str(inputs.teacher)
-    assert config["settings"]["budget_ms"] == BUDGET_MS
+    assert config["settings"]["budget"] == f"{BUDGET_MS:g}ms"
     assert config["versions"]["torch"] == torch.__version__
     trials = read_trials(run_folder)
     trained = [trial for trial in trials if was_trained(trial)]

@@ -5,20 +5,22 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from nas.latency import LatencyRecord, MeasurementFailedError
 from nas.machine.files import read_json
-from nas.study.outcomes import Outcome
+from nas.study.constraints import Constraint
+from nas.study.outcomes import Outcome, read_outcomes
 from nas.study.remeasure import measured_leaders
 from nas.study.run import load_run
-from nas.study.study import StudyLimits, load_study, open_study, read_outcomes, run_study
+from nas.study.study import StudyLimits, load_study, open_study, run_study
 from search_spaces import SEARCH_SPACES, DecoderConfig, LatentSpec
 from tests.support.agents import TOKEN, running_agent
 from tests.support.commands import Inputs, Shell, make_run, refuse
-from tests.support.records import a_record
+from tests.support.records import latency
 from tests.support.run_folders import read_trials, was_trained
 
 BROKEN_UNITS = "Core ML ran it with no setting of the compute units (ALL: the measuring process was ended by SIGABRT)"
@@ -75,23 +77,31 @@ class Choosy:
     def __init__(self, runs: Callable[[DecoderConfig], bool]) -> None:
         self.runs = runs
 
-    def latency(self, config: DecoderConfig) -> LatencyRecord:
-        if not self.runs(config):
+    def candidate(self, config: DecoderConfig) -> "Chosen":
+        return Chosen(config, self)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A candidate on that device."""
+
+    config: DecoderConfig
+    device: Choosy
+    parameters: int = 1000
+    problem: str = ""
+
+    @property
+    def latency(self) -> LatencyRecord:
+        if not self.device.runs(self.config):
             raise MeasurementFailedError(BROKEN_UNITS)
         return RECORD
 
-    def parameters(self, config: DecoderConfig) -> int:
-        return 1000
-
-    def obstacle(self, config: DecoderConfig) -> str:
-        return ""
-
-    def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
-        assert self.runs(config)
+    def train(self, number: int, report: Callable[[int, float], None]) -> float:
+        assert self.device.runs(self.config)
         return 20.0
 
 
-RECORD = a_record(ms_per_frame=5.0, kind="measured", device="a phone", by_stage={"decoder": 5.0})
+RECORD = latency(5.0, "measured")
 
 
 def search(folder: Path, device: Choosy, trials: int) -> tuple[list[Outcome], dict[str, str]]:
@@ -105,9 +115,9 @@ def search(folder: Path, device: Choosy, trials: int) -> tuple[list[Outcome], di
         study,
         SEARCH_SPACES["hybrid"],
         latents,
-        10.0,
+        (Constraint("latency", 10.0, "ms per frame"),),
         limits,
-        device,
+        device.candidate,
         outcomes.append,
         lambda config, reason: left_out.update({config.digest(): reason}),
     )

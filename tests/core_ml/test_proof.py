@@ -18,8 +18,8 @@ from nas.core_ml.interpreter import evaluate
 from nas.core_ml.program import Program, from_mil, read_program
 from nas.core_ml.proof import Proof, prove
 from nas.export.settings import LEAST_PSNR
+from nas.testing.block_parts import InTime, Part, parts
 from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec
-from tests.support.block_parts import InTime, Part, parts
 
 LARGEST_ERROR = 1e-3
 """Of the float32 conversion, on outputs of unit scale."""

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from nas.data.clips import SPLITS, Clip, ClipSet, Split, open_clips, read_frames, to_video
+from nas.data.clips import Clip, read_frames, to_video
+from nas.data.settings import SPLITS, Split
+from nas.data.splits import ClipSet, open_clips
 from tests.support.errors import refusal
 from tests.support.videos import CODECS, make_frames, read_numbers, write_frames, write_video
 

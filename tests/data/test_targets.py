@@ -12,10 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.data.clips import SPLITS, ClipSet, Split, open_clips, read_frames, to_video
+from nas.data.clips import read_frames, to_video
+from nas.data.make_targets import open_targets
+from nas.data.settings import SPLITS, Split, TargetSettings
 from nas.data.shards import read_shard
-from nas.data.targets import Targets, TargetSettings, open_targets
+from nas.data.splits import ClipSet, open_clips
+from nas.data.targets import Targets
 from nas.teachers import Teacher, load_teacher
+from tests.support.small_targets import folder_of, shards_of
 from tests.support.videos import write_video
 
 TAPS = ("mid_block", "up_blocks.0")
@@ -80,11 +84,11 @@ def stamps(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def shard_of(targets: Targets, split: Split, number: int = 0) -> dict[str, Tensor]:
-    return read_shard(targets.split(split).shards[number])
+    return read_shard(shards_of(targets, split).shards[number])
 
 
 def test_what_is_announced_and_written(world: World) -> None:
-    folder = world.targets.folder
+    folder = folder_of(world.targets)
     assert folder == world.cache / "targets" / world.targets.key
     (line,) = world.announced
     assert re.fullmatch(rf"computing \d+ MB once, kept in {re.escape(str(folder))}", line)
@@ -165,17 +169,17 @@ def test_the_second_time_nothing_is_computed(world: World, cache: Path) -> None:
     teacher = load_teacher("wan-tiny")
     again = open_targets(teacher, world.clips, SETTINGS, announce=lambda line: pytest.fail(line), cache=cache)
     assert "model" not in vars(teacher)
-    assert again.key == world.targets.key and stamps(again.folder) == before
+    assert again.key == world.targets.key and stamps(folder_of(again)) == before
     assert torch.equal(again.split("score").batch([1]).latents, world.targets.split("score").batch([1]).latents)
 
 
 def test_sets_that_do_not_fit_into_memory_are_read_row_by_row(
     world: World, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.data.targets._IN_MEMORY", 0)
+    monkeypatch.setattr("nas.data.make_targets._IN_MEMORY", 0)
     large = open_targets(world.teacher, world.clips, SETTINGS, announce=lambda line: pytest.fail(line), cache=cache)
     for split in SPLITS:
-        assert large.split(split).memory is None
+        assert shards_of(large, split).loaded is None
         indices = list(range(len(large.split(split))))[::-1]
         ours, theirs = large.split(split).batch(indices), world.targets.split(split).batch(indices)
         assert torch.equal(ours.latents, theirs.latents) and torch.equal(ours.frames, theirs.frames)

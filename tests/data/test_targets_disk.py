@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nas.data.clips import ClipSet, open_clips
+from nas.data.make_targets import open_targets
+from nas.data.settings import TargetSettings
 from nas.data.shards import is_whole, read_row, read_shard, write_shard
-from nas.data.targets import TargetSettings, open_targets
+from nas.data.splits import ClipSet, open_clips
 from nas.machine.files import default_cache_dir, disk_errors, read_json, write_bytes, write_json
 from nas.teachers import Teacher, load_teacher
 from tests.support.errors import refusal
+from tests.support.small_targets import folder_of, shards_of
 from tests.support.videos import write_video
 
 SETTINGS = TargetSettings(crop=16, num_frames=5, train_crops=2, score_crops=1, test_crops=1, taps=())
@@ -164,7 +166,7 @@ def test_the_cache_is_where_the_variable_says(
     assert default_cache_dir() == tmp_path / "mine"
     only_test = TargetSettings(16, 1, train_crops=0, score_crops=0, test_crops=1, taps=())
     targets = open_targets(teacher, clips, only_test)
-    assert targets.folder == tmp_path / "mine" / "targets" / targets.key
+    assert folder_of(targets) == tmp_path / "mine" / "targets" / targets.key
     assert len(targets.split("test")) == 1 and len(targets.split("train")) == len(targets.split("score")) == 0
 
 
@@ -190,7 +192,7 @@ def test_a_set_that_is_too_large_is_refused_before_anything_is_done(
     assert "targets would take" in message and "--clips" in message
     assert not list(tmp_path.iterdir()) and "model" not in vars(teacher)
     targets = open_targets(teacher, clips, SETTINGS, cache=tmp_path, max_bytes=size)
-    shards = [read_shard(path) for split in targets.splits.values() for path in split.shards]
+    shards = [read_shard(path) for split in targets.splits for path in shards_of(targets, split).shards]
     assert sum(tensor.nbytes for shard in shards for tensor in shard.values()) == size
 
 
@@ -234,8 +236,9 @@ def test_a_cache_that_is_a_file_is_refused(clips: ClipSet, teacher: Teacher, tmp
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from nas.data.clips import open_clips
-from nas.data.targets import TargetSettings, open_targets
+from nas.data.splits import open_clips
+from nas.data.make_targets import open_targets
+from nas.data.settings import TargetSettings
 from nas.teachers import load_teacher
 
 def sync(handle, synced=[], fsync=os.fsync):
@@ -266,7 +269,7 @@ def test_a_kill_leaves_whole_shards_and_the_rest_is_computed(
     before = [path.stat().st_mtime_ns for path in done]
     progress: list[tuple[int, int]] = []
     targets = open_targets(teacher, clips, SETTINGS, lambda *seen: progress.append(seen), cache=tmp_path)
-    assert targets.folder == folder and (folder / "index.json").exists()
+    assert folder_of(targets) == folder and (folder / "index.json").exists()
     assert progress[-1] == (NUM_CROPS - 4, NUM_CROPS - 4)
     assert [path.stat().st_mtime_ns for path in done] == before
     killed = read_shard(done[1])
@@ -278,7 +281,7 @@ def test_a_kill_leaves_whole_shards_and_the_rest_is_computed(
 
 def test_a_lost_index_is_written_again(clips: ClipSet, teacher: Teacher, tmp_path: Path) -> None:
     options: dict[str, Any] = {"settings": TargetSettings(16, 1, 1, 1, 1, ()), "cache": tmp_path}
-    index = open_targets(teacher, clips, **options).folder / "index.json"
+    index = folder_of(open_targets(teacher, clips, **options)) / "index.json"
     content = index.read_bytes()
     for spoil in (index.unlink, lambda: index.write_bytes(content[:50])):
         spoil()

@@ -6,13 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.data.clips import Clip, ClipSet
+from nas.data.clips import Clip
+from nas.data.make_targets import open_targets
+from nas.data.settings import TargetSettings
 from nas.data.shards import read_shard
-from nas.data.targets import TargetSettings, open_targets
-from nas.distillation import DistillSettings, distill
+from nas.data.splits import ClipSet
+from nas.distillation.distill import distill
+from nas.distillation.settings import DistillSettings
 from nas.teachers import Teacher, load_teacher
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, Decoder, adapt
+from tests.support.small_targets import shards_of
 from tests.support.videos import write_video
 
 
@@ -43,8 +47,8 @@ def test_the_teacher_decodes_no_further_than_to_the_last_tap(taps: tuple[str, ..
     targets = open_targets(teacher, clips, settings(taps, False), cache=tmp_path)
     assert ran == set(taps)
 
-    kept: dict[str, Tensor] = read_shard(targets.split("train").shards[0])
-    everything = read_shard(with_frames.split("train").shards[0])
+    kept: dict[str, Tensor] = read_shard(shards_of(targets, "train").shards[0])
+    everything = read_shard(shards_of(with_frames, "train").shards[0])
     assert set(everything) - set(kept) == {"frames"}
     assert all(torch.equal(tensor, everything[name]) for name, tensor in kept.items())
     batch = targets.split("train").batch([0, 1])

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from nas.data.targets import Targets
-from nas.distillation import DistillResult, DistillSettings, Progress, distill
-from nas.distillation.checkpoint import update_average
+from nas.distillation.distill import DistillResult, Progress, distill
+from nas.distillation.settings import DistillSettings
 from nas.terminal.errors import UserError
 from search_spaces import DecoderConfig
 from tests.support.small_targets import CONFIG, OTHER_CONFIG, build_student, make_targets
@@ -294,19 +293,3 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert checkpoint.read_bytes() == before
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
     assert same(run(checkpoint), whole)
-
-
-def test_the_average_moves_and_counts_are_copied() -> None:
-    class Part(nn.Module):
-        weight: Tensor
-        count: Tensor
-
-        def __init__(self, weight: float, count: int) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.tensor([weight, 0.0]))
-            self.register_buffer("count", torch.tensor(count))
-
-    average, module = Part(1.0, 3), Part(2.0, 4)
-    update_average(average, module, decay=0.9)
-    assert average.weight.tolist() == pytest.approx([1.1, 0.0]) and average.count.item() == 4
-    assert module.weight.tolist() == [2.0, 0.0]

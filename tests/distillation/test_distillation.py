@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from blocks import TimeContext, block_config
 from nas.data.targets import Targets
-from nas.distillation import DistillResult, DistillSettings, DivergedError, Progress, distill, score_student
-from nas.distillation.distill import training_dtype
+from nas.distillation import recipes
+from nas.distillation.distill import DistillResult, DivergedError, Progress, distill, score_student, training_dtype
 from nas.distillation.schedule import average_decay
+from nas.distillation.settings import DistillSettings
 from nas.evaluation.baselines import linear_patches, nearest_linear_rgb
 from nas.evaluation.quality import evaluate
-from nas.latency import Workload, open_device
+from nas.latency import open_device
 from nas.machine.files import read_json
 from nas.study.run import Run, RunSettings
-from nas.study.trial import ShortDistillation
+from nas.study.short_distillation import ShortDistillation
 from search_spaces import DecoderConfig
-from tests.support.small_targets import BIDIRECTIONAL, CONFIG, SPEC, build_student, make_targets
+from tests.support.small_targets import BIDIRECTIONAL, CONFIG, SPEC, build_student, make_targets, shards_of
 
 SETTINGS = DistillSettings(
     steps=12, batch_size=2, learning_rate=1e-2, report_every=5, checkpoint_every=5, precision="float32"
@@ -185,7 +186,7 @@ def interrupt_at(step: int) -> Any:
 def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(tmp_path: Path) -> None:
     """The last checkpoint goes on, as soon as the cause is gone, to the weights of a run without the accident."""
     path, targets = tmp_path / "run.pt", make_targets()
-    memory = targets.split("train").memory
+    memory = shards_of(targets, "train").loaded
     assert memory is not None
 
     def poison(progress: Progress) -> None:
@@ -259,7 +260,7 @@ class Off(nn.Module):
 def test_the_score_is_the_mean_over_samples_in_decibels() -> None:
     """With a value range of 2.0, an error of 0.2 everywhere is 20 dB; a smaller last batch weighs by its samples."""
     targets = make_targets(score=3)
-    memory = targets.split("score").memory
+    memory = shards_of(targets, "score").loaded
     assert memory is not None
     memory[0]["frames"] = memory[0]["frames"].float().clamp(-0.5, 0.5)
     student = Off(targets, [0.2, 0.02, 0.002])
@@ -287,14 +288,20 @@ def test_nothing_to_train_on_is_refused() -> None:
         run(targets=make_targets(train=0))
 
 
-def test_the_studys_evaluator_is_a_short_distillation(tmp_path: Path) -> None:
+def test_a_candidate_is_trained_by_a_short_distillation(tmp_path: Path) -> None:
     """It tells every score on the way, stops when the study says so, and leaves what it found in the trial's folder."""
-    settings = RunSettings("formula", None, None, 30.0, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", steps=12, seed=0)
-    where = (open_device("iphone-16-pro"), Workload(64, 64, 5))
+    settings = RunSettings("formula", None, None, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", steps=12, seed=0)
     steps: list[tuple[int, int, int]] = []
-    evaluator = ShortDistillation(Run(tmp_path, settings), make_targets(), *where, lambda *step: steps.append(step))
+    search = ShortDistillation(
+        Run(tmp_path, settings),
+        make_targets(),
+        open_device("iphone-16-pro"),
+        CPU,
+        recipes.CPU,
+        lambda *step: steps.append(step),
+    )
     told: list[tuple[int, float]] = []
-    score = evaluator.score(3, CONFIG, lambda step, value: told.append((step, value)))
+    score = search.candidate(CONFIG).train(3, lambda step, value: told.append((step, value)))
     assert [step for step, _ in told] == [2, 4, 6, 8, 10, 12] and told[-1][1] == score
     assert steps == [(3, step, 12) for step in range(1, 13)]
     assert DecoderConfig.from_dict(read_json(tmp_path / "trials" / "3" / "config.json")) == CONFIG
@@ -306,7 +313,7 @@ def test_the_studys_evaluator_is_a_short_distillation(tmp_path: Path) -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        evaluator.score(4, CONFIG, stop)
+        search.candidate(CONFIG).train(4, stop)
     result = read_json(tmp_path / "trials" / "4" / "result.json")
     assert len(result["curve"]) == 2 and "score_db" not in result
-    assert evaluator.parameters(CONFIG) == sum(parameter.numel() for parameter in build_student().parameters())
+    assert search.candidate(CONFIG).parameters == sum(parameter.numel() for parameter in build_student().parameters())

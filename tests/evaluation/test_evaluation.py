@@ -2,19 +2,20 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas.data.clips import Split
-from nas.data.targets import Targets, TargetSplit
+from nas.data.settings import Split
+from nas.data.targets import Samples, ShardSamples, Targets
 from nas.evaluation.baselines import linear_patches, nearest_linear_rgb
-from nas.evaluation.quality import Evaluation, evaluate, evaluate_teacher
-from nas.metrics import psnr
+from nas.evaluation.quality import evaluate, evaluate_teacher
+from nas.evaluation.results import Evaluation
+from nas.metrics import VIDEO_RANGE, psnr
 from search_spaces import LatentSpec
+from tests.support.small_targets import shards_of
 
 SPEC = LatentSpec(channels=4, spatial=8, temporal=4)
 MATRIX = torch.tensor([[0.3, 0.1, 0.0, 0.0], [0.0, 0.2, -0.2, 0.0], [0.1, 0.0, 0.0, 0.3]])
@@ -28,7 +29,7 @@ def blocks_of(latents: Tensor, matrix: Tensor = MATRIX) -> Tensor:
     return slow.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
 
 
-def make_split(count: int, seed: int, clip_names: tuple[str, ...], noise: float = 0.0) -> TargetSplit:
+def make_split(count: int, seed: int, clip_names: tuple[str, ...], noise: float = 0.0) -> ShardSamples:
     """Latents with blocky teacher frames; the truth is the same at 90% contrast."""
     generator = torch.Generator().manual_seed(seed)
     latents = torch.rand(count, 4, 2, 2, 3, generator=generator) * 2 - 1
@@ -36,17 +37,17 @@ def make_split(count: int, seed: int, clip_names: tuple[str, ...], noise: float 
     frames = frames + noise * (torch.rand(frames.shape, generator=generator) - 0.5)
     truth = ((0.9 * frames + 1) * 127.5).round().byte()
     memory = {0: {"latents": latents, "frames": frames, "truth": truth}}
-    return TargetSplit((), tuple((0, index) for index in range(count)), clip_names, memory)
+    return ShardSamples((), tuple((0, index) for index in range(count)), clip_names, memory)
 
 
 @pytest.fixture
 def targets() -> Targets:
-    splits: dict[Split, TargetSplit] = {
+    splits: dict[Split, Samples] = {
         "train": make_split(8, 0, ("a",) * 8),
         "score": make_split(2, 1, ("b", "c")),
         "test": make_split(5, 2, ("d", "d", "e", "e", "e")),
     }
-    return Targets(Path("nowhere"), "key", SPEC, {}, splits)
+    return Targets("key", SPEC, {}, splits)
 
 
 def test_the_baseline_finds_the_linear_map(targets: Targets) -> None:
@@ -59,9 +60,9 @@ def test_the_baseline_finds_the_linear_map(targets: Targets) -> None:
 
 
 def test_the_baseline_takes_a_channel_that_never_changes(targets: Targets) -> None:
-    split = targets.splits["train"]
-    assert split.memory is not None
-    split.memory[0]["latents"][:, 3] = 0.5
+    split = shards_of(targets, "train")
+    assert split.loaded is not None
+    split.loaded[0]["latents"][:, 3] = 0.5
     frames = nearest_linear_rgb(targets)(split.batch([0]).latents)
     assert torch.isfinite(frames).all()
 
@@ -72,8 +73,8 @@ def test_the_baseline_follows_the_frame_rule(rule: str, latents: int, frames: in
     z = torch.rand(8, 4, latents, 2, 3)
     teacher = torch.rand(8, 3, frames, 16, 24)
     memory = {0: {"latents": z, "frames": teacher, "truth": teacher.byte()}}
-    split = TargetSplit((), tuple((0, index) for index in range(8)), ("a",) * 8, memory)
-    decode = nearest_linear_rgb(Targets(Path("nowhere"), "key", spec, {}, {"train": split}))
+    split = ShardSamples((), tuple((0, index) for index in range(8)), ("a",) * 8, memory)
+    decode = nearest_linear_rgb(Targets("key", spec, {}, {"train": split}))
     assert decode(z).shape == teacher.shape
     # Nothing linear explains noise, so the best is close to the mean colour.
     assert decode(z).mean().item() == pytest.approx(0.5, abs=0.02)
@@ -81,12 +82,12 @@ def test_the_baseline_follows_the_frame_rule(rule: str, latents: int, frames: in
 
 def test_patches_see_what_one_colour_cannot(targets: Targets) -> None:
     """A linear teacher whose pixels differ inside of a block, and whose first frame has a map of its own."""
-    split = targets.splits["train"]
-    assert split.memory is not None
+    split = shards_of(targets, "train")
+    assert split.loaded is not None
     ramp = torch.linspace(0.5, 1.0, 8).repeat(16, 3)
-    frames = split.memory[0]["frames"] * ramp
+    frames = split.loaded[0]["frames"] * ramp
     frames[:, :, 0] *= -0.5
-    split.memory[0]["frames"] = frames
+    split.loaded[0]["frames"] = frames
     latents = split.batch([0]).latents
     assert torch.allclose(linear_patches(targets)(latents), frames[:1], atol=1e-2)
     assert not torch.allclose(nearest_linear_rgb(targets)(latents), frames[:1], atol=0.05)
@@ -96,7 +97,7 @@ def test_numbers_are_those_of_the_metrics(targets: Targets) -> None:
     batch = targets.split("test").batch(range(5))
     frames = blocks_of(batch.latents, MATRIX * 0.7)
     found = evaluate(lambda latents: blocks_of(latents, MATRIX * 0.7), targets, batch_size=2)
-    per_sample = psnr(frames, batch.frames, value_range=2.0)
+    per_sample = psnr(frames, batch.frames, VIDEO_RANGE)
     by_clip = [per_sample[:2].mean().item(), per_sample[2:].mean().item()]
     assert [clip.name for clip in found.clips] == ["d", "e"]
     assert [clip.crops for clip in found.clips] == [2, 3]
@@ -140,7 +141,7 @@ def test_frames_that_are_not_finite_or_of_another_shape_are_refused(targets: Tar
 
 
 def test_an_empty_split_is_refused(targets: Targets) -> None:
-    targets.splits["test"] = TargetSplit((), (), (), {})
+    targets.splits["test"] = ShardSamples((), (), (), {})
     with pytest.raises(ValueError, match="the test split of the targets is empty"):
         evaluate(blocks_of, targets)
 

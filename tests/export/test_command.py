@@ -4,6 +4,7 @@ import io
 import json
 import re
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from safetensors.torch import save_file
 from nas.core_ml.program import read_program
 from nas.export.__main__ import main, read_latents
 from nas.model import TurboVAED
-from nas.model.folder import read_numbers
+from nas.model.folder import read_record
 from nas.terminal.errors import UserError
 from tests.support.exported_decoders import WAN, latents_of, small_config
+from tests.support.records import make_record
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -29,8 +31,9 @@ def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     model = TurboVAED(architecture=small_config().to_dict(), teacher="wan-tiny")
     model.save_pretrained(folder)
+    record = make_record()
     (folder / "README.md").write_text("# A card\n")
-    (folder / "evaluation.json").write_text('{"evaluation": {"psnr": 31.5}}')
+    (folder / "evaluation.json").write_text(json.dumps(record.to_dict()))
     status, out, err = run(folder, "--resolution", "16x24", "--frames", 5)
     assert (status, err) == (0, "") and "dB against PyTorch" in out
     program = read_program(folder / "decoder.mlpackage")
@@ -38,15 +41,15 @@ def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
     assert program.metadata["teacher"] == "wan-tiny"
     assert program.metadata["architecture_hash"] == model.decoder.config.digest()
     assert json.loads(program.metadata["architecture"]) == model.decoder.config.to_dict()
-    assert json.loads(program.metadata["evaluation"]) == {"psnr": 31.5}
+    assert json.loads(program.metadata["evaluation"])["to_teacher"]["psnr"] == 31.25
     real = tmp_path / "real.safetensors"
     save_file({"latents": latents_of(3).half()}, real)
     words = "--resolution 16x24 --weights 8bit --least-psnr 30 --rewrite slices --rewrite joined --latents"
     status, _, err = run(folder, *words.split(), real)
     assert (status, err) == (0, "")
-    numbers = read_numbers(folder)
-    assert numbers is not None and numbers["evaluation"] == {"psnr": 31.5}
-    assert numbers["core_ml"]["packages"].keys() == {"decoder.mlpackage", "decoder_joined_slices_8bit.mlpackage"}
+    noted = read_record(folder)
+    assert noted is not None and replace(noted, packages={}) == record
+    assert noted.packages.keys() == {"decoder.mlpackage", "decoder_joined_slices_8bit.mlpackage"}
     card = (folder / "README.md").read_text()
     assert card.startswith("# A card\n") and card.count("## Core ML") == 1
     assert re.search(r"- `decoder\.mlpackage`: one decode of 5 frames at 16x24, .* dB against PyTorch", card)
@@ -56,7 +59,7 @@ def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
 
 def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     status, out, err = run(tmp_path / "nothing")
-    assert (status, out) == (2, "") and "is no model folder" in err and err.count("\n") == 1
+    assert (status, out) == (2, "") and "is not a model folder" in err and err.count("\n") == 1
     (tmp_path / "config.json").write_text("{}")
     status, _, err = run(tmp_path)
     assert status == 2 and "cannot be loaded" in err and err.count("\n") == 1

@@ -118,7 +118,7 @@ def test_a_changed_source_is_inspected_again(cache: Path, monkeypatch: pytest.Mo
     lint(config, size)
     before = len(list(cache.iterdir()))
     parts._KNOWN.clear()
-    monkeypatch.setattr(parts, "_sources", lru_cache(lambda: "another version"))
+    monkeypatch.setattr(parts, "_sources", lru_cache(lambda package: "another version"))
     lint(config, size)
     assert len(list(cache.iterdir())) == 2 * before
 

@@ -12,6 +12,7 @@ import torch
 from nas.latency import MeasurementFailedError, Workload, open_device
 from nas.latency.__main__ import main
 from nas.latency.agent.client import AgentDevice, open_agent
+from nas.machine.locks import lock_folder
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, Decoder, DecoderConfig, adapt
 from tests.support.agents import QUICK, SMALL, TOKEN, RunningAgent, config_json, running_agent
@@ -175,6 +176,12 @@ def test_the_folder_and_the_port_are_its_own(
         port = taken.getsockname()[1]
         assert main(["serve", "--port", str(port), "--folder", str(tmp_path / "a")]) == 2
     assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
+    with lock_folder(tmp_path / "a", ""):
+        assert main(["serve", "--port", "0", "--folder", str(tmp_path / "a")]) == 2
+    error = capsys.readouterr().err
+    assert (
+        error == f"error: {tmp_path / 'a'} is in use by another process: stop that agent or choose another --folder\n"
+    )
 
 
 def test_an_agent_that_is_not_there() -> None:

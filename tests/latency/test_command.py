@@ -10,9 +10,18 @@ import pytest
 from nas.latency.__main__ import main, make_parser
 
 OPTIONS = {
-    "calibrate": ["--device", "--out", "--decoders", "--held-out", "--passes", "--gmacs", "--seed"],
-    "serve": ["--device", "--bind", "--port", "--token-file", "--folder", "--largest-upload", "--time-limit"],
-    "measure": ["RUN", "--device", "--top"],
+    "calibrate": ["--device", "--out", "--decoders", "--held-out", "--passes", "--gmacs", "--seed", "--plugin"],
+    "serve": [
+        "--device",
+        "--bind",
+        "--port",
+        "--token-file",
+        "--folder",
+        "--largest-upload",
+        "--time-limit",
+        "--plugin",
+    ],
+    "measure": ["RUN", "--device", "--top", "--plugin"],
 }
 """All there are."""
 

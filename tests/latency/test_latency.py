@@ -1,5 +1,6 @@
 """Latency: budgets, records, operations counted, predictions, measurements, devices."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -16,7 +17,6 @@ from nas.latency.prediction.predict import predict
 from nas.latency.prediction.profile import load_profile
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, Decoder, DecoderConfig, LatentSpec, StageConfig, adapt
-from tests.support.records import a_record
 
 SPEC = LatentSpec(channels=4, spatial=2, temporal=1, frame_rule="multiple")
 SMALL = Workload(height=16, width=16, num_frames=3)
@@ -43,6 +43,22 @@ class TinyDecoder(nn.Module):
 def on_meta(config: DecoderConfig) -> Decoder:
     with torch.device("meta"):
         return Decoder(config)
+
+
+def a_record(**changes: object) -> LatencyRecord:
+    record = LatencyRecord(
+        ms_per_frame=21.66,
+        kind="predicted",
+        device="iphone-16-pro",
+        method="sum over operations",
+        height=512,
+        width=512,
+        num_frames=17,
+        dtype="float16",
+        error=0.241,
+        by_stage={"stem": 1.66, "stage0": 12.0, "head": 8.0},
+    )
+    return dataclasses.replace(record, **changes)  # type: ignore[arg-type]
 
 
 # Budgets

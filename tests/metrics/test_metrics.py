@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from nas import metrics
+from nas.metrics import VIDEO_RANGE
 
-Metric = Callable[[Tensor, Tensor, float], Tensor]
+Metric = Callable[[Tensor, Tensor, metrics.ValueRange], Tensor]
 
 
 def video(batch: int = 2, frames: int = 3, height: int = 24, width: int = 32, seed: int = 0) -> Tensor:
@@ -28,9 +30,9 @@ def test_psnr_sees_a_change_of_contrast() -> None:
     error = ((0.1 * target[0, 0, 0, 0].double() - 0.02) ** 2).mean().item()
     expected = -10 * math.log10(error)
     assert 26 < expected < 29
-    got = metrics.psnr(0.9 * target + 0.02, target, value_range=1.0)
+    got = metrics.psnr(0.9 * target + 0.02, target, (0.0, 1.0))
     assert got.tolist() == pytest.approx([expected], abs=1e-3)
-    half_contrast = metrics.psnr(target / 2, target, value_range=1.0)
+    half_contrast = metrics.psnr(target / 2, target, (0.0, 1.0))
     assert half_contrast.item() < 12
 
 
@@ -40,17 +42,17 @@ def test_psnr_is_the_mean_over_frames_and_pooled_is_not() -> None:
     prediction[0, :, 0] = 0.2
     prediction[0, :, 1] = 0.02
     first, second = -10 * math.log10(0.04 / 4), -10 * math.log10(0.0004 / 4)
-    frames = metrics.psnr_per_frame(prediction, target, value_range=2.0)
+    frames = metrics.psnr_per_frame(prediction, target, VIDEO_RANGE)
     assert frames[0].tolist() == pytest.approx([first, second], abs=1e-3)
-    assert metrics.psnr(prediction, target, value_range=2.0)[0].item() == pytest.approx((first + second) / 2, abs=1e-3)
+    assert metrics.psnr(prediction, target, VIDEO_RANGE)[0].item() == pytest.approx((first + second) / 2, abs=1e-3)
     pooled = -10 * math.log10((0.04 + 0.0004) / 2 / 4)
-    assert metrics.psnr_pooled(prediction, target, value_range=2.0)[0].item() == pytest.approx(pooled, abs=1e-3)
+    assert metrics.psnr_pooled(prediction, target, VIDEO_RANGE)[0].item() == pytest.approx(pooled, abs=1e-3)
 
 
 def test_equal_frames_have_the_ceiling() -> None:
     x = video()
-    assert metrics.psnr(x, x, value_range=2.0).tolist() == [metrics.PSNR_CEILING] * 2
-    assert metrics.ssim(x, x, value_range=2.0).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+    assert metrics.psnr(x, x, VIDEO_RANGE).tolist() == [metrics.PSNR_CEILING] * 2
+    assert metrics.ssim(x, x, VIDEO_RANGE).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
 
 
 def _slow_ssim(x: Tensor, y: Tensor) -> float:
@@ -73,21 +75,21 @@ def test_ssim_is_the_published_formula() -> None:
     x, y = (video(1, 1, 14, 17, seed).add(1).div(2) for seed in (1, 2))
     y = 0.7 * x + 0.3 * y
     expected = sum(_slow_ssim(x[0, channel, 0], y[0, channel, 0]) for channel in range(3)) / 3
-    assert metrics.ssim(x, y, value_range=1.0).item() == pytest.approx(expected, abs=1e-6)
+    assert metrics.ssim(x, y, (0.0, 1.0)).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", [metrics.psnr, metrics.psnr_pooled, metrics.ssim])
 def test_the_same_pictures_in_another_range_get_the_same_number(metric: Metric) -> None:
     x, y = video(seed=3), video(seed=4)
-    expected = metric(x, y, 2.0)
-    assert torch.allclose(metric((x + 1) / 2, (y + 1) / 2, 1.0), expected, atol=1e-4)
-    assert torch.allclose(metric((x + 1) * 127.5, (y + 1) * 127.5, 255.0), expected, atol=1e-4)
+    expected = metric(x, y, VIDEO_RANGE)
+    assert torch.allclose(metric((x + 1) / 2, (y + 1) / 2, (0.0, 1.0)), expected, atol=1e-4)
+    assert torch.allclose(metric((x + 1) * 127.5, (y + 1) * 127.5, (0.0, 255.0)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("metric", [metrics.psnr, metrics.ssim])
 def test_a_clip_does_not_depend_on_its_batch(metric: Metric) -> None:
     x, y = video(seed=5), video(seed=6)
-    assert torch.allclose(metric(x[1:], y[1:], 2.0), metric(x, y, 2.0)[1:])
+    assert torch.allclose(metric(x[1:], y[1:], VIDEO_RANGE), metric(x, y, VIDEO_RANGE)[1:])
 
 
 @pytest.mark.parametrize("metric", [metrics.psnr, metrics.psnr_pooled, metrics.ssim])
@@ -97,27 +99,54 @@ def test_values_outside_of_the_range_are_refused(metric: Metric, value: float) -
     wrong = x.clone()
     wrong[0, 0, 0, 0, 0] = value
     with pytest.raises(ValueError, match=r"means values in \[-1, 1\], but the prediction"):
-        metric(wrong, x, 2.0)
+        metric(wrong, x, VIDEO_RANGE)
     with pytest.raises(ValueError, match="but the target"):
-        metric(x, wrong, 2.0)
+        metric(x, wrong, VIDEO_RANGE)
 
 
 def test_signed_values_declared_as_unsigned_are_refused() -> None:
     x = video()
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        metrics.psnr(x, x, value_range=1.0)
-    with pytest.raises(ValueError, match="positive"):
-        metrics.psnr(x, x, value_range=0.0)
+        metrics.psnr(x, x, (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *(metrics.psnr, metrics.psnr_per_frame, metrics.psnr_pooled, metrics.ssim, metrics.ssim_per_frame),
+        *(metrics.lpips, metrics.lpips_per_frame),
+    ],
+)
+@pytest.mark.parametrize(
+    "value_range",
+    [
+        2.0,
+        1,
+        (1.0,),
+        (0.0, 0.5, 1.0),
+        (1.0, -1.0),
+        (0.0, 0.0),
+        (0.0, math.inf),
+        (math.nan, 1.0),
+        [-1.0, 1.0],
+        ("0", "1"),
+    ],
+)
+def test_a_range_that_is_not_a_tuple_of_low_and_high_is_refused(metric: Metric, value_range: Any) -> None:
+    x = video()
+    with pytest.raises(ValueError, match=r"has to be a tuple \(low, high\) such as \(-1\.0, 1\.0\)") as caught:
+        metric(x, x, value_range)
+    assert str(caught.value).endswith(f"got {value_range!r}") and "\n" not in str(caught.value)
 
 
 def test_shapes_are_checked() -> None:
     x = video()
     with pytest.raises(ValueError, match=r"two videos \(b, 3, t, h, w\)"):
-        metrics.psnr(x, x[:, :, :1], 2.0)
+        metrics.psnr(x, x[:, :, :1], VIDEO_RANGE)
     with pytest.raises(ValueError, match="two videos"):
-        metrics.psnr(x[0], x[0], 2.0)
+        metrics.psnr(x[0], x[0], VIDEO_RANGE)
     with pytest.raises(ValueError, match=r"at least 11x11 pixels, got 10x32"):
-        metrics.ssim(x[..., :10, :], x[..., :10, :], 2.0)
+        metrics.ssim(x[..., :10, :], x[..., :10, :], VIDEO_RANGE)
 
 
 def test_lpips_is_off_without_the_real_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +155,7 @@ def test_lpips_is_off_without_the_real_weights(tmp_path: Path, monkeypatch: pyte
     assert not metrics.lpips_available()
     assert metrics.lpips_off().startswith("LPIPS off: weights of alexnet not cached (")
     with pytest.raises(ValueError, match="LPIPS off"):
-        metrics.lpips(video(), video(), 2.0)
+        metrics.lpips(video(), video(), VIDEO_RANGE)
     wrong = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
     wrong.parent.mkdir(parents=True)
     wrong.write_bytes(b"other weights")

@@ -1,36 +1,19 @@
 """Finished models: in and out of diffusers' format, whole or in a stream, finished and published."""
 
-import errno
-import io
 import json
-import os
-import re
 import subprocess
 import sys
 import textwrap
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from nas.data.clips import open_clips
-from nas.data.targets import TargetSettings, open_targets
-from nas.evaluation.quality import evaluate
-from nas.finalize.finish import Finisher
-from nas.latency import Workload, open_device
 from nas.model import TurboVAED
-from nas.model import folder as model_folder
-from nas.model.folder import read_numbers, write_model_folder
-from nas.study.outcomes import Outcome
-from nas.study.run import Run, RunSettings
-from nas.teachers import load_teacher
-from nas.terminal.errors import UserError
-from search_spaces import Decoder, DecoderConfig
+from search_spaces import DecoderConfig
 from tests.support.small_targets import BIDIRECTIONAL, CONFIG, SPEC, build_student, make_targets
 
 
@@ -172,136 +155,3 @@ def test_weights_in_half_precision(dtype: torch.dtype, tmp_path: Path, latents: 
     assert frames.dtype == streamed.dtype == dtype
     assert (frames.float() - wanted).abs().mean() < 0.01
     assert torch.equal(frames, frames_of(half, latents.to(dtype)))
-
-
-class Numbers:
-    """What the card asks of an evaluation."""
-
-    psnr, psnr_first, ssim = 31.25, 30.5, 0.91234
-
-
-TEXTS = ("teacher", "source", "licence", "summary", "temporal_mode", "budget", "device", "predicted", "measured")
-CARD: dict[str, Any] = {
-    "title": "A title {with braces}",
-    "parameters": 22732,
-    "gmacs": 1.25,
-    **dict.fromkeys((*TEXTS, "clips", "unseen"), "some text"),
-    **dict.fromkeys(("steps", "crops", "channels"), 4),
-    **dict.fromkeys(("to_teacher", "to_truth", "of_teacher"), Numbers()),
-}
-
-
-def test_a_model_folder_holds_all_files(tmp_path: Path) -> None:
-    folder = tmp_path / "models" / "one"
-    write_model_folder(folder, make_model(), {"parameters": 22732}, CARD)
-    names = ["README.md", "config.json", "diffusion_pytorch_model.safetensors", "evaluation.json"]
-    assert sorted(path.name for path in folder.iterdir()) == names
-    assert [path.name for path in folder.parent.iterdir()] == ["one"]
-    assert read_numbers(folder) == {"parameters": 22732}
-    assert read_numbers(folder.parent / "two") is None
-    assert folder.stat().st_mode & 0o777 == 0o755
-    card = (folder / "README.md").read_text()
-    for text in ("| parameters | 22,732 |", "1.2 G", "31.25 dB", "0.9123", "A title {with braces}"):
-        assert text in card
-
-
-@pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("failing", ["write_json", "write_bytes"])
-def test_a_model_folder_is_complete_or_not_there(
-    failing: str, existing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A disk that fills up in the middle leaves what was there before and nothing else."""
-    folder = tmp_path / "one"
-    if existing:
-        write_model_folder(folder, make_model(), {"version": 1}, CARD)
-    before = {path.name: path.read_bytes() for path in folder.glob("*")}
-
-    def full(path: Path, data: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(model_folder, failing, full)
-        with pytest.raises(UserError, match="cannot write the model folder: the disk is full"):
-            write_model_folder(folder, make_model(gain=2.0), {"version": 2}, CARD)
-    assert list(tmp_path.iterdir()) == ([folder] if existing else [])
-    assert {path.name: path.read_bytes() for path in folder.glob("*")} == before
-    write_model_folder(folder, make_model(gain=2.0), {"version": 2}, CARD)
-    assert read_numbers(folder) == {"version": 2}
-    assert list(tmp_path.iterdir()) == [folder]
-    again = TurboVAED.from_pretrained(folder)
-    latents = make_targets().split("test").batch([0]).latents
-    assert torch.equal(frames_of(again, latents), frames_of(make_model(gain=2.0), latents))
-
-
-@pytest.fixture(scope="module")
-def finisher(tmp_path_factory: pytest.TempPathFactory) -> Finisher:
-    """With the embedded teacher and clips, very small everything."""
-    folder = tmp_path_factory.mktemp("finishing")
-    teacher = load_teacher("wan-tiny")
-    clips = open_clips(None, 9)
-    clips = replace(clips, train=clips.train[:2], score=clips.score[:1])
-    settings = TargetSettings(32, 9, train_crops=2, score_crops=1, test_crops=0, taps=teacher.tap_names[:1])
-    judging = replace(settings, train_crops=0, score_crops=0, test_crops=1, taps=())
-    run = RunSettings("wan-tiny", None, None, 30.0, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", 3, 0)
-    return Finisher(
-        console=Console(file=io.StringIO()),
-        run=Run(folder / "run", run),
-        teacher=teacher,
-        training=open_targets(teacher, clips, settings, cache=folder),
-        unseen=open_targets(teacher, clips, judging, cache=folder),
-        phone=open_device("iphone-16-pro"),
-        workload=Workload(64, 64, 5),
-        clips="the embedded clips",
-        steps=3,
-        out=folder / "models",
-    )
-
-
-@pytest.fixture(scope="module")
-def candidate(finisher: Finisher) -> Outcome:
-    """As a search would have found it."""
-    config = replace(CONFIG, latents=finisher.teacher.spec, stages=(*CONFIG.stages, CONFIG.stages[1]))
-    latency = finisher.phone.latency(Decoder(config), config.latents, finisher.workload)
-    return Outcome(7, config, latency, parameters=37036, kind="scored", score=21.0)
-
-
-def test_finishing_makes_a_model_folder_once(finisher: Finisher, candidate: Outcome) -> None:
-    row = finisher.finish(candidate)
-    (folder,) = finisher.out.iterdir()
-    model, numbers = TurboVAED.from_pretrained(folder), read_numbers(folder)
-    assert numbers is not None and numbers["parameters"] == row.parameters == 37036
-    assert numbers["latency_measured"]["kind"] == "measured" and numbers["latency_predicted"]["kind"] == "predicted"
-    found = evaluate(lambda latents: frames_of(model, latents), finisher.unseen)
-    assert row.evaluation.psnr_teacher == pytest.approx(found.psnr_teacher, abs=1e-4)
-    card = (folder / "README.md").read_text()
-    assert not re.search("[{}]|None|nan", card)
-    assert f"{found.psnr_teacher:.2f} dB" in card and f"{found.ssim_truth:.4f}" in card
-    assert "37,036" in card and "3 steps" in card and "predicted for iphone-16-pro" in card
-    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert finisher.finish(candidate) == row
-    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-
-
-def test_more_steps_or_other_targets_make_it_again(finisher: Finisher, candidate: Outcome) -> None:
-    """Also where the checkpoint of the earlier distillation is still there."""
-    finisher.finish(candidate)
-    folder = finisher.out / f"wan-tiny-{candidate.config.digest()}"
-    replace(finisher, steps=4).finish(candidate)
-    assert (read_numbers(folder) or {})["distillation"]["steps"] == 4
-    replace(finisher, training=replace(finisher.training, key="other clips")).finish(candidate)
-    assert (read_numbers(folder) or {})["targets"] == "other clips"
-
-
-def test_numbers_of_other_unseen_clips_are_not_reused(finisher: Finisher, candidate: Outcome) -> None:
-    finisher.finish(candidate)
-    row = replace(finisher, unseen=replace(finisher.unseen, key="other unseen clips")).finish(candidate)
-    assert row.evaluation.targets == "other unseen clips"
-
-
-def test_a_teacher_too_large_for_this_machine_is_not_measured(finisher: Finisher) -> None:
-    console = Console(file=io.StringIO(), width=200)
-    huge = replace(finisher, workload=Workload(65536, 65536, 5), console=console)
-    assert huge._teacher_measured() is None
-    assert isinstance(console.file, io.StringIO)
-    assert "the teacher's latency is not measured: 65536x65536 x 5 frames need about" in console.file.getvalue()
-    assert finisher._teacher_measured() is not None

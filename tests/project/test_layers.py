@@ -23,11 +23,12 @@ ARROWS: dict[str, set[str]] = {
     "core_ml": {"machine", "terminal"},
     "latency": {"core_ml", "machine", "terminal"},
     "export": {"core_ml", "latency", "machine", "terminal"},
-    "model": {"export", "machine", "terminal"},
     "teachers": {"machine", "terminal"},
+    "testing": {"core_ml", "latency", "teachers", "terminal"},
     "data": {"machine", "teachers", "terminal"},
     "distillation": {"data", "machine", "metrics", "teachers", "terminal"},
     "evaluation": {"data", "latency", "metrics", "terminal"},
+    "model": {"evaluation", "latency", "machine", "terminal"},
     "study": {"data", "distillation", "export", "latency", "machine", "terminal"},
     "finalize": {"data", "distillation", "evaluation", "export", "latency", "machine", "model", "study", "teachers"}
     | {"terminal"},

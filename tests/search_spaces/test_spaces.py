@@ -1,7 +1,6 @@
 """Search spaces: every walk gives a decoder that builds, and the walks are counted and inverted rightly."""
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -14,21 +13,11 @@ from blocks import TimeContext, build_block, list_blocks
 from blocks.time_context import to_frames
 from nas.core_ml.convert import export_program
 from nas.teachers import list_releases
-from search_spaces import PRESETS, SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace, adapt
+from nas.testing.space_contract import LATENTS, SPACE_CHECKS, Dice, random_walks
+from search_spaces import PRESETS, SEARCH_SPACES, Decoder, LatentSpec, SearchSpace, adapt
 from search_spaces.space import Level
 from search_spaces.stage_groups import group_stages
 
-SPECS = {
-    "16ch-4x8x8-leading": LatentSpec(channels=16, spatial=8, temporal=4),
-    "16ch-4x8x8-leading_if_odd": LatentSpec(channels=16, spatial=8, temporal=4, frame_rule="leading_if_odd"),
-    "12ch-6x8x8-leading": LatentSpec(channels=12, spatial=8, temporal=6),
-    "48ch-4x16x16-leading": LatentSpec(channels=48, spatial=16, temporal=4),
-    "128ch-4x32x32-multiple": LatentSpec(channels=128, spatial=32, temporal=4, frame_rule="multiple", causal=False),
-    "128ch-8x32x32-leading": LatentSpec(channels=128, spatial=32, temporal=8, causal=False),
-    "16ch-8x8x8-leading": LatentSpec(channels=16, spatial=8, temporal=8),
-    "4ch-1x8x8": LatentSpec(channels=4, spatial=8, temporal=1),
-    "4ch-2x2x2": LatentSpec(channels=4, spatial=2, temporal=2),
-}
 HOMES = {
     "hybrid": list(PRESETS),
     "turbo3d": [name for name in PRESETS if name.startswith("turbo_vaed")],
@@ -36,18 +25,7 @@ HOMES = {
 }
 """Which published designs are points of which space."""
 EVERYWHERE = pytest.mark.parametrize("space", SEARCH_SPACES.values(), ids=SEARCH_SPACES)
-FOR_ALL_LATENTS = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-
-
-class Dice:
-    """Decides at random."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
-        assert len(choices) == len(set(choices)) > 0, f"{name} offers {choices}"
-        return self.random.choice(list(choices))
+FOR_ALL_LATENTS = pytest.mark.parametrize("spec", LATENTS.values(), ids=LATENTS)
 
 
 class Odometer:
@@ -76,11 +54,6 @@ class Odometer:
         return False
 
 
-def walks(space: SearchSpace, spec: LatentSpec, count: int) -> Iterator[DecoderConfig]:
-    for seed in range(count):
-        yield space.suggest(Dice(seed), spec)
-
-
 def test_the_spaces_are_found_by_name() -> None:
     assert {"hybrid", "turbo3d"} <= SEARCH_SPACES.keys()
     for name, space in SEARCH_SPACES.items():
@@ -97,44 +70,14 @@ def test_every_part_is_searched_somewhere() -> None:
 
 @EVERYWHERE
 @FOR_ALL_LATENTS
-def test_every_walk_is_a_decoder_for_these_latents(space: SearchSpace, spec: LatentSpec) -> None:
-    for config in walks(space, spec, 150):
-        assert config.latents == spec
-        assert config.temporal_mode == ("causal" if spec.causal else "bidirectional")
-        assert config.head_factor <= space.largest_head_factor
-        assert {stage.spatial_factor for stage in config.stages} <= {1, 2}
-        assert DecoderConfig.from_dict(config.to_dict()) == config
-
-
-@EVERYWHERE
-@FOR_ALL_LATENTS
-@torch.no_grad()
-def test_every_walk_builds_and_gives_the_teachers_frames(space: SearchSpace, spec: LatentSpec) -> None:
-    for config in walks(space, spec, 8):
-        with torch.device("meta"):
-            frames = Decoder(config)(torch.empty(2, spec.channels, 3, 2, 3))
-        assert frames.shape == (2, 3, spec.num_frames(3), 2 * spec.spatial, 3 * spec.spatial), config.summary()
-
-
-@EVERYWHERE
-@FOR_ALL_LATENTS
-def test_parameters_and_configs_invert_each_other(space: SearchSpace, spec: LatentSpec) -> None:
-    class Given:
-        def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
-            assert params[name] in choices
-            asked.append(name)
-            return params[name]
-
-    for config in walks(space, spec, 50):
-        asked: list[str] = []
-        params = space.params(config)
-        assert space.suggest(Given(), spec) == config
-        assert asked == list(params), "in the order of the walk, each once, nothing more"
+@pytest.mark.parametrize("check", SPACE_CHECKS)
+def test_contract(check: str, space: SearchSpace, spec: LatentSpec) -> None:
+    SPACE_CHECKS[check](space, spec)
 
 
 @EVERYWHERE
 def test_walks_differ(space: SearchSpace) -> None:
-    configs = list(walks(space, SPECS["48ch-4x16x16-leading"], 100))
+    configs = list(random_walks(space, LATENTS["48ch-4x16x16-leading"], 100))
     assert len(set(configs)) == 100
     assert {len(group_stages(config.stages)) for config in configs} == {3, 4, 5}
     for part, offered in (("stem", space.stems), ("head", (*space.heads, *space.plain_heads))):
@@ -176,7 +119,7 @@ def test_size_is_the_number_of_walks(spec: LatentSpec) -> None:
 
 
 def test_size_of_the_default_space() -> None:
-    assert f"{SEARCH_SPACES['hybrid'].size(SPECS['16ch-4x8x8-leading']):.2e}" == "5.11e+21"
+    assert f"{SEARCH_SPACES['hybrid'].size(LATENTS['16ch-4x8x8-leading']):.2e}" == "5.11e+21"
 
 
 @pytest.mark.parametrize("spec", [LatentSpec(4, 2, 4), LatentSpec(4, 8, 16)], ids=["4x2x2", "16x8x8"])
@@ -189,10 +132,10 @@ def test_latents_without_room_are_refused(space: SearchSpace, spec: LatentSpec) 
 
 
 def test_a_decoder_of_another_space_is_refused() -> None:
-    hybrid, turbo3d, spec = SEARCH_SPACES["hybrid"], SEARCH_SPACES["turbo3d"], SPECS["16ch-4x8x8-leading"]
+    hybrid, turbo3d, spec = SEARCH_SPACES["hybrid"], SEARCH_SPACES["turbo3d"], LATENTS["16ch-4x8x8-leading"]
     refused = 0
     low = {"depthwise_separable_conv3d", "inverted_bottleneck3d"}
-    for config in walks(turbo3d, spec, 40):
+    for config in random_walks(turbo3d, spec, 40):
         if any(group[-1].block.name in low for group in group_stages(config.stages)[2:]):
             refused += 1
             message = r"^stage[23].block = '(depthwise|inverted)\w*' is not in the space 'hybrid': it offers \['mem"
@@ -215,7 +158,7 @@ def test_a_decoder_of_another_space_is_refused() -> None:
 )
 @EVERYWHERE
 def test_a_trial_decides(space: SearchSpace, sampler: optuna.samplers.BaseSampler) -> None:
-    spec = SPECS["128ch-8x32x32-leading"]
+    spec = LATENTS["128ch-8x32x32-leading"]
     study = optuna.create_study(sampler=sampler)
     choices: dict[str, set[Any]] = {}
     for _ in range(30):
@@ -231,7 +174,7 @@ def test_a_trial_decides(space: SearchSpace, sampler: optuna.samplers.BaseSample
 
 @EVERYWHERE
 def test_a_queued_decoder_comes_next(space: SearchSpace) -> None:
-    spec = SPECS["48ch-4x16x16-leading"]
+    spec = LATENTS["48ch-4x16x16-leading"]
     study = optuna.create_study()
     wanted = space.suggest(Dice(1), spec)
     study.enqueue_trial(space.params(wanted))
@@ -258,7 +201,7 @@ def test_every_published_design_has_a_space() -> None:
 def test_every_head_answers_a_small_change(spec: LatentSpec) -> None:
     """A norm over a single channel keeps nothing but the sign: what is before it gets no gradient to learn from."""
     configs = chain(
-        *(walks(space, spec, 100) for space in SEARCH_SPACES.values()),
+        *(random_walks(space, spec, 100) for space in SEARCH_SPACES.values()),
         (adapt(preset, spec, divisor) for preset in PRESETS.values() for divisor in (1, 2, 4)),
     )
     deaf = []
@@ -277,7 +220,7 @@ def test_every_head_answers_a_small_change(spec: LatentSpec) -> None:
 
 def test_these_are_the_latents_of_all_teachers() -> None:
     """All that geometry depends on; the statistics do not matter here, nor do the channels."""
-    tested = {(spec.spatial, spec.temporal, spec.frame_rule) for spec in SPECS.values()}
+    tested = {(spec.spatial, spec.temporal, spec.frame_rule) for spec in LATENTS.values()}
     for release in list_releases():
         spec = release.latents
         assert (spec.spatial, spec.temporal, spec.frame_rule) in tested, release.name
@@ -286,8 +229,8 @@ def test_these_are_the_latents_of_all_teachers() -> None:
 @pytest.mark.slow
 def test_frames_stay_4d_in_the_space_for_neural_engines() -> None:
     """From the first convolution to the last, nothing in the exported program has a fifth axis."""
-    spec = SPECS["16ch-4x8x8-leading"]
-    for config in walks(SEARCH_SPACES["memory2d"], spec, 2):
+    spec = LATENTS["16ch-4x8x8-leading"]
+    for config in random_walks(SEARCH_SPACES["memory2d"], spec, 2):
         small = replace(config, shortcut=None)
         program = export_program(Decoder(small), (torch.zeros(1, spec.channels, 2, 2, 2),))
         nodes = [

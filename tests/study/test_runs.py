@@ -15,7 +15,6 @@ SETTINGS = RunSettings(
     teacher="wan-tiny",
     teacher_weights=None,
     clips=None,
-    budget_ms=30.0,
     budget="30ms",
     device="iphone-16-pro",
     height=512,
@@ -44,7 +43,7 @@ def test_same_settings_continue_the_same_run() -> None:
 
 @pytest.mark.parametrize(
     ("change", "flag"),
-    [({"teacher": "wan"}, "--teacher"), ({"space": "turbo3d"}, "--space"), ({"budget_ms": 9.0}, "--latency-budget")],
+    [({"teacher": "wan"}, "--teacher"), ({"space": "turbo3d"}, "--space"), ({"budget": "9ms"}, "--latency-budget")],
 )
 def test_a_run_of_other_settings_is_refused(change: dict[str, object], flag: str) -> None:
     open_run(SETTINGS, Path("mine"))

@@ -1,26 +1,27 @@
-"""The study against a real database, with an evaluator that costs nothing."""
+"""The study against a real database, with candidates that cost nothing."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
 import pytest
 
-from nas.distillation import DivergedError
+from nas.distillation.distill import DivergedError
 from nas.latency import LatencyRecord
-from nas.study.outcomes import Outcome, best_outcomes, pareto_front
-from nas.study.study import BudgetUnreachableError, StudyLimits, open_study, read_outcomes, run_study, trained_count
+from nas.study.constraints import Constraint
+from nas.study.outcomes import Outcome, best_outcomes, pareto_front, read_outcomes, trained_count
+from nas.study.study import BudgetUnreachableError, Ending, StudyLimits, open_study, run_study
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, SEARCH_SPACES, DecoderConfig, LatentSpec, adapt
-from tests.support.records import a_record
+from tests.support.records import latency
 
 LATENTS = LatentSpec(channels=16, spatial=8, temporal=4)
 SPACE = SEARCH_SPACES["turbo3d"]
 
 
 class Arithmetic:
-    """Wide is slow and good: latency is a tenth of the summed widths, the score a tenth of that."""
+    """Wide is slow and good: latency is a hundredth of width times depth, summed, the score one of the widths."""
 
     def __init__(self, interrupt_at: int | None = None, diverge_at: int | None = None, unexportable: str = "") -> None:
         self.scored: list[str] = []
@@ -29,122 +30,135 @@ class Arithmetic:
         self.diverge_at = diverge_at
         self.unexportable = unexportable
 
-    def latency(self, config: DecoderConfig) -> LatencyRecord:
-        self.measured.append(config.digest())
-        milliseconds = sum(stage.width * stage.depth for stage in config.stages) / 100
-        by_stage = {"stem": milliseconds / 4, "stage0": milliseconds * 3 / 4}
-        return a_record(ms_per_frame=milliseconds, by_stage=by_stage)
+    def candidate(self, config: DecoderConfig) -> "ArithmeticCandidate":
+        return ArithmeticCandidate(config, self)
 
-    def parameters(self, config: DecoderConfig) -> int:
-        return sum(stage.width for stage in config.stages)
 
-    def obstacle(self, config: DecoderConfig) -> str:
-        return "rank 6" if config.stages[-1].block.name == self.unexportable else ""
+@dataclass(frozen=True)
+class ArithmeticCandidate:
+    config: DecoderConfig
+    world: Arithmetic
 
-    def score(self, number: int, config: DecoderConfig, report: Callable[[int, float], None]) -> float:
-        if len(self.scored) == self.interrupt_at:
-            self.interrupt_at = None
+    @property
+    def latency(self) -> LatencyRecord:
+        self.world.measured.append(self.config.digest())
+        return latency(sum(stage.width * stage.depth for stage in self.config.stages) / 100)
+
+    @property
+    def parameters(self) -> int:
+        return sum(stage.width for stage in self.config.stages)
+
+    @property
+    def problem(self) -> str:
+        return "rank 6" if self.world.unexportable in (self.config.stages[-1].block.name, "all") else ""
+
+    def train(self, number: int, report: Callable[[int, float], None]) -> float:
+        world = self.world
+        if len(world.scored) == world.interrupt_at:
+            world.interrupt_at = None
             raise KeyboardInterrupt
-        self.scored.append(config.digest())
-        if len(self.scored) == self.diverge_at:
+        world.scored.append(self.config.digest())
+        if len(world.scored) == world.diverge_at:
             raise DivergedError("the loss is nan at step 3")
-        score = sum(stage.width for stage in config.stages) / 100
+        score = sum(stage.width for stage in self.config.stages) / 100
         for step in (10, 20, 30):
             report(step, score)
         return score
 
 
-def search(
-    folder: Path, evaluator: Arithmetic, budget_ms: float = 12.0, trials: int = 8, seed: int = 0
-) -> list[Outcome]:
+def budget(milliseconds: float) -> tuple[Constraint, ...]:
+    return (Constraint("latency", milliseconds, "ms per frame"),)
+
+
+def run(study: optuna.Study, limits: StudyLimits, world: Arithmetic, budget_ms: float = 12.0) -> Ending:
+    return run_study(study, SPACE, LATENTS, budget(budget_ms), limits, world.candidate, lambda outcome: None)
+
+
+def search(folder: Path, world: Arithmetic, budget_ms: float = 12.0, trials: int = 8, seed: int = 0) -> list[Outcome]:
     study = open_study(f"sqlite:///{folder / 'study.db'}", seed, warmup_steps=5)
     seen: list[Outcome] = []
-    run_study(study, SPACE, LATENTS, budget_ms, StudyLimits(trials), evaluator, seen.append)
+    run_study(study, SPACE, LATENTS, budget(budget_ms), StudyLimits(trials), world.candidate, seen.append)
     assert trained_count(study) == trials
     return read_outcomes(study)
 
 
 def test_over_budget_is_never_trained_and_all_is_recorded(tmp_path: Path) -> None:
-    evaluator = Arithmetic()
-    found = search(tmp_path, evaluator)
-    over = [outcome for outcome in found if outcome.kind == "over budget"]
-    trained = [outcome for outcome in found if outcome.kind in ("scored", "pruned")]
+    world = Arithmetic()
+    found = search(tmp_path, world)
+    over = [outcome for outcome in found if outcome.status == "over budget"]
+    trained = [outcome for outcome in found if outcome.status in ("scored", "pruned")]
     assert over and trained
     assert all(outcome.latency.ms_per_frame > 12 for outcome in over)
     assert all(outcome.latency.ms_per_frame <= 12 for outcome in trained)
-    assert not {outcome.config.digest() for outcome in over} & set(evaluator.scored)
+    assert not {outcome.config.digest() for outcome in over} & set(world.scored)
 
 
 def test_what_cannot_be_exported_is_never_trained(tmp_path: Path) -> None:
-    evaluator = Arithmetic(unexportable="dense_conv3d")
-    found = search(tmp_path, evaluator)
-    refused = [outcome for outcome in found if outcome.kind == "not exportable"]
+    world = Arithmetic(unexportable="dense_conv3d")
+    found = search(tmp_path, world)
+    refused = [outcome for outcome in found if outcome.status == "not exportable"]
     assert refused and all(outcome.config.stages[-1].block.name == "dense_conv3d" for outcome in refused)
     assert {(outcome.detail, outcome.score) for outcome in refused} == {("rank 6", None)}
-    assert not {outcome.config.digest() for outcome in refused} & set(evaluator.scored)
+    assert not {outcome.config.digest() for outcome in refused} & set(world.scored)
     assert all(outcome.latency.ms_per_frame <= 12 for outcome in refused), "what is over budget costs no lint"
 
 
 def test_nothing_exportable_ends_the_search(tmp_path: Path) -> None:
-    class Never(Arithmetic):
-        def obstacle(self, config: DecoderConfig) -> str:
-            return "stage0: rank 6"
-
     study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
-    with pytest.raises(UserError, match="nothing within the budget can be exported: stage0: rank 6"):
-        run_study(study, SPACE, LATENTS, 12.0, StudyLimits(4, hopeless=10), Never(), lambda outcome: None)
+    with pytest.raises(UserError, match="nothing within the budget can be exported: rank 6"):
+        run(study, StudyLimits(4, fruitless=10), Arithmetic(unexportable="all"))
 
 
 def test_published_designs_come_first(tmp_path: Path) -> None:
-    evaluator = Arithmetic()
-    found = search(tmp_path, evaluator, trials=2)
-    assert len(evaluator.measured) == len(set(evaluator.measured)), "a seed is measured for its width and not again"
+    world = Arithmetic()
+    found = search(tmp_path, world, trials=2)
+    assert len(world.measured) == len(set(world.measured)), "a seed is measured for its width and not again"
     assert found[0].preset == "turbo_vaed_hunyuan"
-    assert found[0].config == adapt(PRESETS["turbo_vaed_hunyuan"], LATENTS) and found[0].kind == "over budget"
-    fitting = next(outcome for outcome in found if outcome.kind != "over budget")
+    assert found[0].config == adapt(PRESETS["turbo_vaed_hunyuan"], LATENTS) and found[0].status == "over budget"
+    fitting = next(outcome for outcome in found if outcome.status != "over budget")
     name, divisor = fitting.preset.removesuffix(" + linear").split(" x 1/")
     assert fitting.preset.endswith(" + linear")
     assert replace(fitting.config, shortcut=None) == adapt(PRESETS[name], LATENTS, int(divisor))
 
 
 def test_equal_architectures_are_scored_and_measured_once(tmp_path: Path) -> None:
-    evaluator = Arithmetic()
+    world = Arithmetic()
     study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
     limits = StudyLimits(4)
-    run_study(study, SPACE, LATENTS, 12.0, limits, evaluator, lambda outcome: None)
+    run(study, limits, world)
     best = best_outcomes(read_outcomes(study))[0]
     study.enqueue_trial(SPACE.params(best.config))
-    run_study(study, SPACE, LATENTS, 12.0, StudyLimits(5), evaluator, lambda outcome: None)
-    same = [outcome for outcome in read_outcomes(study) if outcome.kind == "same"]
+    run(study, StudyLimits(5), world)
+    same = [outcome for outcome in read_outcomes(study) if outcome.status == "same"]
     assert [outcome.detail for outcome in same][:1] == [f"as #{best.number}"]
     assert same[0].score == best.score
-    assert len(set(evaluator.scored)) == len(evaluator.scored)
+    assert len(set(world.scored)) == len(world.scored)
 
 
 def test_interrupted_trial_is_retried_and_nothing_else_is_lost(tmp_path: Path) -> None:
-    evaluator = Arithmetic(interrupt_at=3)
+    world = Arithmetic(interrupt_at=3)
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, evaluator)
-    before = list(evaluator.scored)
+        search(tmp_path, world)
+    before = list(world.scored)
     assert len(before) == 3
-    found = search(tmp_path, evaluator)
-    assert evaluator.scored[:3] == before
-    assert len(evaluator.scored) == len(set(evaluator.scored))
+    found = search(tmp_path, world)
+    assert world.scored[:3] == before
+    assert len(world.scored) == len(set(world.scored))
     study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
     retried = [trial for trial in study.get_trials() if "retry_of" in trial.user_attrs]
     assert len(retried) == 1
     original = study.get_trials()[retried[0].user_attrs["retry_of"]]
     assert retried[0].params == original.params
     assert original.state == optuna.trial.TrialState.FAIL
-    assert sum(outcome.kind in ("scored", "pruned") for outcome in found) == 8
+    assert sum(outcome.status in ("scored", "pruned") for outcome in found) == 8
 
 
 def test_complete_study_does_nothing_more(tmp_path: Path) -> None:
-    evaluator = Arithmetic()
-    first = search(tmp_path, evaluator)
-    scored = len(evaluator.scored)
-    assert search(tmp_path, evaluator) == first
-    assert len(evaluator.scored) == scored
+    world = Arithmetic()
+    first = search(tmp_path, world)
+    scored = len(world.scored)
+    assert search(tmp_path, world) == first
+    assert len(world.scored) == scored
 
 
 def test_same_seed_same_proposals(tmp_path: Path) -> None:
@@ -157,23 +171,23 @@ def test_same_seed_same_proposals(tmp_path: Path) -> None:
 
 def test_divergence_fails_one_trial_only(tmp_path: Path) -> None:
     found = search(tmp_path, Arithmetic(diverge_at=2))
-    failed = [outcome for outcome in found if outcome.kind == "failed"]
+    failed = [outcome for outcome in found if outcome.status == "failed"]
     assert len(failed) == 1 and "nan" in failed[0].detail
 
 
 def test_impossible_budget_names_the_fastest(tmp_path: Path) -> None:
     study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
-    evaluator = Arithmetic()
+    world = Arithmetic()
     with pytest.raises(BudgetUnreachableError) as caught:
-        run_study(study, SPACE, LATENTS, 0.01, StudyLimits(4, hopeless=30), evaluator, lambda outcome: None)
-    assert not evaluator.scored
+        run(study, StudyLimits(4, fruitless=30), world, 0.01)
+    assert not world.scored
     fastest = min(outcome.latency.ms_per_frame for outcome in read_outcomes(study))
     assert caught.value.fastest.latency.ms_per_frame == fastest
 
 
 def test_time_limit_stops_between_candidates(tmp_path: Path) -> None:
     study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
-    run_study(study, SPACE, LATENTS, 12.0, StudyLimits(1000, seconds=5), Arithmetic(), lambda outcome: None)
+    assert run(study, StudyLimits(1000, seconds=5), Arithmetic()) == "time"
     assert 0 < trained_count(study) < 1000
 
 
@@ -189,3 +203,37 @@ def test_pareto_front_has_no_dominated_point(tmp_path: Path) -> None:
             )
             assert not better
     assert [each.latency.ms_per_frame for each in front] == sorted(each.latency.ms_per_frame for each in front)
+
+
+class OneDecoder(Arithmetic):
+    """A world in which every proposal is the same decoder."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def candidate(self, config: DecoderConfig) -> ArithmeticCandidate:
+        return ArithmeticCandidate(self.config, self)
+
+
+def test_a_search_without_anything_new_stops_and_says_so(tmp_path: Path) -> None:
+    """Also where a candidate was trained before: proposals that are known never count towards the trials."""
+    world = OneDecoder(adapt(PRESETS["turbo_vaed_hunyuan"], LATENTS, 4))
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    assert run(study, StudyLimits(8, fruitless=12), world, 100.0) == "nothing new"
+    statuses = [outcome.status for outcome in read_outcomes(study)]
+    assert statuses == ["scored", *["same"] * 12]
+    again = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    assert run(again, StudyLimits(8, fruitless=12), world, 100.0) == "nothing new"
+    assert len(read_outcomes(again)) == 14, "one more proposal is enough to see that nothing has changed"
+
+
+def test_a_candidate_that_is_new_starts_the_count_again(tmp_path: Path) -> None:
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    assert run(study, StudyLimits(8, fruitless=100), Arithmetic()) == "trials"
+    untrained = [outcome.status not in ("scored", "pruned") for outcome in read_outcomes(study)]
+    longest = max(len(part) for part in "".join("01"[each] for each in untrained).split("0"))
+    other = open_study(f"sqlite:///{tmp_path / 'other.db'}", 0, warmup_steps=5)
+    assert 1 < longest < sum(untrained)
+    assert run(other, StudyLimits(8, fruitless=longest + 1), Arithmetic()) == "trials"
+    assert [each.config for each in read_outcomes(other)] == [each.config for each in read_outcomes(study)]

@@ -47,8 +47,10 @@ def open_full_size(name: str, folder: Path) -> Teacher:
 
 def measure_targets(teacher: Teacher, size: int, num_frames: int, folder: Path) -> None:
     """Compute and write the targets of one clip with the usual taps; say what it took."""
-    from nas.data.clips import Clip, ClipSet
-    from nas.data.targets import TargetSettings, open_targets
+    from nas.data.clips import Clip
+    from nas.data.make_targets import open_targets
+    from nas.data.settings import TargetSettings
+    from nas.data.splits import ClipSet
     from tests.support.videos import write_video
 
     write_video(folder / "clip.mp4", num_frames, size, size)

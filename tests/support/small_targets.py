@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from blocks import get_block
-from nas.data.clips import Split
+from nas.data.settings import Split
 from nas.data.shards import write_shard
-from nas.data.targets import Targets, TargetSplit
+from nas.data.targets import Samples, ShardSamples, Targets
 from nas.teachers import Tap
 from search_spaces import Decoder, DecoderConfig, LatentSpec, StageConfig
 
@@ -61,11 +61,24 @@ def make_targets(
     train: int = 24, score: int = 2, test: int = 2, *, spec: LatentSpec = SPEC, folder: Path | None = None
 ) -> Targets:
     """Targets with so many samples, of one clip per split, in memory or in shards under `folder`."""
-    splits: dict[Split, TargetSplit] = {}
+    splits: dict[Split, Samples] = {}
     counts: dict[Split, int] = {"train": train, "score": score, "test": test}
     for seed, (name, count) in enumerate(counts.items()):
         splits[name] = _make_split(name, count, seed, spec, folder)
-    return Targets(folder or Path("nowhere"), "small", spec, dict(TAPS), splits)
+    return Targets("small", spec, dict(TAPS), splits)
+
+
+def shards_of(targets: Targets, split: Split) -> ShardSamples:
+    """The samples of a split, which lie in shards or were loaded from them."""
+    samples = targets.split(split)
+    assert isinstance(samples, ShardSamples)
+    return samples
+
+
+def folder_of(targets: Targets) -> Path:
+    """Where targets that were computed lie."""
+    (folder,) = {path.parent for split in targets.splits for path in shards_of(targets, split).shards}
+    return folder
 
 
 def teach(latents: Tensor, spec: LatentSpec = SPEC) -> tuple[Tensor, dict[str, Tensor]]:
@@ -88,9 +101,9 @@ def _enlarge(video: Tensor, factor: int) -> Tensor:
     return rearrange(frames, "(b t) c h w -> b c t h w", b=video.shape[0])
 
 
-def _make_split(name: Split, count: int, seed: int, spec: LatentSpec, folder: Path | None) -> TargetSplit:
+def _make_split(name: Split, count: int, seed: int, spec: LatentSpec, folder: Path | None) -> ShardSamples:
     if count == 0:
-        return TargetSplit((), (), (), {})
+        return ShardSamples((), (), (), {})
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, spec.channels, 3, 4, 4, generator=generator)
     latents = noise * torch.tensor(spec.std).view(-1, 1, 1, 1) + torch.tensor(spec.mean).view(-1, 1, 1, 1)
@@ -100,7 +113,7 @@ def _make_split(name: Split, count: int, seed: int, spec: LatentSpec, folder: Pa
     tensors |= {f"feature.{tap}": feature.half().contiguous() for tap, feature in features.items()}
     samples, names = tuple((0, index) for index in range(count)), (f"{name} clip",) * count
     if folder is None:
-        return TargetSplit((), samples, names, {0: tensors})
+        return ShardSamples((), samples, names, {0: tensors})
     path = folder / f"{name}-000.safetensors"
     write_shard(path, tensors)
-    return TargetSplit((path,), samples, names, None)
+    return ShardSamples((path,), samples, names, None)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from nas.machine.torchvision_operators import import_torchvision
 from nas.teachers import Teacher, load_teacher
-from search_spaces import LatentSpec
+from nas.testing.teacher_contract import random_latents as random_latents
+from nas.testing.teacher_contract import random_video as random_video
 
 _FOUR = (8, 8, 16, 16)
 _ONCE = (1, 1, 1, 1, 1)
@@ -166,15 +167,3 @@ def make_weights(name: str, folder: Path, **changes: Any) -> Path:
     save_file(state, folder / "diffusion_pytorch_model.safetensors")
     (folder / "config.json").write_text(json.dumps({"_class_name": class_name, **config, **changes}))
     return folder
-
-
-def random_latents(spec: LatentSpec, frames: int, height: int = 2, width: int = 3) -> Tensor:
-    """Latents `(1, c, t, h, w)` with the statistics of `spec`; the same for the same arguments."""
-    noise = torch.randn(1, *(spec.channels, frames, height, width), generator=torch.Generator().manual_seed(0))
-    mean, std = (torch.tensor(values or (default,)) for values, default in ((spec.mean, 0.0), (spec.std, 1.0)))
-    return noise * std.view(-1, 1, 1, 1) + mean.view(-1, 1, 1, 1)
-
-
-def random_video(frames: int, height: int, width: int) -> Tensor:
-    """Noise `(1, 3, t, h, w)` in [-1, 1]; the same for the same size."""
-    return 2 * torch.rand(1, 3, frames, height, width, generator=torch.Generator().manual_seed(0)) - 1

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.distillation.losses import match_taps
 from nas.teachers import Teacher, list_releases, load_teacher
 from nas.terminal.errors import UserError
+from nas.testing import TEACHER_CHECKS
 from search_spaces import PRESETS, Decoder, DecoderConfig, adapt
 from tests.support.small_teachers import (
     IN_PIECES,
@@ -42,9 +43,6 @@ OFF_GRID = {
     "video-dc-ae": (9, "8 and 12"),
 }
 """By compression in time or name: a count that no latents decode to, and the nearest that some do."""
-
-SIZES = [(2, 2, 3), (3, 3, 2), (4, 2, 2)]
-"""Frames, height and width of latents."""
 
 
 def modules_of(teacher: Teacher) -> list[tuple[str, int]]:
@@ -78,54 +76,9 @@ def test_the_model_is_loaded_late_and_frozen(teacher: Teacher, folder_of: Callab
     assert not any(module.training for module in teacher.model.modules())
 
 
-def test_global_random_numbers_are_left_alone(teacher: Teacher) -> None:
-    latents = random_latents(teacher.spec, 2)
-    uses: dict[str, Callable[[], object]] = {
-        "check": teacher.check,
-        "skeleton_decoding": lambda: teacher.skeleton_decoding()(latents.to("meta")),
-        "decode": lambda: teacher.decode(latents),
-        "features": lambda: teacher.features(latents, teacher.tap_names[:1]),
-        "encode": lambda: teacher.encode(random_video(frames_of(teacher, 2), *[2 * teacher.spec.spatial] * 2)),
-    }
-    changed = []
-    for name, use in uses.items():
-        torch.manual_seed(17)
-        before = torch.get_rng_state()
-        use()
-        if not torch.equal(torch.get_rng_state(), before):
-            changed.append(name)
-    assert changed == []
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_videos_go_to_latents_and_back(size: tuple[int, int, int], teacher: Teacher) -> None:
-    num_latents, height, width = size
-    spec = teacher.spec
-    video = random_video(frames_of(teacher, num_latents), height * spec.spatial, width * spec.spatial)
-    latents = teacher.encode(video)
-    assert latents.shape == (1, spec.channels, *size) == (1, *spec.latent_shape(*video.shape[2:]))
-    assert torch.equal(teacher.encode(video), latents), "the mode, not a sample"
-    frames = teacher.decode(latents)
-    assert frames.shape == video.shape and frames.dtype == torch.float32
-    assert bool(frames.isfinite().all()) and -1 <= float(frames.min()) < float(frames.max()) <= 1
-    assert torch.equal(teacher.decode(latents), frames)
-
-
-def test_members_of_a_batch_do_not_mix(teacher: Teacher) -> None:
-    """In any of the three uses; they are worked on one after the other."""
-    latents = random_latents(teacher.spec, 2)
-    both = torch.cat([latents, latents.flip(4)])
-    taps = teacher.tap_names[:2]
-    frames, features = teacher.decode_with_features(both, taps)
-    videos = torch.cat([random_video(frames.shape[2], *frames.shape[3:]), frames[:1]])
-    encoded = teacher.encode(videos)
-    for index, one in enumerate(torch.split(both, 1)):
-        alone, features_alone = teacher.decode_with_features(one, taps)
-        assert torch.equal(frames[index], alone[0])
-        assert all(torch.equal(features[tap][index], features_alone[tap][0]) for tap in taps)
-        assert torch.equal(encoded[index], teacher.encode(videos[index : index + 1])[0])
-    assert all(torch.equal(features[tap], found) for tap, found in teacher.features(both, taps).items())
-    assert float((frames[0] - frames[1]).abs().max()) > 0.05
+@pytest.mark.parametrize("check", TEACHER_CHECKS)
+def test_contract(check: str, teacher: Teacher) -> None:
+    TEACHER_CHECKS[check](teacher)
 
 
 def test_encoding_and_decoding_are_those_of_the_class(teacher: Teacher, folder_of: Callable[[str], Path]) -> None:
@@ -175,7 +128,7 @@ def test_no_taps_are_no_work(teacher: Teacher) -> None:
     handle.remove()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [(2, 2, 3), (3, 3, 2), (4, 2, 2)])
 def test_taps_say_what_the_features_are(size: tuple[int, int, int], teacher: Teacher) -> None:
     t, h, w = size
     names = teacher.tap_names

@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.data import limits as target_limits
-from nas.data.clips import Clip, ClipSet
-from nas.data.targets import TargetSettings, open_targets
+from nas.data.clips import Clip
+from nas.data.make_targets import open_targets
+from nas.data.settings import TargetSettings
+from nas.data.splits import ClipSet
 from nas.machine import memory
 from nas.machine.memory import memory_limit, peak_bytes
 from nas.teachers import load_teacher

@@ -9,7 +9,7 @@ from nas.teachers import Teacher, list_releases, load_teacher, without_weights
 from nas.teachers.__main__ import _costs
 from tests.support.small_teachers import CONFIGS, make_weights, random_latents
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+TEACHERS_PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
 RELEASES = {release.name: release for release in list_releases()}
 
 PARAMETERS = {
@@ -82,7 +82,7 @@ def test_statistics_are_the_published_ones(full_size: Teacher) -> None:
 def test_the_readme_says_what_is_declared(full_size: Teacher) -> None:
     """Of every teacher that was published: size, frame rule, source and licence, and precision on a GPU."""
     release = RELEASES[full_size.name]
-    rows = [line for line in README.splitlines() if line.startswith(f"| `{release.name}` |")]
+    rows = [line for line in TEACHERS_PAGE.splitlines() if line.startswith(f"| `{release.name}` |")]
     if release.embedded is None:
         what, takes = rows
         latents = release.latents
@@ -98,7 +98,7 @@ def test_the_readme_says_what_is_declared(full_size: Teacher) -> None:
 def test_the_readme_says_what_the_command_says(full_size: Teacher) -> None:
     """Multiply-accumulates, the share of features, and memory, of `python -m nas.teachers --costs`."""
     release = RELEASES[full_size.name]
-    rows = [line for line in README.splitlines() if line.startswith(f"| `{release.name}` |")]
+    rows = [line for line in TEACHERS_PAGE.splitlines() if line.startswith(f"| `{release.name}` |")]
     _, macs, _, share, memory = _costs(release)
     if release.embedded is None:
         assert rows[1].startswith(f"| `{release.name}` | {macs} | {share} | ") and f" | {memory} | " in rows[1]

@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from nas.evaluation.comparison import Row, print_comparison
-from nas.evaluation.quality import Evaluation, Quality
-from nas.latency import LatencyRecord
+from nas.evaluation.results import Evaluation, Quality
 from nas.study.outcomes import Outcome
 from nas.study.study import StudyLimits
 from nas.study.table import TrialTable, front_line, mark
@@ -25,6 +24,7 @@ from nas.terminal.console import (
     say,
     warn,
 )
+from tests.support.records import latency
 from tests.support.small_targets import CONFIG, OTHER_CONFIG
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -60,17 +60,14 @@ def lines_of(console: Console) -> list[str]:
     return ANSI.sub("", text_of(console)).replace("\r", "\n").splitlines()
 
 
-def latency(milliseconds: float, kind: str = "predicted") -> LatencyRecord:
-    by_stage = {"stem": milliseconds / 2, "head": milliseconds / 2}
-    return LatencyRecord(milliseconds, kind, "a phone", "some way", 512, 512, 17, "float16", 0.2, by_stage)  # type: ignore[arg-type]
-
-
-def outcome(number: int, kind: str = "scored", score: float | None = 25.0, ms: float = 20.0, **more: object) -> Outcome:
+def outcome(
+    number: int, status: str = "scored", score: float | None = 25.0, ms: float = 20.0, **more: object
+) -> Outcome:
     facts = {"config": CONFIG, "latency": latency(ms), "parameters": 1_234_567, **more}
-    return Outcome(number=number, kind=kind, score=score, **facts)  # type: ignore[arg-type]
+    return Outcome(number=number, status=status, score=score, **facts)  # type: ignore[arg-type]
 
 
-EVERY_KIND = [
+EVERY_STATUS = [
     outcome(0, "over budget", None, 941.2, preset="turbo_vaed_hunyuan", config=LONG, parameters=40_700_000),
     outcome(1, "scored", 26.44, preset="turbo_vaed_hunyuan x 1/4"),
     outcome(2, "over budget", None, 50.0, config=OTHER_CONFIG),
@@ -95,7 +92,7 @@ class Shown(StatusLine):
         super().show(text)
 
 
-def fill(console: Console, outcomes: list[Outcome] = EVERY_KIND, trials: int = 10) -> list[str]:
+def fill(console: Console, outcomes: list[Outcome] = EVERY_STATUS, trials: int = 10) -> list[str]:
     """Print a table with these rows; what the status line showed."""
     status = Shown(console)
     with status:
@@ -123,10 +120,10 @@ def test_off_a_terminal_rows_are_plain_lines() -> None:
     fill(console)
     assert "\x1b" not in text_of(console) and "\r" not in text_of(console)
     lines = lines_of(console)
-    assert "".join(line.split()[0] for line in lines) == "#0134567"
+    assert "".join(line.split()[0] for line in lines) == "#013467"
     column = lines[0].index("dB vs teacher")
-    verdicts = ["over budget, not trained", "26.44", "27.10", "stopped early (22.04)", "same as #3"]
-    assert [line[column:] for line in lines[1:6]] == verdicts and lines[6][column:].startswith("failed the loss is nan")
+    verdicts = ["over budget, not trained", "26.44", "27.10", "stopped early (22.04)"]
+    assert [line[column:] for line in lines[1:5]] == verdicts and lines[5][column:].startswith("failed the loss is nan")
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
@@ -139,7 +136,7 @@ def test_on_a_terminal_no_row_is_wider_than_it(width: int) -> None:
 def test_rows_name_the_architecture_and_star_what_is_predicted() -> None:
     """A name that is too long is cut where everybody sees it; brackets are text, not markup."""
     console = terminal(100)
-    fill(console, [*EVERY_KIND, outcome(8, "failed", None, detail="[red]odd[/] [1]")])
+    fill(console, [*EVERY_STATUS, outcome(8, "failed", None, detail="[red]odd[/] [1]")])
     rows = {line.split()[0]: line for line in lines_of(console) if line}
     assert rows["0"].startswith("  0  turbo_vaed_hunyuan: mem2d 16x1 > ") and ".. " in rows["0"]
     assert "turbo_vaed_hunyuan x 1/4: mem2d" in rows["1"]
@@ -160,15 +157,16 @@ def test_proposals_over_budget_are_counted_and_only_published_ones_have_a_row() 
     texts = fill(terminal(), [outcome(number, "over budget", None, 50.0) for number in range(3)])
     assert texts[-1].split("   ") == ["0 of 10 trained", "3 over budget"]
     console = plain_console()
-    fill(console, EVERY_KIND[:2])
+    fill(console, EVERY_STATUS[:2])
     fill(console, [outcome(7, "over budget", None, 50.0)])
     assert sum("over budget" in line for line in lines_of(console)) == 1
 
 
 def test_the_status_line_says_the_best_and_how_far_it_is() -> None:
-    parts = fill(terminal(), EVERY_KIND, trials=20)[-1].split("   ")
-    assert parts[:3] == ["best #3  21.7 ms/frame*  27.10 dB", "5 of 20 trained", "2 over budget"]
-    assert re.fullmatch(r"\d+ s left", parts[3])
+    parts = fill(terminal(), EVERY_STATUS, trials=20)[-1].split("   ")
+    counts = ["5 of 20 trained", "2 over budget", "1 proposed before"]
+    assert parts[:4] == ["best #3  21.7 ms/frame*  27.10 dB", *counts]
+    assert re.fullmatch(r"\d+ s left", parts[4])
 
 
 def test_the_time_left_is_worked_out_from_this_process(wait: Callable[[float], None]) -> None:

@@ -30,7 +30,8 @@ from nas.latency.agent.archive import BadArchiveError
 from nas.latency.agent.queue import Queue, job_id
 from nas.latency.agent.services import BadUploadError, Service, open_service
 from nas.latency.record import MeasurementFailedError, Workload
-from nas.machine.files import disk_errors, lock_folder
+from nas.machine.files import disk_errors
+from nas.machine.locks import lock_folder
 from nas.terminal.errors import UserError
 
 _LONGEST_QUEUE = 64

@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.latency.measurement.isolated import run_isolated, serve_task
 from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
+from nas.machine.plugins import load_plugins
 
 _MEMORY_SHARE = 0.75
 """Of the memory that there is, for one measurement."""
@@ -68,5 +69,11 @@ def _iphone(task: dict[str, Any]) -> dict[str, Any]:
 TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"host": _host, "coreml": _core_ml, "iphone": _iphone}
 
 
+def run_task(task: dict[str, Any]) -> dict[str, Any]:
+    """The measurement that `task` names, of a decoder that may have parts of plugins."""
+    load_plugins()
+    return TASKS[task["task"]](task)
+
+
 if __name__ == "__main__":
-    serve_task(Path(sys.argv[1]), lambda task: TASKS[task["task"]](task))
+    serve_task(Path(sys.argv[1]), run_task)

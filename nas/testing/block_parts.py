@@ -1,4 +1,4 @@
-"""Parts as the contract tests see them: built for every geometry of their role, run in one shot and as a stream."""
+"""Parts as the contract sees them: built for every geometry of their role, run in one shot and as a stream."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

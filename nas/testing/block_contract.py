@@ -1,5 +1,7 @@
 """The contract that every registered part keeps, whatever its options. One check per promise:
 
+    from nas.testing import CHECKS
+
     for check in CHECKS.values():
         check(get_block("my_block").Config())
 
@@ -17,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from blocks import BlockConfig, Shortcut, block_config, get_block, list_blocks
@@ -25,23 +26,15 @@ from blocks.rewrites import merge_branches
 from blocks.time_context import to_frames
 from nas.core_ml.convert import export_program, to_core_ml
 from nas.latency.prediction.operations import list_operations
+from nas.terminal.extras import missing_extra
+from nas.testing.block_parts import InTime, Part, parts, stream_every_way
+from nas.testing.count_macs import count_macs
 from search_spaces.decoder import silence
-from tests.support.block_parts import InTime, Part, parts, stream_every_way
 
 Check = Callable[[BlockConfig], None]
 
 CHECKS: dict[str, Check] = {}
 """Every check by its name."""
-
-_COUNTED = ("conv", "linear", "matmul", "addmm", "bmm", "baddbmm", "einsum")
-"""What multiplies with accumulation, by fvcore's names; it counts interpolation too."""
-
-_FREE_NAMES = """
-    abs add cat clamp div exp flip gelu hardsigmoid hardswish hardtanh leaky_relu maximum mean minimum mish mul neg pad
-    pixel_shuffle pow relu relu6 repeat_interleave rsqrt sigmoid silu softmax sqrt square stack sub sum tanh
-"""
-_FREE = frozenset(_FREE_NAMES.split())
-"""Operations without multiply-accumulates: one result per element, or elements that move."""
 
 _HALF_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "all zeros": torch.zeros_like,
@@ -82,17 +75,21 @@ def _run_check(check: Callable[[Part], None], part: Part) -> None:
         check(part)
     except AssertionError:
         raise
+    except ModuleNotFoundError as error:
+        error.add_note(missing_extra(error) or "")
+        raise
     except Exception as error:
-        text = " ".join(str(error).split())[:400]
-        raise AssertionError(f"{part}: {check.__name__}: {type(error).__name__}: {text}") from error
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        raise AssertionError(f"{part}: {check.__name__}: {text}") from error
 
 
 @_check_once
 def check_registration(part: Part) -> None:
-    """The name is the file's; no other part prints the same label; a stem exposes its convolution."""
+    """In `blocks` the name is the file's; no other part prints the same label; a stem exposes its convolution."""
     block = type(part.block)
     file = Path(inspect.getfile(block)).stem
-    part.expect(file == block.name, f"is in {file}.py, but a part is in the file of its name")
+    ours = block.__module__.split(".")[0] == "blocks"
+    part.expect(file == block.name or not ours, f"is in {file}.py, but a part is in the file of its name")
     twins = [name for name in list_blocks() if get_block(name).label == block.label and name != block.name]
     part.expect(not twins, f"has the label '{block.label}' of {twins}")
     if block.role == "stem":
@@ -259,9 +256,7 @@ def check_macs(part: Part) -> None:
     block = InTime(part.block).eval()
     for x in (part.input(), part.input(1, 1, 1)):
         x = x if layout == "video" else to_frames(x)
-        counter = FlopCountAnalysis(block, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        counted = sum(int(count) for name, count in counter.by_operator().items() if name in _COUNTED)
-        unknown = {name for name in counter.unsupported_ops() if _plain_name(name) not in _FREE}
+        counted, unknown = count_macs(block, x)
         part.expect(not unknown, f"the cost of {sorted(unknown)} is not counted")
         listed = sum(operation.macs for operation in list_operations(block, x.shape))
         part.expect(listed == counted, f"list_operations counts {listed} MACs, fvcore {counted}")
@@ -290,7 +285,3 @@ def check_core_ml(part: Part) -> None:
     operations = model._mil_program.functions["main"].operations
     high = {operation.op_type for operation in operations if any(var.rank > 5 for var in operation.outputs)}
     part.expect(not high, f"its Core ML program has tensors of rank above 5 in {sorted(high)}")
-
-
-def _plain_name(operation: str) -> str:
-    return operation.removeprefix("aten::").removesuffix("_")

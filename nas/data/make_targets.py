@@ -1,0 +1,193 @@
+"""Computing targets: once for a teacher, clips and settings, kept on disk, found again by content.
+
+    <cache>/targets/<key>/index.json            what is there; written last
+    <cache>/targets/<key>/<split>-<n>.safetensors   one clip: latents, truth, and if wanted frames, feature.<tap>
+
+The key covers everything that the tensors depend on, so a changed clip, teacher or setting is another folder.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.data.clips import Clip, read_frames, to_video
+from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory
+from nas.data.settings import SPLITS, Split, TargetSettings
+from nas.data.shards import is_whole, write_shard
+from nas.data.splits import ClipSet
+from nas.data.targets import Samples, ShardSamples, Targets
+from nas.machine.files import default_cache_dir, disk_errors, write_bytes
+from nas.teachers import Teacher
+from nas.terminal.errors import UserError
+
+_FORMAT = 3
+_IN_MEMORY = 2 * 1024**3
+"""Sets up to this many bytes are kept in memory after the first use, and checked bit by bit when opened."""
+_MAX_BYTES = 20 * 1024**3
+"""Largest set that is computed, in bytes."""
+
+
+def open_targets(
+    teacher: Teacher,
+    clips: ClipSet,
+    settings: TargetSettings,
+    progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[str], None] | None = None,
+    cache: Path | None = None,
+    max_bytes: int = _MAX_BYTES,
+) -> Targets:
+    """The targets for a teacher and clips: from disk, or computed now and kept.
+
+    A computation that was cut off goes on at the first missing clip; a broken file is computed again.
+
+    Args:
+        teacher: only its spec and the hash of its weights are read if everything is there.
+        clips: what is encoded.
+        settings: what is cut out.
+        progress: called with the number of crops done and of all.
+        announce: called with one line about what will be computed, where, and how large it is.
+        cache: folder for all targets; default `default_cache_dir()`.
+        max_bytes: a larger set is refused.
+
+    Raises:
+        UserError: a crop that is not on the teacher's grid or that its device has too little memory for, a set that is
+            too large, too little room on the disk, a disk that cannot be written.
+    """
+    try:
+        teacher.latent_shape(settings.num_frames, settings.crop, settings.crop)
+    except ValueError as error:
+        raise UserError(f"targets do not fit {teacher.name}: {error}") from error
+    plan = [(split, clip, settings.crops(split)) for split in SPLITS for clip in clips.split(split)]
+    plan = [(split, clip, crops) for split, clip, crops in plan if crops]
+    key = _content_key(teacher, plan, settings)
+    folder = (cache or default_cache_dir()) / "targets" / key
+    names = _shard_names(split for split, _, _ in plan)
+    crop_bytes = _bytes_per_crop(teacher, settings)
+    size = crop_bytes * sum(crops for _, _, crops in plan)
+    refuse_too_large(size, max_bytes)
+    missing = [i for i, name in enumerate(names) if not is_whole(folder / name, check_data=size <= _IN_MEMORY)]
+    index = _index(teacher, plan, settings, names)
+    with disk_errors(f"cannot write the targets to {folder}"):
+        if missing:
+            to_write = crop_bytes * sum(plan[i][2] for i in missing)
+            refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
+            refuse_full_disk(folder, to_write)
+            if announce is not None:
+                announce(f"computing {max(to_write / 1e6, 1):.0f} MB once, kept in {folder}")
+            _compute(teacher, plan, settings, folder, names, missing, progress)
+        if missing or not _holds(folder / "index.json", index):
+            write_bytes(folder / "index.json", index)
+    return _open(folder, key, teacher, settings, plan, names, in_memory=size <= _IN_MEMORY)
+
+
+def _content_key(teacher: Teacher, plan: list[tuple[Split, Clip, int]], settings: TargetSettings) -> str:
+    content = {
+        "format": _FORMAT,
+        "teacher": teacher.weights_hash,
+        "precision": str(teacher.dtype),
+        "clips": [(split, clip.digest(), crops) for split, clip, crops in plan],
+        "settings": asdict(settings),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _shard_names(splits: Iterable[Split]) -> list[str]:
+    return [f"{split}-{number:03d}.safetensors" for number, split in enumerate(splits)]
+
+
+def _index(teacher: Teacher, plan: list[tuple[Split, Clip, int]], settings: TargetSettings, names: list[str]) -> bytes:
+    """What the folder holds, for people; depends on nothing but what the key covers."""
+    shards = {name: {"split": split, "crops": crops} for name, (split, _, crops) in zip(names, plan, strict=True)}
+    index = {"teacher_sha256": teacher.weights_hash, "settings": asdict(settings), "shards": shards}
+    return (json.dumps(index, indent=2) + "\n").encode()
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def _bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
+    channels, frames, height, width = teacher.spec.latent_shape(settings.num_frames, settings.crop, settings.crop)
+    pixels = 3 * settings.num_frames * settings.crop**2
+    total = 4 * channels * frames * height * width + pixels + 2 * pixels * settings.frames
+    for name in settings.taps:
+        tap = teacher.taps[name]
+        total += 2 * tap.channels * tap.temporal * frames * tap.spatial**2 * height * width
+    return total
+
+
+def _compute(
+    teacher: Teacher,
+    plan: list[tuple[Split, Clip, int]],
+    settings: TargetSettings,
+    folder: Path,
+    names: list[str],
+    missing: list[int],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    total, done = sum(plan[number][2] for number in missing), 0
+    for number in missing:
+        split, clip, crops = plan[number]
+        rows = []
+        for video in _cut(clip, crops, settings, random=split == "train"):
+            rows.append(_targets_of(teacher, video, settings))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        tensors = {name: torch.cat([row[name] for row in rows]).contiguous() for name in rows[0]}
+        write_shard(folder / names[number], tensors)
+
+
+def _cut(clip: Clip, crops: int, settings: TargetSettings, *, random: bool) -> Iterable[Tensor]:
+    """Crops `(1, 3, t, h, w)` of a clip; if not `random` the first is central and begins with the clip."""
+    frames = read_frames(clip, 0, clip.num_frames)
+    seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {clip.digest()}".encode()).digest()[:8])
+    generator = np.random.default_rng(seed)
+    for index in range(crops):
+        room = clip.num_frames - settings.num_frames
+        first = int(generator.integers(room + 1)) if random or index else 0
+        video = to_video(frames[first : first + settings.num_frames], settings.crop)
+        space = (video.shape[3] - settings.crop, video.shape[4] - settings.crop)
+        central = not random and index == 0
+        y, x = (each // 2 if central else int(generator.integers(each + 1)) for each in space)
+        yield video[:, :, :, y : y + settings.crop, x : x + settings.crop]
+
+
+def _targets_of(teacher: Teacher, video: Tensor, settings: TargetSettings) -> dict[str, Tensor]:
+    latents = teacher.encode(video)
+    tensors = {"latents": latents, "truth": ((video + 1) * 127.5).round().byte()}
+    if settings.frames:
+        frames, features = teacher.decode_with_features(latents, settings.taps)
+        tensors["frames"] = frames.half()
+    else:
+        features = teacher.features(latents, settings.taps)
+    tensors |= {f"feature.{name}": feature.half() for name, feature in features.items()}
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def _open(
+    folder: Path,
+    key: str,
+    teacher: Teacher,
+    settings: TargetSettings,
+    plan: list[tuple[Split, Clip, int]],
+    names: list[str],
+    *,
+    in_memory: bool,
+) -> Targets:
+    splits: dict[Split, Samples] = {}
+    for split in SPLITS:
+        members = [(name, clip, crops) for name, (of, clip, crops) in zip(names, plan, strict=True) if of == split]
+        splits[split] = ShardSamples(
+            shards=tuple(folder / name for name, _, _ in members),
+            samples=tuple((shard, at) for shard, (_, _, crops) in enumerate(members) for at in range(crops)),
+            clip_names=tuple(clip.name for _, clip, crops in members for _ in range(crops)),
+            loaded={} if in_memory else None,
+        )
+    return Targets(key, teacher.spec, {name: teacher.taps[name] for name in settings.taps}, splits)

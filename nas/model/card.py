@@ -1,0 +1,96 @@
+"""The model card: a finished model for people, and for the hub's search."""
+
+from nas.evaluation.results import Quality
+from nas.model.record import ModelRecord
+
+LICENCE = "apache-2.0"
+"""Licence of the models' weights and code, by the hub's name for it."""
+
+_CORE_ML = "## Core ML\n"
+"""Heading of the part about packages, which is the last."""
+
+
+def render_card(record: ModelRecord) -> str:
+    """The README.md of a model folder."""
+    parts = [_front_matter(record), _introduction(record), _facts(record), _quality(record), _licence(record)]
+    return "\n".join([*parts, *_core_ml(record)])
+
+
+def replace_packages(card: str, record: ModelRecord) -> str:
+    """A card with its part about Core ML as it is now; what stands before it may have been edited and stays."""
+    text = card.split(_CORE_ML)[0].rstrip("\n")
+    return "\n".join([text, "", *_core_ml(record)])
+
+
+def _front_matter(record: ModelRecord) -> str:
+    base = [f"base_model: {record.teacher.repository}"] if record.teacher.repository else []
+    lines = [f"license: {LICENCE}", *base, "library_name: diffusers", "tags: [video-vae, decoder, distillation]"]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _introduction(record: ModelRecord) -> str:
+    teacher = record.teacher
+    return f"""# Turbo-VAED decoder for {teacher.name}
+
+A small decoder for the latents of `{teacher.name}` ({teacher.source}), distilled from the teacher's own decoder.
+Same latents in, same number and size of frames out.
+
+    from nas.model import TurboVAED
+    vae = TurboVAED.from_pretrained("PATH OF THIS FOLDER")
+    frames = vae.decode(latents).sample  # (b, {teacher.channels}, t, h, w) -> (b, 3, t', h', w') in [-1, 1]
+"""
+
+
+def _facts(record: ModelRecord) -> str:
+    rows = {
+        "architecture": f"`{record.summary}`",
+        "parameters": f"{record.parameters:,}",
+        "multiply-accumulates per frame": f"{record.macs_per_frame / 1e9:.1f} G",
+        "latency budget": f"{record.budget} on {record.device}",
+        "latency, predicted": record.latency_predicted.describe(),
+        "latency, measured": record.latency_measured.describe(),
+        "distilled for": f"{record.distillation['steps']} steps on {record.clips}",
+        "temporal mode": record.temporal_mode,
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items()), ""])
+
+
+def _quality(record: ModelRecord) -> str:
+    found = record.evaluation
+    assert found.to_teacher is not None
+    rows = {
+        "against the teacher's frames": found.to_teacher,
+        "against the video": found.to_truth,
+        "the teacher against the video": record.teacher_evaluation.to_truth,
+    }
+    names = ", ".join(clip.name for clip in found.clips)
+    return "\n".join(
+        [
+            f"Evaluated on {found.crops} crops of clips that neither training nor selection saw ({names}):",
+            "",
+            "| | PSNR | first frame | SSIM |",
+            "|---|---|---|---|",
+            *(_row(name, quality) for name, quality in rows.items()),
+            "",
+        ]
+    )
+
+
+def _row(name: str, quality: Quality) -> str:
+    return f"| {name} | {quality.psnr:.2f} dB | {quality.psnr_first:.2f} dB | {quality.ssim:.4f} |"
+
+
+def _licence(record: ModelRecord) -> str:
+    return (
+        "The latents, and so what this decoder is good for, are the teacher's. "
+        f"Licence of the teacher: {record.teacher.licence}.\n"
+    )
+
+
+def _core_ml(record: ModelRecord) -> list[str]:
+    if record.no_package:
+        return [_CORE_ML, f"There is no package: {record.no_package}\n"]
+    if not record.packages:
+        return []
+    lines = [f"- `{name}`: {package.summary}" for name, package in record.packages.items()]
+    return [_CORE_ML, *lines, ""]

@@ -1,0 +1,37 @@
+"""Constraints: what a decoder may cost. Their values are known before any training, in one fixed order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """An upper limit on one number that is known of a decoder without training it."""
+
+    name: str
+    """Name of the limited number, as in the values of a candidate."""
+    limit: float
+    """Largest value that is allowed."""
+    unit: str
+    """Unit of the limit, as printed after the number."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit < float("inf"):
+            raise ValueError(f"the limit of {self.name} must be positive and finite, got {self.limit}")
+
+    def violation(self, value: float) -> float:
+        """How far a value is over the limit, relative to it; 0 or less where the constraint is met."""
+        return (value - self.limit) / self.limit
+
+    def is_met(self, value: float) -> bool:
+        """Whether a value is within the limit."""
+        return value <= self.limit
+
+    def describe(self) -> str:
+        """The limit with its unit: "30 ms per frame"."""
+        return f"{self.limit:.4g} {self.unit}"
+
+
+def all_met(constraints: Sequence[Constraint], values: Mapping[str, float]) -> bool:
+    """Whether every constraint is met; KeyError if a value is missing, which would be no value to trust."""
+    return all(constraint.is_met(values[constraint.name]) for constraint in constraints)

@@ -1,0 +1,130 @@
+"""From a candidate to a model folder: made once, made again when what it depends on has changed, and only then."""
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from nas.data.make_targets import open_targets
+from nas.data.settings import TargetSettings
+from nas.data.splits import open_clips
+from nas.distillation.recipes import CPU, Recipe
+from nas.distillation.settings import DistillSettings
+from nas.evaluation.quality import evaluate
+from nas.finalize.costs import teacher_latency
+from nas.finalize.finish import finish
+from nas.finalize.job import Job
+from nas.latency import open_device
+from nas.model import TurboVAED
+from nas.model.folder import read_record
+from nas.model.record import ModelRecord
+from nas.study.outcomes import Outcome
+from nas.study.run import Run, RunSettings
+from nas.teachers import load_teacher
+from search_spaces import Decoder
+from tests.model.test_model import frames_of
+from tests.support.small_targets import CONFIG
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """With the embedded teacher and clips, very small everything."""
+    folder = tmp_path_factory.mktemp("finishing")
+    teacher = load_teacher("wan-tiny")
+    clips = open_clips(None, 9)
+    clips = replace(clips, train=clips.train[:2], score=clips.score[:1])
+    settings = TargetSettings(32, 9, train_crops=2, score_crops=1, test_crops=0, taps=teacher.tap_names[:1])
+    judging = replace(settings, train_crops=0, score_crops=0, test_crops=1, taps=())
+    run = RunSettings("wan-tiny", None, None, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", 3, 0)
+    return Job(
+        run=Run(folder / "run", run),
+        teacher=teacher,
+        training=open_targets(teacher, clips, settings, cache=folder),
+        unseen=open_targets(teacher, clips, judging, cache=folder),
+        device=torch.device("cpu"),
+        recipe=CPU,
+        phone=open_device("iphone-16-pro"),
+        clips="the embedded clips",
+        steps=3,
+        out=folder / "models",
+    )
+
+
+@pytest.fixture(scope="module")
+def candidate(job: Job) -> Outcome:
+    """As a search would have found it."""
+    config = replace(CONFIG, latents=job.teacher.spec, stages=(*CONFIG.stages, CONFIG.stages[1]))
+    latency = job.phone.latency(Decoder(config), config.latents, job.workload)
+    return Outcome(7, config, latency, parameters=37036, status="scored", score=21.0)
+
+
+def quietly(job: Job, candidate: Outcome) -> ModelRecord:
+    return finish(Console(file=io.StringIO()), job, candidate)
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_model_folder_is_made_once(job: Job, candidate: Outcome) -> None:
+    record = quietly(job, candidate)
+    (folder,) = job.out.iterdir()
+    model = TurboVAED.from_pretrained(folder)
+    assert read_record(folder) == record and record.parameters == 37036
+    assert record.latency_measured.kind == "measured" and record.latency_predicted.kind == "predicted"
+    found = evaluate(lambda latents: frames_of(model, latents), job.unseen)
+    assert record.evaluation.psnr_teacher == pytest.approx(found.psnr_teacher, abs=1e-4)
+    card = (folder / "README.md").read_text()
+    assert not re.search("[{}]|None|nan", card)
+    assert f"{found.psnr_teacher:.2f} dB" in card and f"{found.ssim_truth:.4f}" in card
+    assert "37,036" in card and "3 steps" in card and "predicted for iphone-16-pro" in card
+    before = stamps(folder)
+    assert quietly(job, candidate) == record
+    assert stamps(folder) == before
+
+
+def test_another_reporting_interval_makes_nothing_again(job: Job, candidate: Outcome) -> None:
+    """What is trained does not depend on how often it is looked at or saved."""
+
+    class Talkative(Recipe):
+        def distillation(self, steps: int, seed: int) -> DistillSettings:
+            return replace(super().distillation(steps, seed), report_every=1, checkpoint_every=1)
+
+    record = quietly(job, candidate)
+    folder = job.out / f"wan-tiny-{candidate.config.digest()}"
+    before = stamps(folder)
+    talkative = Talkative(**{name: getattr(CPU, name) for name in CPU.__dataclass_fields__})
+    assert talkative.distillation(300, 0) != CPU.distillation(300, 0)
+    assert quietly(replace(job, recipe=talkative), candidate) == record
+    assert stamps(folder) == before
+
+
+def test_more_steps_or_other_targets_make_it_again(job: Job, candidate: Outcome) -> None:
+    """Also where the checkpoint of the earlier distillation is still there."""
+    quietly(job, candidate)
+    folder = job.out / f"wan-tiny-{candidate.config.digest()}"
+    quietly(replace(job, steps=4), candidate)
+    record = read_record(folder)
+    assert record is not None and record.distillation["steps"] == 4
+    quietly(replace(job, training=replace(job.training, key="other clips")), candidate)
+    record = read_record(folder)
+    assert record is not None and record.targets == "other clips"
+
+
+def test_numbers_of_other_unseen_clips_are_not_reused(job: Job, candidate: Outcome) -> None:
+    quietly(job, candidate)
+    record = quietly(replace(job, unseen=replace(job.unseen, key="other unseen clips")), candidate)
+    assert record.evaluation.targets == record.unseen == "other unseen clips"
+
+
+def test_a_teacher_too_large_for_its_device_is_not_measured(job: Job) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    settings = replace(job.run.settings, height=65536, width=65536)
+    assert teacher_latency(console, replace(job, run=replace(job.run, settings=settings))) is None
+    assert isinstance(console.file, io.StringIO)
+    assert "the teacher's latency is not measured: 65536x65536 x 5 frames need about" in console.file.getvalue()
+    assert teacher_latency(console, job) is not None

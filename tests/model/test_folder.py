@@ -1,0 +1,116 @@
+"""The model folder: complete or not there, its record, its card."""
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.model import TurboVAED
+from nas.model import folder as model_folder
+from nas.model.card import render_card
+from nas.model.folder import read_record, record_package, write_model_folder
+from nas.model.record import ModelRecord, PackageRecord
+from nas.terminal.errors import UserError
+from tests.model.test_model import frames_of, make_model
+from tests.support.records import make_record
+from tests.support.small_targets import make_targets
+
+RECORD, OTHER = make_record(), make_record(parameters=7)
+PACKAGE = PackageRecord("one decode, proven", {"psnr": 66.5})
+
+
+def test_a_model_folder_holds_all_files(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "one"
+    write_model_folder(folder, make_model(), RECORD)
+    names = ["README.md", "config.json", "diffusion_pytorch_model.safetensors", "evaluation.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert [path.name for path in folder.parent.iterdir()] == ["one"]
+    assert read_record(folder) == RECORD
+    assert read_record(folder.parent / "two") is None
+    assert folder.stat().st_mode & 0o777 == 0o755
+    card = (folder / "README.md").read_text()
+    numbers = ("| parameters | 22,732 |", "1.2 G", "31.25 dB", "0.9123")
+    for text in (*numbers, "license: apache-2.0", "base_model: owner/name", "clips of {mine}/"):
+        assert text in card
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("failing", ["write_json", "write_bytes"])
+def test_a_model_folder_is_complete_or_not_there(
+    failing: str, existing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up in the middle leaves what was there before and nothing else."""
+    folder = tmp_path / "one"
+    if existing:
+        write_model_folder(folder, make_model(), RECORD)
+    before = {path.name: path.read_bytes() for path in folder.glob("*")}
+
+    def full(path: Path, data: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_folder, failing, full)
+        with pytest.raises(UserError, match="cannot write the model folder: the disk is full"):
+            write_model_folder(folder, make_model(gain=2.0), OTHER)
+    assert list(tmp_path.iterdir()) == ([folder] if existing else [])
+    assert {path.name: path.read_bytes() for path in folder.glob("*")} == before
+    write_model_folder(folder, make_model(gain=2.0), OTHER)
+    assert read_record(folder) == OTHER
+    assert list(tmp_path.iterdir()) == [folder]
+    again = TurboVAED.from_pretrained(folder)
+    latents = make_targets().split("test").batch([0]).latents
+    assert torch.equal(frames_of(again, latents), frames_of(make_model(gain=2.0), latents))
+
+
+def test_a_record_survives_json() -> None:
+    for record in (RECORD, RECORD.with_package("decoder.mlpackage", PACKAGE), make_record(no_package="rank 6")):
+        assert ModelRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_a_record_says_what_it_was_made_from() -> None:
+    made_from = {"distillation": RECORD.distillation, "targets": RECORD.targets, "unseen": RECORD.unseen}
+    assert RECORD.is_made_from(**made_from)  # type: ignore[arg-type]
+    changes = {"distillation": {"steps": 5, "seed": 0}, "targets": "other", "unseen": "other"}
+    for name, value in changes.items():
+        assert not RECORD.is_made_from(**{**made_from, name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", [{"format": 7}, [], {**RECORD.to_dict(), "curve": None}])
+def test_a_record_of_another_version_is_one_clear_line(content: object, tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"evaluation\.json is damaged or of another version of this program .*: del"):
+        read_record(tmp_path)
+
+
+def test_a_package_is_noted_and_the_rest_of_the_card_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    write_model_folder(folder, make_model(), make_record(no_package="rank 6"))
+    card = folder / "README.md"
+    assert card.read_text().endswith("## Core ML\n\nThere is no package: rank 6\n")
+    card.write_text(card.read_text().replace("# Turbo-VAED", "# My own title, Turbo-VAED"))
+    assert record_package(folder, "decoder.mlpackage", PACKAGE)
+    assert record_package(folder, "decoder_8bit.mlpackage", replace(PACKAGE, summary="smaller"))
+    record = read_record(folder)
+    assert record is not None and list(record.packages) == ["decoder.mlpackage", "decoder_8bit.mlpackage"]
+    assert record.no_package == ""
+    text = card.read_text()
+    assert "# My own title" in text and text.count("## Core ML") == 1 and "rank 6" not in text
+    assert text.endswith("- `decoder.mlpackage`: one decode, proven\n- `decoder_8bit.mlpackage`: smaller\n")
+
+
+def test_a_folder_without_a_record_is_left_as_it_is(tmp_path: Path) -> None:
+    make_model().save_pretrained(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert not record_package(tmp_path, "decoder.mlpackage", PACKAGE)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_teacher_that_is_on_no_hub_has_no_base_model() -> None:
+    card = render_card(make_record(teacher=replace(RECORD.teacher, repository="")))
+    assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: diffusers\n") and "base_model" not in card
+    assert "Licence of the teacher: Apache-2.0." in card
