@@ -5,12 +5,13 @@ STAMP := .venv/.installed
 MINIMUM := .venv-minimum
 TESTS_MINIMUM := tests/metrics tests/model tests/blocks/test_blocks.py tests/study tests/distillation tests/commands/test_end_to_end.py
 
-.PHONY: help install search finalize test test-full test-minimum lint clean
+.PHONY: help install search finalize test test-timing test-full test-minimum lint clean
 
 help:
 	@echo "make search     search a decoder for the embedded teacher under 30 ms per frame"
 	@echo "make finalize   turn the best candidates of the newest run into finished models"
 	@echo "make test       quick tests (make test-full: all of them; make lint: linter and types)"
+	@echo "make test-timing    tests that measure time, one after the other; on a quiet machine"
 	@echo "make test-minimum   some of the quick tests with the lowest versions that are promised"
 
 install: $(STAMP)
@@ -29,13 +30,18 @@ finalize: $(STAMP)
 	$(BIN)/python -m nas.finalize
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow and not timing"
+
+# One process: they would slow each other down.
+test-timing: $(STAMP)
+	$(BIN)/python -m pytest -q -m timing
 
 test-full: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not timing"
+	$(MAKE) test-timing
 
 test-minimum: $(MINIMUM)/.installed
-	$(MINIMUM)/bin/python -m pytest -q -m "not slow" $(TESTS_MINIMUM)
+	$(MINIMUM)/bin/python -m pytest -q -m "not slow and not timing" $(TESTS_MINIMUM)
 
 $(MINIMUM)/.installed: pyproject.toml constraints-minimum.txt
 	@echo "installing the lowest versions into $(MINIMUM) (once, a few minutes)"

@@ -4,6 +4,7 @@ Videos and `value_range` are as for PSNR and SSIM: `(b, 3, t, h, w)`, RGB, with 
 """
 
 import hashlib
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -88,7 +89,10 @@ def build_lpips(net: LpipsNet, backbone: dict[str, Tensor]) -> nn.Module:
     from lpips import LPIPS
 
     # Built without weights and filled here: the package itself would go and download them.
-    network: nn.Module = LPIPS(net=net, pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():
+        # The package calls torchvision as older releases wanted to be called.
+        warnings.filterwarnings("ignore", "The parameter 'pretrained' is deprecated|Arguments other than a weight enum")
+        network: nn.Module = LPIPS(net=net, pnet_rand=True, verbose=False)
     slices = network.get_submodule("net")
     # "slice2.3.weight" of the package is torchvision's "features.3.weight".
     slices.load_state_dict({key: backbone[f"features.{key.split('.', 1)[1]}"] for key in slices.state_dict()})

@@ -23,10 +23,18 @@ Advance = Callable[[int, int], None]
 """Function `advance(done, total)` that is told how many of how many items are done."""
 
 
+class _Console(Console):
+    """A console whose command decides how it ends when its reader has gone; rich alone ends it with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich in place of the error."""
+        raise BrokenPipeError
+
+
 def make_console() -> Console:
     """Console on standard output; where it is not a terminal, lines are not wrapped."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=1000)
+    console = _Console(highlight=False)
+    return console if console.is_terminal else _Console(highlight=False, width=1000)
 
 
 def say(console: Console, label: str, text: str) -> None:

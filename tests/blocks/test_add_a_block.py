@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.project.test_docs import python_snippet
-from tests.support.commands import Shell, make_inputs, read_trials, was_trained
+from tests.support.commands import Shell, make_inputs
+from tests.support.run_folders import read_trials, was_trained
 
 ROOT = Path(__file__).parents[2]
 SPACE = '''"""Decoders of the new block."""

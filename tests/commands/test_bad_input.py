@@ -11,24 +11,8 @@ from typing import Any
 import pytest
 
 from nas.machine.files import read_json, write_json
-from tests.support.commands import Finished, Inputs, Shell, make_inputs, make_run, refuse, write_teacher
+from tests.support.commands import Finished, Inputs, Shell, refuse, write_teacher
 from tests.support.videos import CODECS, write_video
-
-
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return make_inputs(tmp_path_factory)
-
-
-@pytest.fixture
-def shell(tmp_path: Path, inputs: Inputs) -> Shell:
-    return Shell(tmp_path, inputs.cache)
-
-
-@pytest.fixture(scope="session")
-def kept_run(inputs: Inputs) -> Path:
-    return make_run(inputs)
-
 
 # Clips
 

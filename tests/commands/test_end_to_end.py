@@ -15,30 +15,11 @@ from torch import Tensor
 
 from nas.machine.files import read_json
 from search_spaces import Decoder, DecoderConfig
-from tests.support.commands import (
-    Inputs,
-    Shell,
-    children_cpu_seconds,
-    list_files,
-    make_inputs,
-    make_run,
-    read_trials,
-    wait_for_file,
-    was_trained,
-)
+from tests.support.commands import Inputs, Shell, children_cpu_seconds, make_run, wait_for_file
+from tests.support.run_folders import list_files, read_trials, was_trained
 
 BUDGET_MS = 0.2
 """Of `Inputs.arguments`."""
-
-
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return make_inputs(tmp_path_factory)
-
-
-@pytest.fixture
-def shell(tmp_path: Path, inputs: Inputs) -> Shell:
-    return Shell(tmp_path, inputs.cache)
 
 
 @pytest.fixture
@@ -85,7 +66,6 @@ def test_same_command_again_does_nothing_more(shell: Shell, inputs: Inputs, run_
     before, trials = list_files(run_folder / "trials"), read_trials(run_folder)
     done = shell.run("nas.search", *inputs.arguments("--run", "R"))
     assert (done.status, done.stderr) == (0, "")
-    assert done.cpu_seconds < 10
     assert list_files(run_folder / "trials") == before
     assert read_trials(run_folder) == trials
     assert "R (continued)" in done.stdout
@@ -100,29 +80,47 @@ def test_same_command_again_does_nothing_more(shell: Shell, inputs: Inputs, run_
     assert re.search(r"^next +python -m nas.finalize R$", done.stdout, re.MULTILINE)
 
 
-def test_more_trials_continue_the_run(shell: Shell, inputs: Inputs, run_folder: Path) -> None:
-    before, trials = list_files(run_folder / "trials"), read_trials(run_folder)
-    done = shell.fork("nas.search", *inputs.arguments("--run", "R", "--trials", "3"))
-    assert (done.status, done.stderr) == (0, "")
-    after = read_trials(run_folder)
+@pytest.mark.timing
+def test_same_command_again_takes_seconds(shell: Shell, inputs: Inputs, run_folder: Path) -> None:
+    assert shell.run("nas.search", *inputs.arguments("--run", "R")).cpu_seconds < 10
+
+
+def test_more_trials_continue_the_run(kept_run: Path, undisturbed: Path) -> None:
+    before, trials = list_files(kept_run / "trials"), read_trials(kept_run)
+    after = read_trials(undisturbed)
     assert after[: len(trials)] == trials
     assert sum(map(was_trained, after)) == 3
-    files = list_files(run_folder / "trials")
+    files = list_files(undisturbed / "trials")
     assert {name: files[name] for name in before} == before and len(files) == len(before) + 3
 
 
-def test_second_search_reuses_the_targets(shell: Shell, inputs: Inputs) -> None:
+@pytest.fixture
+def second(shell: Shell, inputs: Inputs) -> Shell:
+    """A shell with its own copy of the cache that the first search left."""
     make_run(inputs)
-    alone = Shell(shell.folder, shell.folder / "cache")
-    shutil.copytree(inputs.cache, alone.cache)
-    before = list_files(alone.cache / "targets")
+    shutil.copytree(inputs.cache, shell.folder / "cache")
+    return Shell(shell.folder, shell.folder / "cache")
+
+
+def search_until_it_trains(shell: Shell, inputs: Inputs) -> Path:
+    """Another search than that of `make_run`, ended when it trains; returns its run folder."""
+    with shell.start("-m", "nas.search", *inputs.arguments("--seed", "5")):
+        return wait_for_file(shell.folder, "runs/*/trials/*/config.json").parents[2]
+
+
+def test_second_search_reuses_the_targets(second: Shell, inputs: Inputs) -> None:
+    before = list_files(second.cache / "targets")
     assert any(name.endswith(".safetensors") for name in before)
+    run = search_until_it_trains(second, inputs)
+    assert list_files(second.cache / "targets") == before
+    assert re.fullmatch(r"wan-tiny-0\.2ms-\d{4}", run.name)
+
+
+@pytest.mark.timing
+def test_second_search_soon_trains(second: Shell, inputs: Inputs) -> None:
     used = children_cpu_seconds()
-    with alone.start("-m", "nas.search", *inputs.arguments("--seed", "5")):
-        started = wait_for_file(shell.folder, "runs/*/trials/*/config.json")
-    assert children_cpu_seconds() - used < 10, "seconds until it trains"
-    assert list_files(alone.cache / "targets") == before
-    assert re.fullmatch(r"wan-tiny-0\.2ms-\d{4}", started.parents[2].name)
+    search_until_it_trains(second, inputs)
+    assert children_cpu_seconds() - used < 10
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
-"""Processes that are stopped in the middle, by `kill -9` or Ctrl-C, and the same command again."""
+"""Searches that are stopped in the middle, by `kill -9` or Ctrl-C, and the same command again.
+
+What was done before is still there, untouched, and what comes out is what an undisturbed process gives.
+"""
 
 import contextlib
 import json
 import os
 import random
-import re
 import shlex
 import shutil
 import signal
@@ -14,30 +16,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.machine.files import read_json
-from tests.support.commands import (
-    Inputs,
-    Shell,
-    list_files,
-    make_inputs,
-    make_run,
-    read_trials,
-    wait_for_file,
-    was_trained,
-)
-
-
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return make_inputs(tmp_path_factory)
-
-
-@pytest.fixture
-def shell(tmp_path: Path, inputs: Inputs) -> Shell:
-    return Shell(tmp_path, inputs.cache)
+from tests.support.commands import Inputs, Shell, make_run, wait_for_file
+from tests.support.run_folders import list_files, read_trials, stamps, was_trained
 
 
 def in_progress(folder: Path) -> list[FrozenTrial]:
@@ -52,6 +35,16 @@ def check_files_are_whole(folder: Path) -> None:
         with sqlite3.connect(path) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         connection.close()
+
+
+def scores(folder: Path) -> dict[str, tuple[float, list[list[float]]]]:
+    """Digest of every decoder that was scored -> its score and its curve, to the last bit."""
+    found = {}
+    for trial in read_trials(folder):
+        if trial.user_attrs.get("status") == "scored":
+            result = read_json(folder / "trials" / str(trial.number) / "result.json")
+            found[trial.user_attrs["digest"]] = (result["score_db"], result["curve"])
+    return found
 
 
 def check_search_is_complete(folder: Path, trained: int) -> None:
@@ -71,13 +64,11 @@ def check_search_is_complete(folder: Path, trained: int) -> None:
             assert all(trial.params.items() <= each.params.items() for each in again if each.state.is_finished())
 
 
-# Search
-
-
-def test_killed_trial_is_tried_again_and_nothing_else_is_lost(shell: Shell, inputs: Inputs) -> None:
+def test_killed_trial_is_tried_again_and_nothing_else_is_lost(shell: Shell, inputs: Inputs, undisturbed: Path) -> None:
     folder = shell.folder / "R"
     shutil.copytree(make_run(inputs), folder)
     before, files = read_trials(folder), list_files(folder / "trials")
+    targets = stamps(shell.cache, "targets/*/*.safetensors")
     arguments = inputs.arguments("--run", "R", "--trials", "3")
     with shell.start("-m", "nas.search", *arguments) as process:
         wait_for_file(folder, "trials/*/config.json", known=set(folder.glob("trials/*/config.json")))
@@ -102,12 +93,15 @@ def test_killed_trial_is_tried_again_and_nothing_else_is_lost(shell: Shell, inpu
     assert trials[killed.number].state == TrialState.FAIL and "status" not in trials[killed.number].user_attrs
     (again,) = (trial for trial in trials if trial.user_attrs.get("retry_of") == killed.number)
     assert again.user_attrs["attempt"] == 2 and again.params == killed.params and was_trained(again)
+    assert targets and targets.items() <= stamps(shell.cache, "targets/*/*.safetensors").items()
+    assert scores(folder) == scores(undisturbed)
 
 
-def test_interrupted_search_says_how_to_continue(shell: Shell, inputs: Inputs) -> None:
+def test_interrupted_search_says_how_to_continue(shell: Shell, inputs: Inputs, undisturbed: Path) -> None:
     """In a folder with a space in its name: what is printed can be pasted."""
     folder = shell.folder / "my run"
     shutil.copytree(make_run(inputs), folder)
+    before, files = read_trials(folder), list_files(folder / "trials")
     process = shell.start_fork("nas.search", *inputs.arguments("--run", "my run", "--trials", "3"))
     wait_for_file(folder, "trials/*/config.json", known=set(folder.glob("trials/*/config.json")))
     os.kill(process.pid, signal.SIGINT)
@@ -123,33 +117,44 @@ def test_interrupted_search_says_how_to_continue(shell: Shell, inputs: Inputs) -
     assert (done.status, done.stderr) == (0, "")
     assert "my run (continued)" in done.stdout
     check_search_is_complete(folder, trained=3)
+    assert read_trials(folder)[: len(before)] == before
+    assert files.items() <= list_files(folder / "trials").items()
+    assert scores(folder) == scores(undisturbed)
     command = done.stdout.strip().splitlines()[-1].split(maxsplit=1)[1]
     assert shlex.split(command) == ["python", "-m", "nas.finalize", "my run"]
 
 
 def test_interrupted_while_targets_are_computed(shell: Shell, inputs: Inputs) -> None:
+    make_run(inputs)
     alone = Shell(shell.folder, shell.folder / "cache")
     arguments = inputs.arguments("--run", "R", "--trials", "1", "--steps", "1")
     process = alone.start_fork("nas.search", *arguments)
-    first = wait_for_file(alone.cache, "targets/*/*.safetensors")
+    folder = wait_for_file(alone.cache, "targets/*/*.safetensors").parent
     os.kill(process.pid, signal.SIGINT)
     done = process.finish()
     assert done.status == 130
     assert "to continue: python -m nas.search --teacher-weights" in done.stderr
-    kept = first.stat().st_mtime_ns
-    assert not (first.parent / "index.json").exists()
+    kept = stamps(folder, "*.safetensors")
+    assert not (folder / "index.json").exists()
     done = alone.fork("nas.search", *arguments)
     assert (done.status, done.stderr) == (0, "")
-    assert first.stat().st_mtime_ns == kept, "a clip that was done is not done again"
-    assert (first.parent / "index.json").exists()
+    assert (folder / "index.json").exists()
+    done_now = stamps(folder, "*.safetensors")
+    assert len(kept) < len(done_now) and kept.items() <= done_now.items(), "a clip that was done is not done again"
+    whole = inputs.cache / "targets" / folder.name
+    assert {name: (folder / name).read_bytes() for name in done_now} == {
+        path.name: path.read_bytes() for path in whole.glob("*.safetensors")
+    }
     check_search_is_complete(shell.folder / "R", trained=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_again_and_again_at_any_moment(shell: Shell, inputs: Inputs, seed: int) -> None:
-    alone = Shell(shell.folder, shell.folder / "cache")
+def test_killed_again_and_again_at_any_moment(shell: Shell, inputs: Inputs, undisturbed: Path, seed: int) -> None:
+    alone, folder = Shell(shell.folder, shell.folder / "cache"), shell.folder / "R"
     arguments = inputs.arguments("--run", "R", "--trials", "4")
+    trials: list[FrozenTrial] = []
+    targets: dict[str, tuple[int, int]] = {}
     moments = random.Random(seed)
     for _ in range(12):
         process = alone.start_fork("nas.search", *arguments)
@@ -160,9 +165,28 @@ def test_killed_again_and_again_at_any_moment(shell: Shell, inputs: Inputs, seed
         assert done.status in (0, -signal.SIGKILL), done.stderr
         assert done.stderr == ""
         check_files_are_whole(shell.folder)
+        trials, targets = check_nothing_is_lost(alone, folder, trials, targets)
     done = alone.fork("nas.search", *arguments)
     assert (done.status, done.stderr) == (0, "")
-    check_search_is_complete(shell.folder / "R", trained=4)
+    check_nothing_is_lost(alone, folder, trials, targets)
+    check_search_is_complete(folder, trained=4)
+    # The published designs come first; what is proposed after a resume is drawn anew.
+    published = {digest: score for digest, score in scores(folder).items() if digest in scores(undisturbed)}
+    assert published.items() <= scores(undisturbed).items() and len(published) >= 1
+
+
+def check_nothing_is_lost(
+    shell: Shell, folder: Path, trials: list[FrozenTrial], targets: dict[str, tuple[int, int]]
+) -> tuple[list[FrozenTrial], dict[str, tuple[int, int]]]:
+    """Trials and shards of before are as they were; returns the finished trials and the shards of now."""
+    now = stamps(shell.cache, "targets/*/*.safetensors")
+    assert targets.items() <= now.items()
+    # A study without its tables is one that was cut off while it was made.
+    if not (trials or (folder / "trials").exists()):
+        return [], now
+    found = read_trials(folder)
+    assert [found[trial.number] for trial in trials] == trials
+    return [trial for trial in found if trial.state.is_finished()], now
 
 
 @pytest.mark.slow
@@ -179,69 +203,6 @@ def test_killed_while_the_study_is_made(shell: Shell, inputs: Inputs) -> None:
         done = shell.fork("nas.search", *inputs.arguments("--run", name, "--trials", "1", "--steps", "1"))
         assert (done.status, done.stderr) == (0, ""), count
         check_search_is_complete(shell.folder / name, trained=1)
-
-
-# Finalize
-
-
-@pytest.mark.slow
-def test_killed_after_the_distillation(shell: Shell, inputs: Inputs) -> None:
-    """Of what was distilled nothing is done again, and the model appears complete or not at all."""
-    shutil.copytree(make_run(inputs), shell.folder / "R")
-    process = shell.start_fork("nas.finalize", "R", "--steps", "2")
-    checkpoint = wait_for_file(shell.folder, "R/finalize/*.pt")
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.finish().status == -signal.SIGKILL
-    assert not list(shell.folder.glob("R/models/[!.]*"))
-    state = torch.load(checkpoint, weights_only=True)
-    assert state["step"] == 2
-    written = checkpoint.stat().st_mtime_ns
-
-    done = shell.fork("nas.finalize", "R", "--steps", "2")
-    assert (done.status, done.stderr) == (0, "")
-    assert not checkpoint.exists() or checkpoint.stat().st_mtime_ns == written
-    (model,) = shell.folder.glob("R/models/[!.]*")
-    assert {"config.json", "diffusion_pytorch_model.safetensors", "evaluation.json", "README.md"} <= set(
-        list_files(model)
-    )
-    assert [tuple(point) for point in read_json(model / "evaluation.json")["curve"]] == state["curve"]
-
-
-@pytest.mark.slow
-def test_killed_in_the_middle_of_the_distillation(shell: Shell, inputs: Inputs) -> None:
-    """It goes on at the last checkpoint, and ends in the weights of a run that was left alone."""
-    shutil.copytree(make_run(inputs), shell.folder / "R")
-    arguments = ["R", "--steps", "115"]
-    process = shell.start_fork("nas.finalize", *arguments)
-    checkpoint = wait_for_file(shell.folder, "R/finalize/*.pt")
-    os.kill(process.pid, signal.SIGKILL)
-    process.finish()
-    state = torch.load(checkpoint, weights_only=True)
-    assert 0 < state["step"] < 115
-    # Only who reads the checkpoint knows of this point.
-    torch.save(state | {"curve": [(1, 12.5), *state["curve"]]}, checkpoint)
-    assert not list(shell.folder.glob("R/models/[!.]*"))
-    resumed = shell.fork("nas.finalize", *arguments)
-    assert (resumed.status, resumed.stderr) == (0, "")
-    assert re.search(r"distilled +115 steps", resumed.stdout)
-    (model,) = shell.folder.glob("R/models/[!.]*")
-    assert read_json(model / "evaluation.json")["curve"][0] == [1, 12.5]
-    shutil.rmtree(shell.folder / "R" / "finalize")
-    alone = shell.fork("nas.finalize", *arguments, "--out", "alone")
-    assert (alone.status, alone.stderr) == (0, "")
-    weights = "diffusion_pytorch_model.safetensors"
-    assert (shell.folder / "alone" / model.name / weights).read_bytes() == (model / weights).read_bytes()
-
-
-def test_interrupted_finalize_says_how_to_continue(shell: Shell, inputs: Inputs) -> None:
-    shutil.copytree(make_run(inputs), shell.folder / "R")
-    process = shell.start_fork("nas.finalize", "R", "--steps", "50")
-    time.sleep(2)
-    os.kill(process.pid, signal.SIGINT)
-    done = process.finish()
-    assert done.status == 130
-    assert done.stderr.strip().splitlines()[-1].endswith("to continue: python -m nas.finalize R --steps 50")
-    assert "Traceback" not in done.stderr
 
 
 def test_interrupted_while_it_starts(shell: Shell) -> None:

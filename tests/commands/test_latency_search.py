@@ -19,20 +19,17 @@ from nas.study.run import load_run
 from nas.study.study import StudyLimits, load_study, open_study, run_study
 from search_spaces import SEARCH_SPACES, DecoderConfig, LatentSpec
 from tests.support.agents import TOKEN, running_agent
-from tests.support.commands import Inputs, Shell, make_inputs, make_run, read_trials, refuse, was_trained
+from tests.support.commands import Inputs, Shell, make_run, refuse
+from tests.support.records import latency
+from tests.support.run_folders import read_trials, was_trained
 
 BROKEN_UNITS = "Core ML ran it with no setting of the compute units (ALL: the measuring process was ended by SIGABRT)"
 
 
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return make_inputs(tmp_path_factory)
-
-
-@pytest.fixture
-def shell(tmp_path: Path, inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> Shell:
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands need to talk to the agents that are started here."""
     monkeypatch.setenv("NAS_AGENT_TOKEN", TOKEN)
-    return Shell(tmp_path, inputs.cache)
 
 
 # Measured again
@@ -104,18 +101,7 @@ class Chosen:
         return 20.0
 
 
-RECORD = LatencyRecord(
-    ms_per_frame=5.0,
-    kind="measured",
-    device="a phone",
-    method="arithmetic",
-    height=64,
-    width=64,
-    num_frames=5,
-    dtype="float16",
-    error=0.0,
-    by_stage={"decoder": 5.0},
-)
+RECORD = latency(5.0, "measured")
 
 
 def search(folder: Path, device: Choosy, trials: int) -> tuple[list[Outcome], dict[str, str]]:

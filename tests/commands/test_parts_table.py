@@ -33,6 +33,7 @@ def test_every_block_and_upsampler_is_in_the_table(capsys: pytest.CaptureFixture
     assert len(rewrites) >= 4
 
 
+@pytest.mark.timing
 def test_a_ratio_is_of_processor_time() -> None:
     """Sleeping costs nothing, work twice as long twice as much."""
 

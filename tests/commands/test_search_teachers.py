@@ -10,7 +10,8 @@ from nas.machine.files import read_json
 from nas.model import TurboVAED
 from nas.teachers import Teacher, load_teacher, published_latents
 from search_spaces import PRESETS, Decoder, adapt
-from tests.support.commands import Shell, read_trials, refuse, was_trained
+from tests.support.commands import Shell, refuse
+from tests.support.run_folders import read_trials, was_trained
 from tests.support.small_teachers import CONFIGS, make_weights, random_latents
 from tests.support.videos import write_video
 

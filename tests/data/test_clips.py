@@ -13,19 +13,10 @@ import torch
 from nas.data.clips import Clip, read_frames, to_video
 from nas.data.settings import SPLITS, Split
 from nas.data.splits import ClipSet, open_clips
-from nas.terminal.errors import UserError
+from tests.support.errors import refusal
 from tests.support.videos import CODECS, make_frames, read_numbers, write_frames, write_video
 
 ASSETS = Path(__file__).parents[2] / "nas" / "assets" / "clips"
-
-
-def refusal(call: Callable[[], object]) -> str:
-    """The message of the UserError that `call` raises; one line."""
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def numbers_of(clips: tuple[Clip, ...]) -> list[tuple[int, int]]:

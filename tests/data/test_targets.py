@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,10 +166,8 @@ def test_crops_to_train_on_are_from_all_over_the_clip(world: World) -> None:
 
 def test_the_second_time_nothing_is_computed(world: World, cache: Path) -> None:
     before = stamps(cache / "targets" / world.targets.key)
-    start = time.monotonic()
     teacher = load_teacher("wan-tiny")
     again = open_targets(teacher, world.clips, SETTINGS, announce=lambda line: pytest.fail(line), cache=cache)
-    assert time.monotonic() - start < 10
     assert "model" not in vars(teacher)
     assert again.key == world.targets.key and stamps(folder_of(again)) == before
     assert torch.equal(again.split("score").batch([1]).latents, world.targets.split("score").batch([1]).latents)

@@ -4,7 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +19,7 @@ from nas.data.shards import is_whole, read_row, read_shard, write_shard
 from nas.data.splits import ClipSet, open_clips
 from nas.machine.files import default_cache_dir, disk_errors, read_json, write_bytes, write_json
 from nas.teachers import Teacher, load_teacher
-from nas.terminal.errors import UserError
+from tests.support.errors import refusal
 from tests.support.small_targets import folder_of, shards_of
 from tests.support.videos import write_video
 
@@ -46,15 +45,6 @@ def clips(videos: Path) -> ClipSet:
 @pytest.fixture
 def teacher() -> Teacher:
     return load_teacher("wan-tiny")
-
-
-def refusal(call: Callable[[], object]) -> str:
-    """The message of the UserError that `call` raises; one line."""
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def some_tensors() -> dict[str, Tensor]:

@@ -44,8 +44,14 @@ def same(one: DistillResult, other: DistillResult) -> bool:
     return one.curve == other.curve and all(torch.equal(mine[name], others[name]) for name in mine | others)
 
 
-def stop_at(step: int, error: type[BaseException] = KeyboardInterrupt) -> Callable[[Progress], None]:
+def stop_at(
+    step: int, error: type[BaseException] = KeyboardInterrupt, steps: list[int] | None = None
+) -> Callable[[Progress], None]:
+    """Raises the error after this step; `steps` takes the steps up to it."""
+
     def report(progress: Progress) -> None:
+        if steps is not None:
+            steps.append(progress.step)
         if progress.step == step:
             raise error
 
@@ -85,11 +91,15 @@ def test_stopped_at_any_step_it_ends_the_same(
 
 
 def test_stopped_again_and_again(tmp_path: Path, whole: DistillResult) -> None:
-    path = tmp_path / "run.pt"
-    for step in (4, 5, 7, 10):
+    path, first_steps = tmp_path / "run.pt", []
+    for stop in (4, 5, 7, 10):
+        steps: list[int] = []
         with pytest.raises(KeyboardInterrupt):
-            run(path, report=stop_at(step))
-    assert same(run(path), whole)
+            run(path, report=stop_at(stop, steps=steps))
+        first_steps.append(steps[0])
+    assert first_steps == [1, 4, 4, 7], "a checkpoint is written at steps 3, 6 and 9"
+    assert same(run(path, report=lambda progress: first_steps.append(progress.step)), whole)
+    assert first_steps[4:] == [10, 11, 12]
 
 
 def test_a_finished_run_is_only_read(tmp_path: Path, whole: DistillResult) -> None:
@@ -132,8 +142,12 @@ CHILD = """
 """
 
 
-def kill_child_at(step: int, path: Path, settings: DistillSettings, *, paused: bool) -> None:
-    """Distil in another process and kill -9 it after `step`: while it waits there, or wherever it is by then."""
+def kill_child_at(step: int, path: Path, settings: DistillSettings, *, paused: bool) -> int:
+    """Distil in another process and kill -9 it after `step`: while it waits there, or wherever it is by then.
+
+    Returns:
+        The first step that the process did.
+    """
     numbers = (torch.get_num_threads(), settings.steps, settings.checkpoint_every, step if paused else 0)
     child = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(CHILD), str(path), *map(str, numbers)],
@@ -143,17 +157,19 @@ def kill_child_at(step: int, path: Path, settings: DistillSettings, *, paused: b
     )
     assert child.stdout is not None
     with child, child.stdout:
+        first = int(child.stdout.readline())
         for line in child.stdout:
-            if int(line) == step:
+            if int(line) >= step:
                 child.send_signal(signal.SIGKILL)
                 break
     assert child.returncode == -signal.SIGKILL
+    return first
 
 
 def test_a_killed_process_goes_on_in_another(tmp_path: Path) -> None:
     settings = replace(SETTINGS, steps=30, checkpoint_every=4)
     path, steps = tmp_path / "run.pt", []
-    kill_child_at(18, path, settings, paused=True)
+    assert kill_child_at(18, path, settings, paused=True) == 1
     resumed = run(path, settings, report=lambda progress: steps.append(progress.step))
     assert steps == list(range(17, 31))
     assert same(resumed, run(settings=settings))
@@ -164,11 +180,13 @@ def test_a_process_killed_many_times_while_it_saves(tmp_path: Path) -> None:
     """It saves after every step, so that kills fall into the writing too: the file before or the one after is there."""
     settings = replace(SETTINGS, steps=300, checkpoint_every=1)
     path, steps = tmp_path / "run.pt", []
-    for step in (1, 7, 30, 50, 80, 111):
-        kill_child_at(step, path, settings, paused=False)
-        assert torch.load(path, weights_only=True)["step"] >= step
+    saved = 0
+    for step in (2, 7, 30, 50, 80, 111):
+        assert kill_child_at(step, path, settings, paused=False) == saved + 1, "it goes on where the last one was"
+        saved = torch.load(path, weights_only=True)["step"]
+        assert saved >= step
     resumed = run(path, settings, report=lambda progress: steps.append(progress.step))
-    assert steps[0] > 111
+    assert steps[0] == saved + 1
     assert same(resumed, run(settings=settings))
 
 

@@ -21,8 +21,9 @@ from nas.terminal.errors import UserError
 from nas.testing import check_block, check_space
 from nas.testing.space_contract import LATENTS, Dice
 from search_spaces import SEARCH_SPACES
-from tests.support.commands import Shell, make_inputs, read_trials, refuse, was_trained
+from tests.support.commands import Shell, make_inputs, refuse
 from tests.support.plugin_package import MODULE, write_package
+from tests.support.run_folders import read_trials, was_trained
 
 ROOT = Path(__file__).parents[2]
 

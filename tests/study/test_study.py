@@ -14,24 +14,10 @@ from nas.study.outcomes import Outcome, best_outcomes, pareto_front, read_outcom
 from nas.study.study import BudgetUnreachableError, Ending, StudyLimits, open_study, run_study
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, SEARCH_SPACES, DecoderConfig, LatentSpec, adapt
+from tests.support.records import latency
 
 LATENTS = LatentSpec(channels=16, spatial=8, temporal=4)
 SPACE = SEARCH_SPACES["turbo3d"]
-
-
-def record(milliseconds: float) -> LatencyRecord:
-    return LatencyRecord(
-        ms_per_frame=milliseconds,
-        kind="predicted",
-        device="test",
-        method="arithmetic",
-        height=512,
-        width=512,
-        num_frames=17,
-        dtype="float16",
-        error=0.1,
-        by_stage={"stem": milliseconds / 4, "stage0": milliseconds * 3 / 4},
-    )
 
 
 class Arithmetic:
@@ -56,7 +42,7 @@ class ArithmeticCandidate:
     @property
     def latency(self) -> LatencyRecord:
         self.world.measured.append(self.config.digest())
-        return record(sum(stage.width * stage.depth for stage in self.config.stages) / 100)
+        return latency(sum(stage.width * stage.depth for stage in self.config.stages) / 100)
 
     @property
     def parameters(self) -> int:

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
 import pytest
 import torch
 
 from nas.machine.torchvision_operators import import_torchvision
+from tests.support.run_folders import list_files
 from tests.support.videos import write_video
 
 TIMEOUT = 280
@@ -136,12 +137,12 @@ class Shell:
             finally:
                 process.kill()
 
-    def fork(self, module: str, *arguments: str, terminal: str = "") -> Finished:
+    def fork(self, module: str, *arguments: str, **devices: str) -> Finished:
         """As `run`, sooner."""
-        return self.start_fork(module, *arguments, terminal=terminal).finish()
+        return self.start_fork(module, *arguments, **devices).finish()
 
-    def start_fork(self, module: str, *arguments: str, terminal: str = "") -> Forked:
-        """As `start`, sooner; with `terminal` (a device file) both outputs go there."""
+    def start_fork(self, module: str, *arguments: str, **devices: str) -> Forked:
+        """As `start`, sooner; `stdout` and `stderr` may name a terminal or a pipe that takes that output instead."""
         server = _server()
         assert server.stdin is not None and server.stdout is not None
         output = tempfile.TemporaryDirectory()
@@ -149,7 +150,7 @@ class Shell:
         for path in streams.values():
             path.touch()
         order = {"module": module, "arguments": arguments, "folder": str(self.folder), "environment": self.environment}
-        order |= {name: terminal or str(path) for name, path in streams.items()}
+        order |= {name: str(path) for name, path in streams.items()} | devices
         server.stdin.write(json.dumps(order) + "\n")
         server.stdin.flush()
         pid = int(server.stdout.readline())
@@ -223,6 +224,18 @@ def make_run(inputs: Inputs) -> Path:
     return folder / "R"
 
 
+def make_continued_run(inputs: Inputs) -> Path:
+    """The run of `make_run` with a third trial, made when it is first asked for; to be read only."""
+    folder = inputs.folder / "continued"
+    made = make_run(inputs)
+    with _first_time(folder) as first:
+        if first:
+            shutil.copytree(made, folder / "R")
+            done = Shell(folder, inputs.cache).fork("nas.search", *inputs.arguments("--run", "R", "--trials", "3"))
+            assert (done.status, done.stderr) == (0, ""), done.stderr
+    return folder / "R"
+
+
 @contextmanager
 def _first_time(folder: Path) -> Iterator[bool]:
     """Whether the caller is to fill the folder; others wait until it has."""
@@ -242,33 +255,6 @@ def write_teacher(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         AutoencoderKLWan(base_dim=4, num_res_blocks=1, dim_mult=[1, 2, 4, 4]).save_pretrained(folder)
-
-
-@contextmanager
-def open_study(folder: Path) -> Iterator[optuna.Study]:
-    """The study in a run folder, without the code that made it."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-    yield optuna.load_study(study_name=None, storage=storage)
-    storage.engine.dispose()
-
-
-def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """All trials in the order of their numbers."""
-    with open_study(folder) as study:
-        return study.get_trials()
-
-
-def was_trained(trial: optuna.trial.FrozenTrial) -> bool:
-    return trial.user_attrs.get("status") in ("scored", "pruned", "failed")
-
-
-def list_files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Everything below a folder, with the time of its last change and its size."""
-    return {
-        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size if path.is_file() else 0)
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 def children_cpu_seconds() -> float:

@@ -1,28 +1,13 @@
 """What causal means for a teacher, over all of them: small instances of the real classes with random weights."""
 
-from collections.abc import Iterator
-
-import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.teachers import Teacher, load_teacher
-from tests.support.small_teachers import EACH, make_weights, random_latents
+from nas.teachers import Teacher
+from tests.support.small_teachers import random_latents
 
 NORMS_OVER_TIME = {"cogvideox", "hunyuan"}
 """Their convolutions and attention look back only, but their group norms take in a whole piece or the whole clip."""
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module", params=EACH)
-def teacher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Teacher:
-    """Each of the teachers in turn."""
-    return load_teacher(request.param, make_weights(request.param, tmp_path_factory.mktemp("teacher") / "weights"))
 
 
 def without_statistics(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:

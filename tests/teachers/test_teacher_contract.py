@@ -1,6 +1,6 @@
 """What every teacher has to keep, over all of them: small instances of the real classes with random weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -16,10 +16,8 @@ from nas.terminal.errors import UserError
 from nas.testing import TEACHER_CHECKS
 from search_spaces import PRESETS, Decoder, DecoderConfig, adapt
 from tests.support.small_teachers import (
-    EACH,
     IN_PIECES,
     OTHER_CHANNELS,
-    make_weights,
     open_original,
     random_latents,
     random_video,
@@ -45,28 +43,6 @@ OFF_GRID = {
     "video-dc-ae": (9, "8 and 12"),
 }
 """By compression in time or name: a count that no latents decode to, and the nearest that some do."""
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="session")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Weights by the name of the teacher, made when they are first asked for."""
-    base = tmp_path_factory.mktemp("teachers")
-    return lambda name: base / name if (base / name).exists() else make_weights(name, base / name)
-
-
-@pytest.fixture(
-    scope="session",
-    params=EACH,
-)
-def teacher(request: pytest.FixtureRequest, folder_of: Callable[[str], Path]) -> Teacher:
-    """Each of the teachers in turn."""
-    return load_teacher(request.param, folder_of(request.param))
 
 
 def modules_of(teacher: Teacher) -> list[tuple[str, int]]:

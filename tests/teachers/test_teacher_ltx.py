@@ -1,6 +1,5 @@
 """LTX-Video and LTX-2: noise levels, either direction of time, upsampling as their configurations say."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,6 @@ from tests.support.small_teachers import (
     random_latents,
     random_video,
 )
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def check_truncated(teacher: Teacher, latents: Tensor) -> None:

@@ -1,26 +1,12 @@
 """Half precision, and memory of longer clips, over all teachers: small instances with random weights."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import torch
 
 from nas.machine.memory import peak_bytes
 from nas.teachers import Teacher, load_teacher
-from tests.support.small_teachers import EACH, IN_PIECES, make_weights, random_latents
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module", params=EACH)
-def teacher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Teacher:
-    """Each of the teachers in turn."""
-    return load_teacher(request.param, make_weights(request.param, tmp_path_factory.mktemp("teacher") / "weights"))
+from tests.support.small_teachers import IN_PIECES, random_latents
 
 
 def test_half_precision_is_close_to_float32(teacher: Teacher) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,6 @@ def original() -> Any:
     from diffusers import AutoencoderKLWan
 
     return AutoencoderKLWan.from_pretrained(FOLDER, torch_dtype=torch.float32, low_cpu_mem_usage=False).eval()
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def video_of(frames: int, height: int, width: int, batch: int = 1) -> Tensor:

@@ -1,4 +1,4 @@
-"""Video DC-AE: names and shapes of the published checkpoint, stored outputs, and its parts against other formulas."""
+"""Video DC-AE: names and shapes as published, outputs of the published classes, parts against other formulas."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from nas.teachers.architectures.video_dc_ae_layers import GrowingShortcut, Linea
 DATA = Path(__file__).parents[1] / "reference"
 SHAPES = DATA / "video_dc_ae_shapes.json"
 """Name -> shape of every tensor of the published checkpoint."""
-GOLDEN = DATA / "video_dc_ae_golden.safetensors"
-"""Outputs of `narrow()`, stored when this implementation agreed with the published one on other weights."""
+OUTPUTS = DATA / "video_dc_ae_outputs.safetensors"
+"""Outputs of the published implementation with the weights of `narrow()`."""
 
 
 def chirp(*shape: int, offset: int = 0) -> Tensor:
@@ -70,7 +70,7 @@ def decode(model: AutoencoderVideoDC, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def narrow_outputs() -> dict[str, Tensor]:
-    """What is stored in GOLDEN; renew it after an intended change with `save_file(narrow_outputs(), GOLDEN)`."""
+    """This implementation's counterpart of OUTPUTS."""
     model = narrow()
     latents = encode(model, chirp(1, 3, 8, 16, 24))
     return {
@@ -142,11 +142,11 @@ def test_taps_of_the_decoder_are_passed_once_each(published: AutoencoderVideoDC)
 
 
 @pytest.mark.parametrize("name", ["latents", "frames", "single_frame"])
-def test_outputs_are_the_stored_ones(name: str) -> None:
-    assert relative_error(narrow_outputs()[name], load_file(GOLDEN)[name]) < 1e-5
+def test_outputs_are_those_of_the_published_implementation(name: str) -> None:
+    assert relative_error(narrow_outputs()[name], load_file(OUTPUTS)[name]) < 1e-5
 
 
-def test_the_published_implementation_gives_the_same() -> None:
+def test_outputs_of_a_larger_instance_are_those_of_the_published_implementation() -> None:
     folder = os.environ.get("NAS_REFERENCE")
     if not folder:
         pytest.skip("NAS_REFERENCE does not name the folder with video_dc_ae/, the published implementation's outputs")

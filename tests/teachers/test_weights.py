@@ -1,16 +1,8 @@
-"""Weights of the user's, of the hub's cache, and of nowhere."""
+"""Weights of the user's, and of the hub's cache."""
 
-import http.server
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -245,69 +237,6 @@ def test_a_config_that_does_not_fit_is_refused(change: dict[str, object], folder
     """Before anything is begun, though it is only seen by building the class or by asking for its geometry."""
     change_config(folder, **change)
     assert str(folder) in refusal(folder)
-
-
-@contextmanager
-def hub(status: int) -> Iterator[str]:
-    """A server that answers everything with this status."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_GET = do_HEAD
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@contextmanager
-def silent_host() -> Iterator[str]:
-    """An address that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-def check_offer(address: str, tmp_path: Path, expected: str, seconds: float = 15) -> None:
-    """`--teacher wan` ends soon, with status 2 and one line that says what else can be done."""
-    start = time.monotonic()
-    command = [sys.executable, "-m", "nas.search", "--teacher", "wan", "--latency-budget", "30ms"]
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": address}
-    done = subprocess.run(
-        [*command, "--run", str(tmp_path / "run")], env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert time.monotonic() - start < seconds
-    assert done.returncode == 2 and done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: the weights of 'wan' (Wan-AI/Wan2.1-T2V-1.3B-Diffusers)") and expected in line
-    assert line.endswith("give a local copy with --teacher-weights PATH, or use --teacher wan-tiny")
-    assert not (tmp_path / "run").exists()
-
-
-def test_no_network_and_nothing_cached(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    check_offer(address, tmp_path, f"are not cached and {address} cannot be reached")
-
-
-@pytest.mark.slow
-def test_a_hub_that_never_answers(tmp_path: Path) -> None:
-    with silent_host() as address:
-        check_offer(address, tmp_path, f"are not cached and {address} cannot be reached", seconds=25)
-
-
-@pytest.mark.slow
-def test_a_hub_that_has_no_such_file(tmp_path: Path) -> None:
-    with hub(404) as address:
-        check_offer(address, tmp_path, "could not be downloaded (Client error '404 Not Found'")
 
 
 def test_cached_weights_need_no_network(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
