@@ -285,6 +285,10 @@ def _server() -> "subprocess.Popen[str]":
         text=True,
         start_new_session=True,
     )
-    atexit.register(server.wait)
-    atexit.register(server.kill)
+    atexit.register(_end, server)
     return server
+
+
+def _end(server: "subprocess.Popen[str]") -> None:
+    with server:
+        server.kill()
