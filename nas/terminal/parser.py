@@ -50,6 +50,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
+class SubcommandParser(Parser):
+    """Parser of one of several commands in a module; argparse names it after the whole program."""
+
+    def __init__(self, prog: str, description: str, **_: object) -> None:
+        super().__init__("", description)
+        self.prog = prog
+
+
 def positive_int(text: str) -> int:
     """Argument type: a whole number of at least 1.
 
