@@ -1,5 +1,6 @@
 """Choosers, which decide between options, and the names under which options of parts are decided."""
 
+import random
 from collections.abc import Sequence
 from math import prod
 from typing import Any, Protocol
@@ -13,6 +14,21 @@ class Chooser(Protocol):
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
         """One of `choices`, which are options (`blocks.registry.Option`)."""
+
+
+class RandomChooser:
+    """A chooser that decides at random.
+
+    Args:
+        source: a seed, for which it always decides alike, or the random numbers to decide by.
+    """
+
+    def __init__(self, source: int | random.Random) -> None:
+        self._random = random.Random(source) if isinstance(source, int) else source
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
+        """One of `choices`, each as likely as the others."""
+        return self._random.choice(list(choices))
 
 
 class Recorder:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from itertools import product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,7 @@ from nas.latency.prediction.predict import fastest
 from nas.latency.record import LatencyRecord, Runtime, Workload
 from nas.terminal.errors import UserError
 from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, SearchSpace, build_skeleton
+from search_spaces.choices import RandomChooser
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,17 +67,6 @@ def operations_of(program: Program, runtime: Runtime) -> tuple[Operation, ...]:
     return tuple(operations_on(runtime, decoder, program.config.latents, program.workload))
 
 
-class _Draw:
-    """Makes every choice of a space at random."""
-
-    def __init__(self, generator: random.Random) -> None:
-        self._generator = generator
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
-        """One of `choices`."""
-        return self._generator.choice(list(choices))
-
-
 def design_programs(
     count: int, held_out: int, seed: int, gmacs: tuple[float, float]
 ) -> tuple[list[Program], list[Program]]:
@@ -95,7 +84,7 @@ def design_programs(
     def draw() -> Program:
         while True:
             space, latents = generator.choice(list(SEARCH_SPACES.values())), generator.choice(_LATENTS)
-            config = space.suggest(_Draw(generator), latents)
+            config = space.suggest(RandomChooser(generator), latents)
             workloads = [] if config.digest() in seen else _workloads(config, gmacs)
             if workloads:
                 seen.add(config.digest())

@@ -5,13 +5,13 @@ from nas.testing import check_space
 check_space(MY_SPACE)
 """
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
-from search_spaces import Decoder, DecoderConfig, LatentSpec, SearchSpace
+from search_spaces import DecoderConfig, LatentSpec, SearchSpace, build_skeleton
+from search_spaces.choices import RandomChooser
 
 Check = Callable[[SearchSpace, LatentSpec], None]
 
@@ -29,16 +29,13 @@ LATENTS = {
 """Geometries of the latents of all teachers, and two more."""
 
 
-class Dice:
-    """A chooser that decides at random; the same for the same seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+class Dice(RandomChooser):
+    """A chooser that decides at random, and sees that choices are offered as they should be."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
-        """One of `choices`."""
+        """One of `choices`; AssertionError if there is none, or one twice."""
         assert len(choices) == len(set(choices)) > 0, f"{name} offers {choices}"
-        return self.random.choice(list(choices))
+        return super().suggest_categorical(name, choices)
 
 
 class Given:
@@ -71,8 +68,7 @@ def check_walks(space: SearchSpace, latents: LatentSpec) -> None:
 def check_geometry(space: SearchSpace, latents: LatentSpec) -> None:
     """8 random walks build, and give the number and size of frames that the teacher gives."""
     for config in random_walks(space, latents, 8):
-        with torch.device("meta"):
-            got = tuple(Decoder(config)(torch.empty(2, latents.channels, 3, 2, 3)).shape)
+        got = tuple(build_skeleton(config)(torch.empty(2, latents.channels, 3, 2, 3, device="meta")).shape)
         wanted = (2, 3, latents.num_frames(3), 2 * latents.spatial, 3 * latents.spatial)
         _expect(space, config, got == wanted, f"gives frames {got}, not {wanted}")
 

@@ -101,7 +101,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         write_other_shapes,
         ["does not fit AutoencoderKLWan", "first decoder.", "found (", "expected (", "config.json"],
     ),
-    "cut off": (write_cut_off, ["no complete safetensors file"]),
+    "cut off": (write_cut_off, ["not a complete safetensors file"]),
     "a text": (lambda folder: folder.write_text("x"), ["weights"]),
 }
 
