@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nas.latency.measurement.host import Clock, describe_host, measure
+from nas.latency.measurement.host_memory import refuse_without_memory
 from nas.latency.prediction.calibrated_profile import CalibratedProfile, load_calibrated
 from nas.latency.prediction.core_ml_operations import list_core_ml_operations
 from nas.latency.prediction.operations import Operation, list_operations
@@ -75,7 +76,13 @@ class HostDevice:
         return provenance(workload, self.kind, describe_host(self.device), None)
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
-        """Measure the decoder with its weights, see `measure`."""
+        """Measure the decoder with its weights, see `measure`.
+
+        Raises:
+            MeasurementFailedError: the decode needs more memory than there is; it is not begun.
+            ValueError: the workload is not on the grid of the latents.
+        """
+        refuse_without_memory(decoder, spec, workload, self.device)
         return measure(decoder, spec, workload, device=self.device, time_limit_s=self.time_limit_s, clock=self.clock)
 
 
