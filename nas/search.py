@@ -16,7 +16,15 @@ from nas.distillation.recipes import CPU, GPU
 from nas.latency import DEFAULT_DEVICE, parse_budget
 from nas.machine.plugins import load_plugins, named_plugins
 from nas.terminal.errors import UserError, unknown_name
-from nas.terminal.parser import NothingFeasibleError, Parser, command_words, parse_resolution, positive_int, run_command
+from nas.terminal.parser import (
+    NothingFeasibleError,
+    Parser,
+    command_words,
+    parse_resolution,
+    positive_int,
+    run_command,
+    seed_number,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -169,7 +177,9 @@ def make_parser() -> Parser:
         help=f"start no candidate after this long, e.g. 2h (default: {_written_limit(CPU)}, with a GPU"
         f" {_written_limit(GPU)})",
     )
-    study.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
+    study.add_argument(
+        "--seed", type=seed_number, default=0, metavar="N", help="seed of everything random (default: 0)"
+    )
     study.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from nas.latency.agent import TOKEN_VARIABLE
 from nas.machine.plugins import load_plugins
 from nas.terminal.errors import UserError
-from nas.terminal.parser import Parser, command_words, positive_int, run_command
+from nas.terminal.parser import Parser, command_words, positive_int, run_command, seed_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,7 +172,9 @@ def _add_calibrate(parser: Parser) -> None:
         metavar="G",
         help="multiply-accumulates of the largest decode, in billions (default: 8)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of decoders (default: 0)")
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, metavar="N", help="seed of the choice of decoders (default: 0)"
+    )
     parser.add_plugin_option()
     parser.set_defaults(run_it=calibrate)
 
