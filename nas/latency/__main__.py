@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,10 +112,10 @@ def measure(arguments: argparse.Namespace) -> None:
     """Measure the best candidates of a search again, on another device."""
     from nas.study.remeasure import remeasure
     from nas.study.run import load_run, newest_run
-    from nas.terminal.console import make_console
+    from nas.terminal.console import make_console, warn
 
     console = make_console()
-    run = load_run(arguments.run) if arguments.run else newest_run()
+    run = load_run(arguments.run) if arguments.run else newest_run(partial(warn, console))
     load_plugins(run.settings.plugins)
     remeasure(console, run, arguments.device, arguments.top)
 

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 from nas.terminal.errors import UserError
 from nas.terminal.extras import missing_extra
 
-
 SEEDS = 2**32
 """Number of seeds that every source of random numbers takes, from 0 on."""
 _LARGEST = 2**31 - 1
