@@ -1,8 +1,8 @@
 """Calibrate a profile: measure a designed set of small decoders on a device, fit, judge the fit on decoders unseen.
 
-A device that reports the time of each stage gives one equation
-per stage, any other one per decoder. Everything is measured in several passes, the decoders taking turns, and the
-fastest pass counts: what else runs on a machine can only add time.
+A device that reports the time of each stage gives one equation per stage, any other one per decoder. Everything is
+measured in several passes, the decoders taking turns, and the fastest pass counts: what else runs on a machine can only
+add time.
 """
 
 from collections.abc import Callable, Iterable, Sequence

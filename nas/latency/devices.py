@@ -1,5 +1,6 @@
 """The devices that a latency budget may be for: what measures (here, a Mac, a phone, elsewhere) and what predicts."""
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from nas.latency.prediction.predict import predict
 from nas.latency.prediction.profile import Profile, list_profiles, load_profile
 from nas.latency.record import Kind, LatencyRecord, Runtime, Workload, provenance
 from nas.machine.device import choose_device
-from nas.terminal.errors import unknown_name
+from nas.terminal.errors import UserError, unknown_name
 from search_spaces import LatentSpec
 
 HOST, CORE_ML, IPHONE = "host", "coreml", "iphone"
@@ -155,7 +156,7 @@ def open_device(name: str) -> LatencyDevice:
     Raises:
         UserError: there is no such device (with the nearest name), or it cannot be used from here.
     """
-    if name.startswith(("http://", "https://")):
+    if "://" in name:
         from nas.latency.agent.client import open_agent
 
         return open_agent(name)
@@ -167,6 +168,8 @@ def open_device(name: str) -> LatencyDevice:
         from nas.latency.measurement.core_ml import open_core_ml
 
         return open_core_ml(name)
+    if re.fullmatch(r"\[?[\w.:-]+\]?:\d+", name):
+        raise UserError(f"expected an agent's address such as http://mac:8765, got {name}: did you mean http://{name}?")
     if name not in list_profiles():
         raise unknown_name("device", name, list_devices())
     return PredictedDevice(load_profile(name))

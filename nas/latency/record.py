@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from nas.latency.budget import format_ms
+from nas.machine.records import read_fields
 
 Kind = Literal["measured", "predicted"]
 """Whether a latency was measured by a clock or predicted by a model."""
@@ -100,79 +100,34 @@ class LatencyRecord:
         Raises:
             ValueError: a key is missing, unknown, or has a value of another type or range; the message says which.
         """
-        if not isinstance(data, dict):
-            raise ValueError(f"a latency record is an object, got {type(data).__name__}")
-        required, known = _CHECKS.keys() - {"details"}, _CHECKS.keys()
-        for what, keys in (("lacks", required - data.keys()), ("has an unknown", data.keys() - known)):
-            if keys:
-                raise ValueError(f"a latency record {what} '{min(map(str, keys))}'")
-        for name, value in data.items():
-            expected, is_valid = _CHECKS[name]
-            if not is_valid(value):
-                raise ValueError(f"{name} of a latency record must be {expected}, got {repr(value)[:40]}")
-        return cls(**{**data, "by_stage": dict(data["by_stage"])})
+        record = read_fields(cls, data)
+        if min(record.height, record.width, record.num_frames) < 1:
+            raise ValueError(f"a size has to be at least 1, got {record.height}x{record.width}x{record.num_frames}")
+        if record.error < 0:
+            raise ValueError(f"'error' has to be at least 0, got {record.error}")
+        if not record.by_stage or min(record.by_stage.values()) < 0:
+            raise ValueError("'by_stage' has to be milliseconds of at least one stage, none below 0")
+        units = record.details.get("units")
+        if units is not None and not (isinstance(units, dict) and units and all(map(_is_setting, units.values()))):
+            raise ValueError("'units' has to be settings of the compute units, each with its device and median_ms")
+        return record
 
 
 class MeasurementFailedError(Exception):
     """A device could not run a decoder. A result, not a fault of the program: such a decoder does not ship."""
 
 
-def is_number(value: object) -> bool:
-    """Whether a value read from JSON is a finite number; a boolean is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    # An integer may be too large to be a float.
-    return -1e300 < value < 1e300
-
-
-def _is_positive(value: Any) -> bool:
-    return is_number(value) and bool(value > 0)
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _are_stages(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and len(value) > 0
-        and all(isinstance(name, str) and is_number(ms) and ms >= 0 for name, ms in value.items())
-    )
-
-
-def _are_details(value: object) -> bool:
-    """Whether these are details; those of a device with settings of its compute units are read by `calibrate`."""
-    if not isinstance(value, dict):
-        return False
-    units = value.get("units", {"": {"device": "any", "statistics": {"median_ms": 1.0}}})
-    return isinstance(units, dict) and len(units) > 0 and all(map(_is_setting, units.values()))
-
-
 def _is_setting(value: object) -> bool:
+    """Whether this is what was measured with one setting of the compute units, as far as it is read again."""
     statistics = value.get("statistics") if isinstance(value, dict) else None
     median = statistics.get("median_ms") if isinstance(statistics, dict) else None
-    return isinstance(value, dict) and _is_text(value.get("device")) and _is_positive(median)
-
-
-_CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "ms_per_frame": ("a positive, finite number", _is_positive),
-    "kind": (f"one of {', '.join(get_args(Kind))}", lambda value: value in get_args(Kind)),
-    "device": ("a text", _is_text),
-    "method": ("a text", _is_text),
-    "height": ("a whole number of at least 1", _is_size),
-    "width": ("a whole number of at least 1", _is_size),
-    "num_frames": ("a whole number of at least 1", _is_size),
-    "dtype": ("a text", _is_text),
-    "error": ("a finite number of at least 0", lambda value: is_number(value) and value >= 0),
-    "by_stage": ("milliseconds by stage", _are_stages),
-    "details": ("an object, its units with device and statistics", _are_details),
-}
-"""Field of a record -> what is expected of it, and whether a value read from JSON is that."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("device"), str)
+        and isinstance(median, (int, float))
+        and not isinstance(median, bool)
+        and 0 < median < math.inf
+    )
 
 
 def provenance(workload: Workload, kind: Kind, device: str, error: float | None) -> str:

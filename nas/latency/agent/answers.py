@@ -2,14 +2,15 @@
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from nas.latency.agent.exchange import one_line
-from nas.latency.record import LatencyRecord, MeasurementFailedError, Runtime, Workload, is_number
+from nas.latency.record import LatencyRecord, MeasurementFailedError, Runtime, Workload
+from nas.machine.records import read_fields
 from nas.terminal.errors import UserError
 
-_LONGEST_S = 86_400
+LONGEST_S = 86_400
 """Longest time limit of a measurement that is believed: a day."""
 
 _MOST_AHEAD = 1000
@@ -27,11 +28,11 @@ class Offer:
     """Name that the agent serves its device by: host, coreml or iphone."""
     description: str
     """The device in words."""
-    accepts: str
-    """What the agent takes: "config" or "package"."""
+    accepts: Literal["config", "package"]
+    """What the agent takes: the config of a decoder, or its Core ML package."""
     runtime: Runtime
     """What executes decoders there."""
-    dtype: str
+    dtype: Literal["float16", "float32"]
     """Precision that decoders compute in there: float16 or float32."""
     largest_upload: int
     """Largest upload that the agent takes, in bytes."""
@@ -41,21 +42,18 @@ class Offer:
 
 def read_offer(address: str, content: dict[str, Any]) -> Offer:
     """The answer to GET /device; UserError if it is not an agent's of this version."""
-    found: dict[str, Any] = {name: content.get(name) for name in Offer.__dataclass_fields__}
-    right = (
-        isinstance(found["name"], str)
-        and isinstance(found["description"], str)
-        and (found["accepts"], found["runtime"]) in (("config", "pytorch"), ("package", "coreml"))
-        and found["dtype"] in ("float16", "float32")
-        and isinstance(found["largest_upload"], int)
-        and is_number(found["largest_upload"])
-        and is_number(found["longest_s"])
-        and 0 < found["longest_s"] <= _LONGEST_S
-    )
-    if not right:
-        raise UserError(f"{address} is not an agent of this version: start one there with python -m nas.latency serve")
-    found |= {name: one_line(found[name]) for name in ("name", "description")}
-    return Offer(**found)
+    try:
+        offer = read_fields(Offer, {name: content[name] for name in Offer.__dataclass_fields__ if name in content})
+        if offer.runtime != {"config": "pytorch", "package": "coreml"}[offer.accepts]:
+            raise ValueError(f"{offer.runtime} does not take a {offer.accepts}")
+        if offer.largest_upload < 1 or not 0 < offer.longest_s <= LONGEST_S:
+            raise ValueError(f"its limits are {offer.largest_upload} bytes and {offer.longest_s} s")
+    except ValueError as error:
+        raise UserError(
+            f"{address} is not an agent of this version ({one_line(error)}): start one there with "
+            f"python -m nas.latency serve"
+        ) from error
+    return replace(offer, name=one_line(offer.name), description=one_line(offer.description))
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,8 @@ class Queue:
         try:
             with self._lock, closing(sqlite3.connect(path, timeout=_BUSY_S)) as connection, connection:
                 yield connection
-        except sqlite3.Error as error:
+        # Of a damaged database not even the message about the damage may be text.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise DamagedQueueError(f"{path} cannot be used: {error}") from error
 
 

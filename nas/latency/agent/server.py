@@ -93,6 +93,8 @@ class Agent:
                 OSError: self._no_storage,
             },
         )
+        # A path with a slash too many is another path; Starlette's redirect fails where the query is not UTF-8.
+        app.router.redirect_slashes = False
         return BearerGuard(app, token) if token else app
 
     async def get_device(self, request: Request) -> JSONResponse:
