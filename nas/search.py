@@ -165,7 +165,9 @@ def _why_stopped(ending: "Ending", limits: "StudyLimits") -> str:
     if ending == "nothing new":
         return f"the last {limits.fruitless} proposals gave nothing new to train"
     if ending == "time":
-        return f"the time limit of {format_seconds(limits.seconds or 0)} is over: the same command goes on"
+        limit = limits.seconds or 0.0
+        written = format_seconds(limit) if limit >= 1 else f"{limit:g} s"
+        return f"the time limit of {written} is over: the same command goes on"
     return ""
 
 
