@@ -74,8 +74,8 @@ def search(arguments: argparse.Namespace) -> None:
         space = SEARCH_SPACES[settings.space]
         show.say(console, "teacher", teacher.describe())
         show.say(console, "clips", clips.describe())
-        for name, reason in clips.skipped:
-            show.warn(console, f"skipped {name}: {reason}")
+        for line in clips.warnings():
+            show.warn(console, line)
         show.say(console, "budget", f"{settings.describe_constraints()} {latency_device.describe(workload)}")
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
         show.say(console, "run", f"{run.folder} ({'continued' if existed else 'new'})")

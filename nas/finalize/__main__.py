@@ -79,8 +79,8 @@ def _open_job(console: "Console", run: "Run", arguments: argparse.Namespace) -> 
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(folder, recipe.frames_per_clip(teacher), advance)
     show.say(console, "clips", clips.describe())
-    for name, reason in clips.skipped:
-        show.warn(console, f"skipped {name}: {reason}")
+    for line in clips.warnings():
+        show.warn(console, line)
     announce = partial(show.say, console, "targets")
     with show.progress(console, "targets", "for training") as advance:
         training = open_targets(teacher, clips, recipe.full.settings(teacher), progress=advance, announce=announce)

@@ -35,7 +35,7 @@ def write_model_folder(folder: Path, model: TurboVAED, record: ModelRecord, pack
         try:
             model.save_pretrained(work)
             write_json(work / _RECORD, record.to_dict())
-            write_bytes(work / _CARD, render_card(record).encode())
+            write_bytes(work / _CARD, render_card(record).encode(errors="backslashreplace"))
             if package is not None:
                 shutil.move(package, work / package.name)
             work.chmod(0o755)
@@ -87,5 +87,5 @@ def record_package(folder: Path, name: str, package: PackageRecord) -> bool:
     with disk_errors("cannot write the model card"):
         write_json(folder / _RECORD, record.to_dict())
         text = replace_packages(card.read_text(), record) if card.exists() else render_card(record)
-        write_bytes(card, text.encode())
+        write_bytes(card, text.encode(errors="backslashreplace"))
     return True
