@@ -73,6 +73,8 @@ def search(arguments: argparse.Namespace) -> None:
     with run.lock():
         space = SEARCH_SPACES[settings.space]
         show.say(console, "teacher", teacher.describe())
+        for line in teacher.warnings:
+            show.warn(console, line)
         show.say(console, "clips", clips.describe())
         for line in clips.warnings():
             show.warn(console, line)

@@ -75,6 +75,8 @@ def _open_job(console: "Console", run: "Run", arguments: argparse.Namespace) -> 
     weights = Path(settings.teacher_weights) if settings.teacher_weights else None
     teacher = load_teacher(settings.teacher, weights, device)
     show.say(console, "teacher", teacher.describe())
+    for line in teacher.warnings:
+        show.warn(console, line)
     folder = arguments.clips or (Path(settings.clips) if settings.clips else None)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(folder, recipe.frames_per_clip(teacher), advance)
