@@ -85,10 +85,10 @@ def search(arguments: argparse.Namespace) -> None:
     with run.lock():
         space = SEARCH_SPACES[settings.space]
         show.say(console, "teacher", teacher.describe())
+        for line in teacher.warnings:
+            show.warn(console, line)
         show.say(console, "clips", clips.describe())
-        for name, reason in clips.skipped:
-            show.warn(console, f"skipped {name}: {reason}")
-        for line in run.version_changes():
+        for line in [*clips.warnings(), *run.version_changes()]:
             show.warn(console, line)
         show.say(console, "budget", f"{settings.describe_constraints()} {latency_device.describe(workload)}")
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -135,6 +136,9 @@ def run_command(run: Callable[[], None], continue_with: str | None) -> int:
         run: what the command does.
         continue_with: command line that goes on after an interruption; None for a command that begins anew.
     """
+    # A file's name may hold what the terminal has no character for: that is shown as \udcff, say.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         run()
     except UserError as error:

@@ -8,7 +8,9 @@ import torch
 
 from nas.finalize.__main__ import main as finalize
 from nas.search import main as search
-from nas.study.run import RunSettings, open_run
+from nas.study.contents import contents_of_space
+from nas.study.run import open_run
+from nas.study.settings import RunSettings
 from nas.terminal.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +44,7 @@ def test_a_search_opens_its_teacher_on_the_chosen_device(handed: list[object]) -
 
 def test_finalize_opens_its_teacher_on_the_chosen_device(handed: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = RunSettings("wan-tiny", None, None, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", 3, 0)
-    open_run(settings, Path("R"))
+    open_run(settings, Path("R"), contents_of_space("hybrid"))
     monkeypatch.setattr("nas.finalize.__main__._leaders", lambda console, run: [])
     assert finalize(["R"]) == 2
     assert handed == [CHOSEN]
