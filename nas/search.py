@@ -107,7 +107,8 @@ def run_trials(
         make_candidate = replace(distillation, on_step=table.progress).candidate
         latents, constraints = distillation.targets.spec, run.settings.constraints
         try:
-            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, table.unmeasured)
+            left_out = table.unmeasured, table.unbuildable
+            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, *left_out)
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
     found = read_outcomes(study)

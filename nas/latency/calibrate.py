@@ -18,6 +18,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
+from blocks import NotBuildableError
 from nas.latency.devices import LatencyDevice, operations_on
 from nas.latency.prediction.calibrated_profile import CalibratedProfile, CalibrationPoint
 from nas.latency.prediction.calibrated_terms import TERMS_OF
@@ -229,12 +230,16 @@ def _solve(equations: Sequence[Equation]) -> dict[str, float]:
 
 
 def _workloads(config: DecoderConfig, gmacs: tuple[float, float]) -> list[Workload]:
-    """The decodes that are neither trivial nor long to run, by multiply-accumulates; none if it is large."""
+    """The decodes that are neither trivial nor long to run, by multiply-accumulates; none if it is large or unfit."""
     latents = config.latents
     sizes = [size for size in _SIZES if size % latents.spatial == 0]
     frames = [latents.num_frames(count) for count in _LATENT_FRAMES]
     smallest = Program(config, Workload(sizes[0], sizes[0], frames[0]))
-    if sum(each.numel() for each in smallest.build(weights=False).parameters()) > _LARGEST_PARAMETERS:
+    try:
+        skeleton = smallest.build(weights=False)
+    except NotBuildableError:  # a part that is not there at this width; what is drawn next may be
+        return []
+    if sum(each.numel() for each in skeleton.parameters()) > _LARGEST_PARAMETERS:
         return []
     least = sum(operation.macs for operation in operations_of(smallest, "pytorch")) / 1e9 / (sizes[0] ** 2 * frames[0])
     every = (Workload(*grid) for grid in product(sizes, sizes, frames))
