@@ -140,7 +140,8 @@ def run_trials(
 
         latents = distillation.targets.spec
         try:
-            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, table.unmeasured)
+            left_out = table.unmeasured, table.unbuildable
+            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, *left_out)
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
     present.check()

@@ -97,6 +97,9 @@ def test_snippets_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_block_that_the_readme_adds_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where somebody has added it."""
+    kept = dict(_REGISTRY)
+    _REGISTRY.pop("dilated_conv2d", None)
     (tmp_path / "dilated_conv2d.py").write_text(python_snippet("dilated_conv2d"))
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.import_module("dilated_conv2d")
@@ -105,7 +108,8 @@ def test_the_block_that_the_readme_adds_keeps_the_contract(tmp_path: Path, monke
             for check in CHECKS.values():
                 check(config)
     finally:
-        del _REGISTRY["dilated_conv2d"]
+        _REGISTRY.clear()
+        _REGISTRY.update(kept)
 
 
 def anchors(content: str) -> set[str]:
