@@ -111,7 +111,7 @@ def test_the_contract_builds_what_spaces_offer(plugin_folder: Path) -> None:
 def test_calibration_draws_on(plugin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_plugin(plugin_folder)
     load_plugins([MODULE])
-    monkeypatch.setattr("nas.latency.calibrate.SEARCH_SPACES", {"groups": SEARCH_SPACES["groups"]})
+    monkeypatch.setattr("nas.latency.calibration_design.SEARCH_SPACES", {"groups": SEARCH_SPACES["groups"]})
     fitted, unseen = design_programs(3, 2, 0, (0.0, 4.0))
     assert len(fitted) >= 3 and len(unseen) == 2
     for program in (*fitted, *unseen):
