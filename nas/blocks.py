@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print()
         print(*compare_rewrites(size, options.rounds), sep="\n")
 
-    return run_command(run, f"python -m nas.blocks --width {options.width}")
+    return run_command(run, continue_with=None)
 
 
 def compare_parts(role: str, size: Size, rounds: int, *, core_ml: bool) -> Iterator[str]:

@@ -37,13 +37,15 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.evaluation.comparison import print_comparison
     from nas.finalize.finish import check_out, finish, finished_model
     from nas.finalize.rows import baseline_rows, model_row, teacher_row
+    from nas.study.contents import contents_of_space
     from nas.study.run import load_run, newest_run
     from nas.terminal import console as show
 
     load_plugins(arguments.plugin)
     console = show.make_console()
-    run = load_run(arguments.run) if arguments.run else newest_run()
+    run = load_run(arguments.run) if arguments.run else newest_run(partial(show.warn, console))
     load_plugins(run.settings.plugins)
+    run.check_contents(contents_of_space(run.settings.space))
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         out = arguments.out or run.folder / "models"
@@ -71,6 +73,7 @@ def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Nam
     from nas.latency import DEFAULT_DEVICE
     from nas.latency.devices import open_predicted
     from nas.machine.device import choose_device
+    from nas.study.contents import contents_of_clips, contents_of_teacher
     from nas.teachers import load_teacher
     from nas.terminal import console as show
 
@@ -79,12 +82,19 @@ def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Nam
     weights = Path(settings.teacher_weights) if settings.teacher_weights else None
     teacher = load_teacher(settings.teacher, weights, device)
     show.say(console, "teacher", teacher.describe())
+    for line in teacher.warnings:
+        show.warn(console, line)
     folder = arguments.clips or (Path(settings.clips) if settings.clips else None)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(folder, recipe.frames_per_clip(teacher), advance)
+    run.check_contents(contents_of_teacher(teacher.name, teacher.weights_hash))
+    if arguments.clips is None:
+        run.check_contents(contents_of_clips(clips))
+    for line in run.version_changes():
+        show.warn(console, line)
     show.say(console, "clips", clips.describe())
-    for name, reason in clips.skipped:
-        show.warn(console, f"skipped {name}: {reason}")
+    for line in clips.warnings():
+        show.warn(console, line)
     announce = partial(show.say, console, "targets")
     with show.progress(console, "targets", "for training") as advance:
         training = open_targets(teacher, clips, recipe.full.settings(teacher), progress=advance, announce=announce)

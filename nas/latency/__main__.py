@@ -10,13 +10,14 @@ import os
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.latency.agent import TOKEN_VARIABLE
 from nas.machine.plugins import load_plugins
 from nas.terminal.errors import UserError
-from nas.terminal.parser import Parser, command_words, positive_int, run_command
+from nas.terminal.parser import Parser, command_words, positive_int, run_command, seed_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,25 +37,33 @@ def main(argv: list[str] | None = None) -> int:
         load_plugins(arguments.plugin)
         arguments.run_it(arguments)
 
-    return run_command(run, continue_with=command)
+    # A calibration keeps nothing until its end; the queue of an agent and what was measured again is kept.
+    return run_command(run, continue_with=None if arguments.run_it is calibrate else command)
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
     """Measure small decoders on a device, fit a profile to them, and print how well it predicts others."""
-    from nas.latency.calibrate import design_programs, make_profile, measure_programs
+    from nas.latency.calibrate import make_profile, measure_programs
+    from nas.latency.calibration_design import design_programs
     from nas.latency.devices import HOST, open_device
+    from nas.latency.prediction.profile_files import check_new_profile
     from nas.machine.files import disk_errors, write_json
     from nas.terminal.console import make_console, progress, say
 
+    if arguments.out.suffix != ".json":
+        raise UserError(f"a profile has to be named something.json, so that --device takes it, got '{arguments.out}'")
+    if arguments.held_out < 2:
+        raise UserError(f"--held-out has to be at least 2 decoders, which can be ranked, got {arguments.held_out}")
     console = make_console()
+    check_new_profile(arguments.out)
     device = _host_in_turns() if arguments.device == HOST else open_device(arguments.device)
     if device.kind != "measured":
         raise UserError(
             f"--device {arguments.device} is predicted, not measured: give host, coreml, iphone or an agent"
         )
-    fitted, unseen = design_programs(
-        arguments.decoders, arguments.held_out, arguments.seed, (arguments.gmacs / 20, arguments.gmacs)
-    )
+    gmacs = (arguments.gmacs / 20, arguments.gmacs)
+    with progress(console, "drawing") as advance:
+        fitted, unseen = design_programs(arguments.decoders, arguments.held_out, arguments.seed, gmacs, advance)
     say(console, "decoders", f"{len(fitted)} to fit to, {len(unseen)} others to judge by, {arguments.passes} passes")
     with progress(console, "measuring") as advance:
         records = measure_programs(device, [*fitted, *unseen], arguments.passes, advance)
@@ -64,7 +73,9 @@ def calibrate(arguments: argparse.Namespace) -> None:
         write_json(arguments.out, profile.to_dict())
     print_profile(console, profile)
     say(console, "saved", str(arguments.out))
-    say(console, "next", f"python -m nas.search --latency-budget 30ms --device {shlex.quote(str(arguments.out))}")
+    # A name that begins with a dash would be taken for an option.
+    name = f"./{arguments.out}" if str(arguments.out).startswith("-") else str(arguments.out)
+    say(console, "next", f"python -m nas.search --latency-budget 30ms --device {shlex.quote(name)}")
 
 
 def print_profile(console: "Console", profile: "CalibratedProfile") -> None:
@@ -88,14 +99,21 @@ def print_profile(console: "Console", profile: "CalibratedProfile") -> None:
 
 def serve(arguments: argparse.Namespace) -> None:
     """Offer a device of this machine over HTTP until interrupted."""
+    from nas.latency.agent.answers import LONGEST_S
+    from nas.latency.agent.exchange import check_token
     from nas.latency.agent.server import serve_device
 
     token = os.environ.get(TOKEN_VARIABLE)
     if arguments.token_file is not None:
         try:
             token = arguments.token_file.read_text().strip()
-        except OSError as error:
-            raise UserError(f"cannot read the token in {arguments.token_file}: {error.strerror}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise UserError(f"cannot read the token in {arguments.token_file}: {reason}") from error
+    if token or arguments.token_file is not None:
+        check_token(token or "", str(arguments.token_file or TOKEN_VARIABLE))
+    if arguments.time_limit > LONGEST_S:
+        raise UserError(f"--time-limit has to be at most {LONGEST_S} s, a day, got {arguments.time_limit}")
     serve_device(
         arguments.device,
         arguments.folder,
@@ -111,10 +129,10 @@ def measure(arguments: argparse.Namespace) -> None:
     """Measure the best candidates of a search again, on another device."""
     from nas.study.remeasure import remeasure
     from nas.study.run import load_run, newest_run
-    from nas.terminal.console import make_console
+    from nas.terminal.console import make_console, warn
 
     console = make_console()
-    run = load_run(arguments.run) if arguments.run else newest_run()
+    run = load_run(arguments.run) if arguments.run else newest_run(partial(warn, console))
     load_plugins(run.settings.plugins)
     remeasure(console, run, arguments.device, arguments.top)
 
@@ -172,7 +190,9 @@ def _add_calibrate(parser: Parser) -> None:
         metavar="G",
         help="multiply-accumulates of the largest decode, in billions (default: 8)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of decoders (default: 0)")
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, metavar="N", help="seed of the choice of decoders (default: 0)"
+    )
     parser.add_plugin_option()
     parser.set_defaults(run_it=calibrate)
 

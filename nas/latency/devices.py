@@ -1,7 +1,9 @@
 """The devices that a latency budget may be for: what measures (here, a Mac, a phone, elsewhere) and what predicts."""
 
+import re
 import time
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
@@ -9,14 +11,16 @@ import torch
 from torch import nn
 
 from nas.latency.measurement.host import Clock, describe_host, measure
-from nas.latency.prediction.calibrated_profile import CalibratedProfile, load_calibrated
+from nas.latency.measurement.host_memory import refuse_without_memory
+from nas.latency.prediction.calibrated_profile import CalibratedProfile
 from nas.latency.prediction.core_ml_operations import list_core_ml_operations
 from nas.latency.prediction.operations import Operation, list_operations
 from nas.latency.prediction.predict import predict
 from nas.latency.prediction.profile import Profile, list_profiles, load_profile
+from nas.latency.prediction.profile_files import is_profile_file, read_profile
 from nas.latency.record import Kind, LatencyRecord, Runtime, Workload, provenance
 from nas.machine.device import choose_device
-from nas.terminal.errors import unknown_name
+from nas.terminal.errors import UserError, unknown_name
 from search_spaces import LatentSpec
 
 HOST, CORE_ML, IPHONE = "host", "coreml", "iphone"
@@ -75,7 +79,13 @@ class HostDevice:
         return provenance(workload, self.kind, describe_host(self.device), None)
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
-        """Measure the decoder with its weights, see `measure`."""
+        """Measure the decoder with its weights, see `measure`.
+
+        Raises:
+            MeasurementFailedError: the decode needs more memory than there is; it is not begun.
+            ValueError: the workload is not on the grid of the latents.
+        """
+        refuse_without_memory(decoder, spec, workload, self.device)
         return measure(decoder, spec, workload, device=self.device, time_limit_s=self.time_limit_s, clock=self.clock)
 
 
@@ -102,8 +112,14 @@ class PredictedDevice:
             ValueError: the workload is not on the grid of the latents, or the decoder uses an operation that has no
                 known cost.
             MeasurementFailedError: it cannot be converted to Core ML, where that is what the device runs.
+            UserError: the profile charges nothing for it, or without end.
         """
         found = predict(operations_on(self.runtime, decoder, spec, workload), self.profile, workload.num_frames)
+        if not 0 < found.total < inf:
+            raise UserError(
+                f"the profile of {self.name} predicts {found.total} ms for a decoder: its coefficients make no sense, "
+                f"calibrate again"
+            )
         return LatencyRecord(
             ms_per_frame=found.total,
             kind=self.kind,
@@ -133,7 +149,7 @@ def operations_on(runtime: Runtime, module: nn.Module, spec: LatentSpec, workloa
 
 def open_predicted(name: str, default: str) -> LatencyDevice:
     """The device of this name if it is one that predicts, else the default one: nothing that measures is touched."""
-    predicts = name in list_profiles() or name.endswith(".json")
+    predicts = name in list_profiles() or is_profile_file(name)
     return open_device(name if predicts else default)
 
 
@@ -148,18 +164,20 @@ def open_device(name: str) -> LatencyDevice:
     Raises:
         UserError: there is no such device (with the nearest name), or it cannot be used from here.
     """
-    if name.startswith(("http://", "https://")):
+    if "://" in name:
         from nas.latency.agent.client import open_agent
 
         return open_agent(name)
-    if name.endswith(".json"):
-        return PredictedDevice(load_calibrated(Path(name)))
+    if is_profile_file(name):
+        return PredictedDevice(read_profile(Path(name)))
     if name == HOST:
         return HostDevice(choose_device())
     if name in (CORE_ML, IPHONE):
         from nas.latency.measurement.core_ml import open_core_ml
 
         return open_core_ml(name)
+    if re.fullmatch(r"\[?[\w.:-]+\]?:\d+", name):
+        raise UserError(f"expected an agent's address such as http://mac:8765, got {name}: did you mean http://{name}?")
     if name not in list_profiles():
         raise unknown_name("device", name, list_devices())
     return PredictedDevice(load_profile(name))

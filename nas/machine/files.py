@@ -61,7 +61,8 @@ def read_json(path: Path) -> Any:
         raise
     except OSError as error:
         reason, remedy = disk_reason(error) or (error.strerror, "check the disk")
-        raise UserError(f"cannot read {path}: {reason}: {remedy}") from error
+        raise UserError(f"{path} cannot be read ({reason}): {remedy}") from error
+    # An integer of thousands of digits is a plain ValueError; what is nested too deeply is no ValueError at all.
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it or delete its folder") from error
 

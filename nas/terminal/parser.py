@@ -4,6 +4,7 @@
 """
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -14,6 +15,11 @@ from typing import Any, NoReturn
 from nas.terminal.disk_reasons import disk_reason
 from nas.terminal.errors import UserError
 from nas.terminal.extras import missing_extra
+
+SEEDS = 2**32
+"""Number of seeds that every source of random numbers takes, from 0 on."""
+_LARGEST = 2**31 - 1
+"""Largest number of anything."""
 
 
 class NothingFeasibleError(Exception):
@@ -51,8 +57,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
+class SubcommandParser(Parser):
+    """Parser of one of several commands in a module; argparse names it after the whole program."""
+
+    def __init__(self, prog: str, description: str, **_: object) -> None:
+        super().__init__("", description)
+        self.prog = prog
+
+
 def positive_int(text: str) -> int:
-    """Argument type: a whole number of at least 1.
+    """Argument type: a whole number from 1 to 2^31 - 1.
 
     Raises:
         argparse.ArgumentTypeError: the text is something else.
@@ -60,9 +74,26 @@ def positive_int(text: str) -> int:
     try:
         value = int(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'") from error
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{_shortened(text)}'") from error
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {_shortened(text)}")
+    if value > _LARGEST:
+        raise argparse.ArgumentTypeError(f"expected at most {_LARGEST}, got {_shortened(text)}")
+    return value
+
+
+def seed_number(text: str) -> int:
+    """Argument type: a seed that every source of random numbers takes, a whole number from 0 to 2^32 - 1.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is something else.
+    """
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{_shortened(text)}'") from error
+    if not 0 <= value < SEEDS:
+        raise argparse.ArgumentTypeError(f"expected a seed from 0 to {SEEDS - 1}, got {_shortened(text)}")
     return value
 
 
@@ -74,8 +105,15 @@ def parse_resolution(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
     if not found:
-        raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{text}'")
-    return int(found[1]), int(found[2])
+        raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{_shortened(text)}'")
+    sides = found[1], found[2]
+    if max(map(len, sides)) > 6:
+        raise UserError(f"expected a resolution of at most 999999 pixels a side, got '{_shortened(text)}'")
+    return int(sides[0]), int(sides[1])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def launcher_words() -> list[str]:
@@ -91,13 +129,16 @@ def command_words(module: str) -> list[str]:
     return ["python", "-m", module]
 
 
-def run_command(run: Callable[[], None], continue_with: str) -> int:
+def run_command(run: Callable[[], None], continue_with: str | None) -> int:
     """Run a command and return its exit status; its expected errors become one line on stderr.
 
     Args:
         run: what the command does.
-        continue_with: command line that goes on after an interruption.
+        continue_with: command line that goes on after an interruption; None for a command that begins anew.
     """
+    # A file's name may hold what the terminal has no character for: that is shown as \udcff, say.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         run()
     except UserError as error:
@@ -113,7 +154,11 @@ def run_command(run: Callable[[], None], continue_with: str) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print(f"\ninterrupted, everything up to here is saved; to continue: {continue_with}", file=sys.stderr)
+        saved = f"everything up to here is saved; to continue: {continue_with}"
+        print(
+            f"\ninterrupted, {saved if continue_with else 'it was not done; the next time it begins anew'}",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         # The reader (head, less) has gone; without this the interpreter complains when it flushes.
