@@ -160,7 +160,7 @@ def test_what_is_not_the_model_that_belongs_there_is_not_replaced(what: str, job
         numbers = read_json(folder / "evaluation.json")
         write_json(folder / "evaluation.json", {**numbers, "targets": "others"})
     before = sorted(other.out.rglob("*"))
-    assert refusal(lambda: finished_model(other, candidate)).startswith(str(folder) if what != "file" else "cannot")
+    assert refusal(lambda: finished_model(other, candidate)).startswith(f"{folder} is not the model that belongs there")
     assert sorted(other.out.rglob("*")) == before
 
 
