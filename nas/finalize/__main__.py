@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from nas.distillation.recipes import CPU, GPU
 from nas.machine.plugins import load_plugins
-from nas.terminal.errors import UserError
 from nas.terminal.parser import NothingFeasibleError, Parser, command_words, positive_int, run_command
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     """The command, in the order in which things happen."""
     from nas.distillation.distill import DivergedError
     from nas.evaluation.comparison import print_comparison
-    from nas.finalize.finish import finish, finished_model
+    from nas.finalize.finish import check_out, finish, finished_model
     from nas.finalize.rows import baseline_rows, model_row, teacher_row
     from nas.study.contents import contents_of_space
     from nas.study.run import load_run, newest_run
@@ -50,7 +49,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         out = arguments.out or run.folder / "models"
-        _check_out(out)
+        check_out(out)
         candidates = _leaders(console, run)[: arguments.top]
         job = _open_job(console, run, out, arguments)
         for candidate in candidates:
@@ -63,17 +62,6 @@ def finalize(arguments: argparse.Namespace) -> None:
             except DivergedError as error:
                 show.warn(console, f"#{candidate.number} is left out: {error}")
         print_comparison(console, rows)
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a folder that models cannot be written to, before any work is done."""
-    from nas.machine.files import check_output
-    from nas.model.folder import is_model_folder
-
-    check_output(out, f"cannot write models to {out}")
-    inside = next((place for place in (out.absolute(), *out.absolute().parents) if is_model_folder(place)), None)
-    if inside is not None:
-        raise UserError(f"cannot write models to {out}: {inside} is itself a model: choose another --out")
 
 
 def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Namespace) -> "Job":

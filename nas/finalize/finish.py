@@ -18,11 +18,11 @@ from nas.export.package import ExportError, export_decoder, model_metadata
 from nas.export.settings import ExportSettings
 from nas.finalize.costs import macs_per_frame, measured_latency
 from nas.finalize.job import Job
-from nas.machine.files import disk_errors
+from nas.machine.files import check_output, disk_errors
 from nas.machine.temporary import temporary_folder
 from nas.machine.versions import versions
 from nas.model import TurboVAED
-from nas.model.folder import check_model, read_record, write_model_folder
+from nas.model.folder import check_model, is_model_folder, read_record, write_model_folder
 from nas.model.record import ModelRecord, PackageRecord, TeacherRecord
 from nas.study.outcomes import Outcome
 from nas.study.short_distillation import build, count_parameters
@@ -56,6 +56,19 @@ def finish(console: Console, job: Job, candidate: Outcome) -> ModelRecord:
         checkpoint.unlink(missing_ok=True)
     say(console, "saved", str(folder))
     return record
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder that models cannot be written to, before any work is done.
+
+    Raises:
+        UserError: nothing can be written there, or it is inside a model or a package.
+    """
+    doing = f"cannot write models to {out}"
+    check_output(out, doing)
+    inside = next((place for place in (out.absolute(), *out.absolute().parents) if is_model_folder(place)), None)
+    if inside is not None:
+        raise UserError(f"{doing}: {inside} is itself a model: choose another --out")
 
 
 def model_folder(job: Job, candidate: Outcome) -> Path:

@@ -52,10 +52,16 @@ def read_json(path: Path) -> Any:
     """What the JSON file at `path` holds.
 
     Raises:
-        UserError: the file is not valid JSON; the message names it.
+        UserError: the file is not valid JSON or cannot be read; the message names it.
+        FileNotFoundError: there is none.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason, remedy = disk_reason(error) or (error.strerror, "check the disk")
+        raise UserError(f"{path} cannot be read ({reason}): {remedy}") from error
     # An integer of thousands of digits is a plain ValueError; what is nested too deeply is no ValueError at all.
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it or delete its folder") from error

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from nas.distillation.recipes import CPU, Recipe
 from nas.distillation.settings import DistillSettings
 from nas.evaluation.quality import evaluate
 from nas.finalize.costs import teacher_latency
-from nas.finalize.finish import finish, model_folder
+from nas.finalize.finish import check_out, finish, finished_model, model_folder
 from nas.finalize.job import Job
 from nas.latency import open_device
+from nas.machine.files import read_json, write_json
 from nas.model import TurboVAED
 from nas.model.folder import read_record
 from nas.model.record import ModelRecord
@@ -28,6 +30,7 @@ from nas.study.settings import RunSettings
 from nas.teachers import load_teacher
 from search_spaces import Decoder
 from tests.model.test_model import frames_of
+from tests.support.errors import refusal
 from tests.support.small_targets import CONFIG
 
 
@@ -124,6 +127,50 @@ def test_a_finished_model_leaves_no_checkpoint_and_nothing_temporary(job: Job, c
     quietly(job, candidate)
     assert list((job.run.folder / "finalize").iterdir()) == []
     assert not [path for path in job.out.rglob("*") if path.name.startswith(".")]
+
+
+def test_a_damaged_model_is_not_called_saved(job: Job, candidate: Outcome) -> None:
+    """It is refused before anything is distilled, and stays as it is."""
+    other = replace(job, out=job.out / "damaged")
+    quietly(other, candidate)
+    folder = model_folder(other, candidate)
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    before = stamps(folder)
+    assert "is not what was saved there" in refusal(lambda: quietly(other, candidate))
+    weights.unlink()
+    assert "has lost its weights" in refusal(lambda: quietly(other, candidate))
+    del before[weights]
+    assert stamps(folder) == before
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "model"])
+def test_what_is_not_the_model_that_belongs_there_is_not_replaced(what: str, job: Job, candidate: Outcome) -> None:
+    other = replace(job, out=job.out / f"taken by a {what}")
+    folder = model_folder(other, candidate)
+    other.out.mkdir(parents=True)
+    if what == "file":
+        folder.write_text("mine")
+    elif what == "folder":
+        folder.mkdir()
+        (folder / "note.txt").write_text("mine")
+    else:
+        quietly(job, candidate)
+        shutil.copytree(model_folder(job, candidate), folder)
+        numbers = read_json(folder / "evaluation.json")
+        write_json(folder / "evaluation.json", {**numbers, "targets": "others"})
+    before = sorted(other.out.rglob("*"))
+    assert refusal(lambda: finished_model(other, candidate)).startswith(f"{folder} is not the model that belongs there")
+    assert sorted(other.out.rglob("*")) == before
+
+
+def test_models_are_not_written_into_a_model_or_below_a_file(job: Job, candidate: Outcome) -> None:
+    quietly(job, candidate)
+    folder = model_folder(job, candidate)
+    assert f"{folder} is itself a model" in refusal(lambda: check_out(folder))
+    assert f"{folder} is itself a model" in refusal(lambda: check_out(folder / "more"))
+    assert "is a file, not a folder" in refusal(lambda: check_out(folder / "README.md"))
+    check_out(job.out / "others")
 
 
 def test_a_teacher_too_large_for_its_device_is_not_measured(job: Job) -> None:
