@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nas.terminal.errors import UserError
+from nas.terminal.errors import UserError, one_line
 from nas.terminal.extras import missing_extra
 
 SEEDS = 2**32
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with exit status 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def positive_int(text: str) -> int:
@@ -129,7 +129,7 @@ def run_command(run: Callable[[], None], continue_with: str) -> int:
     try:
         run()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         line = missing_extra(error)
@@ -138,7 +138,7 @@ def run_command(run: Callable[[], None], continue_with: str) -> int:
         print(f"error: {line}", file=sys.stderr)
         return 2
     except NothingFeasibleError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         print(f"\ninterrupted, everything up to here is saved; to continue: {continue_with}", file=sys.stderr)

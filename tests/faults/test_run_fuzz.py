@@ -20,9 +20,9 @@ from nas.study.settings import RunSettings
 from nas.study.storage import storage_url
 from nas.study.study import load_study, open_study
 from nas.terminal.errors import UserError
-from tests.faults.test_runs import CONTENTS, SETTINGS, make_study
 from tests.support.records import latency
 from tests.support.run_folders import list_files
+from tests.support.small_runs import CONTENTS, SETTINGS, make_study
 
 WRONG: tuple[Any, ...] = (
     None,
