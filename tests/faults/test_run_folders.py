@@ -146,3 +146,10 @@ def test_what_is_gone_is_not_called_saved(harm: str) -> None:
             Path("R/study.db").write_bytes(b"1")
     message = refusal(present.check)
     assert ("R/study.db" if harm.startswith("database") else "R ") in message and "not saved" in message
+
+
+def test_a_folder_that_cannot_be_made() -> None:
+    Path("link").symlink_to("nowhere/at/all")
+    assert "no folder can be made at link" in refusal(lambda: open_run(SETTINGS, Path("link"), CONTENTS))
+    Path("runs").touch()
+    assert "runs is a file" in refusal(lambda: open_run(SETTINGS, None, CONTENTS))

@@ -74,6 +74,10 @@ STUDIES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: execute(path, "DELETE FROM trial_user_attributes WHERE key = 'parameters'"),
         "trial #0: 'parameters' is missing",
     ),
+    "numbered otherwise": (
+        lambda path: execute(path, "UPDATE trials SET number = number + 2"),
+        "not numbered from 0",
+    ),
     "unknown status": (attribute("status", "splendid"), "unknown status 'splendid'"),
     "latency in words": (attribute("latency", "slow"), "expected an object, got 'slow'"),
     "attribute that is no JSON": (
