@@ -13,6 +13,7 @@ from blocks import get_block
 from nas.data.clips import Clip
 from nas.data.settings import SPLITS
 from nas.data.splits import ClipSet
+from nas.distillation.preparation import perceptual_off
 from nas.distillation.recipes import Recipe
 from nas.latency import Workload
 from nas.latency.devices import HOST, LatencyDevice, PredictedDevice
@@ -63,8 +64,10 @@ def contents_of_clips(clips: ClipSet) -> dict[str, dict[str, str]]:
 
 
 def contents_of_recipe(recipe: Recipe, steps: int, seed: int) -> dict[str, dict[str, str]]:
-    """How candidates are trained, which depends on whether there is a GPU."""
-    return {"recipe": {"short distillation": _digest([asdict(recipe.short), asdict(recipe.distillation(steps, seed))])}}
+    """How candidates are trained, which depends on whether there is a GPU, and whether LPIPS can be computed."""
+    settings = recipe.distillation(steps, seed)
+    lpips = "off" if perceptual_off(settings) else "on"
+    return {"recipe": {"short distillation": _digest([asdict(recipe.short), asdict(settings)]), "LPIPS": lpips}}
 
 
 def changes(recorded: Contents, found: Contents) -> list[str]:

@@ -60,7 +60,10 @@ def check_trials(study: optuna.Study) -> None:
     Raises:
         ValueError: something in it is not what this program writes; the message has the number of the trial.
     """
-    for trial in study.get_trials(deepcopy=False):
+    trials = study.get_trials(deepcopy=False)
+    if [trial.number for trial in trials] != list(range(len(trials))):
+        raise ValueError("its trials are not numbered from 0 on")
+    for trial in trials:
         attributes = trial.user_attrs
         try:
             if "latency" in attributes:

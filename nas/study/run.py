@@ -127,7 +127,7 @@ def open_run(
     with disk_errors(f"cannot create the run folder {folder}"):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, FileExistsError) as error:
             raise UserError(f"no folder can be made at {folder}: choose another --run") from error
     return _fill(folder, settings, contents, remove=not existed)
 
@@ -214,6 +214,8 @@ def _create_new(settings: RunSettings, contents: Contents) -> Run:
     """A run in a folder that nobody else has made: of two searches that start together each gets its own."""
     stem = f"{settings.teacher}-{settings.budget}-{datetime.now(UTC):%m%d}"
     with disk_errors(f"cannot create a run folder in {RUNS_FOLDER}"):
+        if RUNS_FOLDER.exists() and not RUNS_FOLDER.is_dir():
+            raise UserError(f"{RUNS_FOLDER} is a file, and runs are made in it: move it, or name a folder with --run")
         RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
         for suffix in ("", *(f"-{count}" for count in range(2, 1000))):
             folder = RUNS_FOLDER / f"{stem}{suffix}"

@@ -76,6 +76,9 @@ def open_copy(path: Path) -> optuna.storages.RDBStorage:
         mode = "mode=ro" if live else "immutable=1"
         source = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, timeout=_LOCK_SECONDS)
         with closing(source):
+            # Copying waits for a lock without end; reading before, in one transaction with it, gives up in time.
+            source.execute("BEGIN")
+            source.execute("SELECT count(*) FROM sqlite_master").fetchone()
             source.backup(memory)
         problem = memory.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
@@ -104,9 +107,8 @@ def readable(path: Path) -> Iterator[None]:
         raise
     # What damaged values lead to has no common class; nothing but reading happens under this.
     except Exception as error:
-        raise UserError(
-            f"{path} cannot be read ({_describe(error)}): restore it from a copy, or start a new run with another --run"
-        ) from error
+        remedy = _meaning(error) or "restore it from a copy, or start a new run with another --run"
+        raise UserError(f"{path} cannot be read ({_describe(error)}): {remedy}") from error
 
 
 @contextmanager
@@ -119,9 +121,14 @@ def database_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError) as error:
-        name = getattr(_root(error), "sqlite_errorname", "")
-        meant = next((text for start, text in _REMEDIES.items() if name.startswith(start)), "run it again")
-        raise UserError(f"cannot use the study in {folder} ({_describe(error)}): {meant}") from error
+        remedy = _meaning(error) or "run it again"
+        raise UserError(f"cannot use the study in {folder} ({_describe(error)}): {remedy}") from error
+
+
+def _meaning(error: BaseException) -> str:
+    """What an error of SQLite means and what to do; empty if it is another one."""
+    name = getattr(_root(error), "sqlite_errorname", "")
+    return next((text for start, text in _REMEDIES.items() if name.startswith(start)), "")
 
 
 def _root(error: BaseException) -> BaseException:

@@ -8,6 +8,11 @@ class UserError(ValueError):
     """Wrong arguments or input: one line that says what was wrong, what was expected, and what to do."""
 
 
+def one_line(text: str) -> str:
+    """A message as one line: what breaks a line or moves the cursor, in a name that somebody chose, is written out."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not registered: gives the nearest name and the whole list."""
     options = sorted(known)

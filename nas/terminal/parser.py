@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nas.terminal.disk_reasons import disk_reason
-from nas.terminal.errors import UserError
+from nas.terminal.errors import UserError, one_line
 from nas.terminal.extras import missing_extra
 
 SEEDS = 2**32
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with exit status 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 class SubcommandParser(Parser):
@@ -142,7 +142,7 @@ def run_command(run: Callable[[], None], continue_with: str | None) -> int:
     try:
         run()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         line = missing_extra(error)
@@ -151,7 +151,7 @@ def run_command(run: Callable[[], None], continue_with: str | None) -> int:
         print(f"error: {line}", file=sys.stderr)
         return 2
     except NothingFeasibleError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         saved = f"everything up to here is saved; to continue: {continue_with}"

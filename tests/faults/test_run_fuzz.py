@@ -17,12 +17,13 @@ from nas.study.outcomes import read_outcomes, trained_count
 from nas.study.remeasure import measured_leaders
 from nas.study.run import Run, load_run, open_run
 from nas.study.settings import RunSettings
-from nas.study.storage import storage_url
-from nas.study.study import load_study, open_study
+from nas.study.storage import database_errors, storage_url
+from nas.study.study import StudyLimits, load_study, open_study
 from nas.terminal.errors import UserError
-from tests.faults.test_runs import CONTENTS, SETTINGS, make_study
+from tests.study.test_study import Arithmetic, run
 from tests.support.records import latency
 from tests.support.run_folders import list_files
+from tests.support.small_runs import CONTENTS, SETTINGS, make_study
 
 WRONG: tuple[Any, ...] = (
     None,
@@ -94,27 +95,38 @@ def check(path: Path, *calls: Any) -> int:
 
 
 def test_a_config_that_is_damaged_anywhere(tmp_path: Path) -> None:
-    run, _ = open_run(SETTINGS, tmp_path / "R", CONTENTS)
-    path = run.folder / "config.json"
+    made_run, _ = open_run(SETTINGS, tmp_path / "R", CONTENTS)
+    path = made_run.folder / "config.json"
     whole = path.read_bytes()
     data = json.loads(whole)
     refused = 0
     for place in places(data):
         for value in WRONG:
             path.write_text(json.dumps(altered(data, place, value)))
-            refused += check(path, lambda: load_run(run.folder))
+            refused += check(path, lambda: load_run(made_run.folder))
     source = random.Random(0)
     for _ in range(400):
         path.write_bytes(damaged(whole, source))
-        refused += check(path, lambda: load_run(run.folder))
+        refused += check(path, lambda: load_run(made_run.folder))
     assert refused > 500
     path.write_bytes(whole)
-    assert load_run(run.folder).settings == SETTINGS
+    assert load_run(made_run.folder).settings == SETTINGS
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_study(tmp_path_factory.mktemp("made"))
+
+
+def tamper(path: Path, command: str, parameters: tuple[Any, ...]) -> bool:
+    """Change a database; whether its tables take such values."""
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            connection.execute(command, parameters)
+        except sqlite3.IntegrityError:
+            return False
+        connection.commit()
+    return True
 
 
 def read(path: Path) -> None:
@@ -160,14 +172,8 @@ def test_a_study_whose_values_are_damaged(made: Path, tmp_path: Path, count: int
     refused = 0
     for command, parameters in commands:
         shutil.copy(made, path)
-        with closing(sqlite3.connect(path)) as connection:
-            try:
-                connection.execute(command, parameters)
-            except sqlite3.IntegrityError:
-                # The table itself does not take such a value.
-                continue
-            connection.commit()
-        refused += check(path, lambda: read(path))
+        if tamper(path, command, parameters):
+            refused += check(path, lambda: read(path))
     assert refused > count // 2
 
 
@@ -183,15 +189,40 @@ def test_a_search_refuses_what_reading_refuses(made: Path, tmp_path: Path) -> No
             assert not data or check(path, lambda: open_study(storage_url(path), 0, warmup_steps=5)) == 1
 
 
+def test_a_search_over_damaged_values_goes_on_or_is_refused(made: Path, tmp_path: Path) -> None:
+    """Also where what is damaged is Optuna's own: choices, constraints, values."""
+    path = tmp_path / "study.db"
+    source = random.Random(4)
+    with closing(sqlite3.connect(made)) as connection:
+        columns = [
+            (table, row[1])
+            for table in ("trials", "trial_params", "trial_values", "trial_system_attributes")
+            for row in connection.execute(f"PRAGMA table_info({table})")
+        ]
+    for _ in range(15):
+        table, column = source.choice(columns)
+        for file in tmp_path.glob("study.db*"):
+            file.unlink()
+        shutil.copy(made, path)
+        value = source.choice((-7, "x", "[]", "{}", 1.5))
+        tamper(path, f"UPDATE OR IGNORE {table} SET {column} = ?", (value,))
+        try:
+            with database_errors(tmp_path):
+                study = open_study(storage_url(path), 0, warmup_steps=5)
+                run(study, StudyLimits(3), Arithmetic())
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
 def test_measurements_that_are_damaged_anywhere(tmp_path: Path) -> None:
-    run = Run(tmp_path, RunSettings("t", None, None, "30ms", "host", 64, 64, 5, "hybrid", 3, 0))
+    measured = Run(tmp_path, RunSettings("t", None, None, "30ms", "host", 64, 64, 5, "hybrid", 3, 0))
     path = tmp_path / "measured" / "host.json"
     data = {"device": "host", "records": {"0123": latency(20.0, "measured").to_dict()}}
     write_json(path, data)
-    assert measured_leaders(run, []) == ("host", [])
+    assert measured_leaders(measured, []) == ("host", [])
     refused = 0
     for place in places(data):
         for value in WRONG:
             path.write_text(json.dumps(altered(data, place, value)))
-            refused += check(path, lambda: measured_leaders(run, []))
+            refused += check(path, lambda: measured_leaders(measured, []))
     assert refused > 100

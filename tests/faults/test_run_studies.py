@@ -1,0 +1,167 @@
+"""Studies that are damaged, foreign, newer or locked: one true line, and the file stays as it is."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+
+from nas.study import study as study_module
+from nas.study.run import Run
+from nas.study.storage import storage_url
+from nas.study.study import load_study, open_study
+from tests.support.errors import refusal
+from tests.support.run_folders import list_files
+from tests.support.small_runs import SETTINGS, make_study
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("made"))
+
+
+def execute(path: Path, command: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(command)
+    connection.commit()
+    connection.close()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:9000])
+
+
+def scribble(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4096:8192] = b"x" * 4096
+    path.write_bytes(data)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_foreign(path: Path) -> None:
+    path.unlink()
+    execute(path, "CREATE TABLE holidays (day TEXT)")
+
+
+def make_other_study(path: Path) -> None:
+    path.unlink()
+    optuna.create_study(storage=f"sqlite:///{path}", study_name="mine")
+
+
+def attribute(key: str, value: object) -> Callable[[Path], None]:
+    text = json.dumps(value).replace("'", "''")
+    return lambda path: execute(path, f"UPDATE trial_user_attributes SET value_json = '{text}' WHERE key = '{key}'")
+
+
+STUDIES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "text": (lambda path: path.write_text("not a database" * 99), "not a database"),
+    "cut off": (cut, "malformed"),
+    "scribbled over": (scribble, "damaged"),
+    "a folder": (make_folder, "Is a directory"),
+    "another program's": (make_foreign, "another program's: it has a table 'holidays'"),
+    "another study": (make_other_study, "a study named 'mine'"),
+    "newer": (lambda path: execute(path, "UPDATE alembic_version SET version_num = 'v9.0.0'"), "updating optuna"),
+    "without a table": (lambda path: execute(path, "DROP TABLE trial_params"), "it has no table 'trial_params'"),
+    "without an attribute": (
+        lambda path: execute(path, "DELETE FROM trial_user_attributes WHERE key = 'parameters'"),
+        "trial #0: 'parameters' is missing",
+    ),
+    "numbered otherwise": (
+        lambda path: execute(path, "UPDATE trials SET number = number + 2"),
+        "not numbered from 0",
+    ),
+    "unknown status": (attribute("status", "splendid"), "unknown status 'splendid'"),
+    "latency in words": (attribute("latency", "slow"), "expected an object, got 'slow'"),
+    "attribute that is no JSON": (
+        lambda path: execute(path, "UPDATE trial_user_attributes SET value_json = '{'"),
+        "Expecting",
+    ),
+    "score in words": (attribute("score", "good"), "its score has to be a finite number"),
+}
+
+
+def rename_option(path: Path) -> None:
+    """As a study of an older version has it."""
+    connection = sqlite3.connect(path)
+    query = "SELECT trial_user_attribute_id, value_json FROM trial_user_attributes WHERE key = 'config'"
+    for number, text in connection.execute(query).fetchall():
+        old = text.replace('"projection":', '"expansion":')
+        assert old != text
+        change = "UPDATE trial_user_attributes SET value_json = ? WHERE trial_user_attribute_id = ?"
+        connection.execute(change, (old, number))
+    connection.commit()
+    connection.close()
+
+
+STUDIES["old names of options"] = (rename_option, "has no option 'expansion'")
+
+
+@pytest.mark.parametrize("row", STUDIES)
+def test_a_study_that_cannot_be_read_is_one_line_and_stays_as_it_is(row: str, made: Path, tmp_path: Path) -> None:
+    damage, expected = STUDIES[row]
+    path = tmp_path / "study.db"
+    shutil.copy(made, path)
+    damage(path)
+    before = list_files(tmp_path), path.is_file() and path.read_bytes()
+    for call in (
+        lambda: load_study(storage_url(path)),
+        lambda: open_study(storage_url(path), 0, warmup_steps=5),
+    ):
+        message = refusal(call)
+        assert expected in message and str(path) in message and "new run" in message
+    assert (list_files(tmp_path), path.is_file() and path.read_bytes()) == before
+
+
+def test_a_study_that_another_program_keeps_for_itself_is_not_called_damaged(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.study.storage._LOCK_SECONDS", 0.1)
+    path = tmp_path / "study.db"
+    shutil.copy(made, path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+    connection.execute("INSERT INTO trial_values SELECT * FROM trial_values LIMIT 0")
+    connection.execute("UPDATE version_info SET schema_version = schema_version")
+    message = refusal(lambda: load_study(storage_url(path)))
+    connection.close()
+    assert "locked" in message and "close that program" in message
+
+
+def test_reading_a_study_leaves_no_file_behind(made: Path, tmp_path: Path) -> None:
+    shutil.copy(made, tmp_path / "study.db")
+    before = list_files(tmp_path)
+    assert len(load_study(storage_url(tmp_path / "study.db")).get_trials()) > 2
+    assert list_files(tmp_path) == before
+
+
+@pytest.mark.parametrize("names", [("take?1", "take?2"), ("a#b", "a"), ("100%", "{x}"), ("a b", "ä")])
+def test_every_folder_has_its_own_study(names: tuple[str, str], tmp_path: Path) -> None:
+    for seed, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        run = Run(tmp_path / name, replace(SETTINGS, seed=seed))
+        study = open_study(run.storage_url, seed, warmup_steps=5)
+        study.set_user_attr("name", name)
+        assert load_study(run.storage_url).user_attrs == {"name": name}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_trial_that_is_cut_off_again_and_again_is_said(tmp_path: Path) -> None:
+    given_up: list[tuple[int, str]] = []
+    for _ in range(study_module.MAX_ATTEMPTS + 1):
+        study = open_study(
+            storage_url(tmp_path / "study.db"),
+            0,
+            warmup_steps=5,
+            on_given_up=lambda number, decoder: given_up.append((number, decoder)),
+        )
+        study.ask()
+    assert [number for number, _ in given_up] == [study_module.MAX_ATTEMPTS - 1]
