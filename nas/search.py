@@ -15,18 +15,26 @@ from typing import TYPE_CHECKING
 from nas.distillation.recipes import CPU, GPU
 from nas.latency import DEFAULT_DEVICE, parse_budget
 from nas.machine.plugins import load_plugins, named_plugins
-from nas.terminal.errors import UserError, unknown_name
-from nas.terminal.parser import NothingFeasibleError, Parser, command_words, parse_resolution, positive_int, run_command
+from nas.terminal.errors import UserError
+from nas.terminal.parser import (
+    NothingFeasibleError,
+    Parser,
+    command_words,
+    parse_resolution,
+    positive_int,
+    run_command,
+    seed_number,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nas.distillation.recipes import Recipe
     from nas.latency import Workload
-    from nas.study.run import RunSettings
-    from nas.study.short_distillation import ShortDistillation
-    from nas.study.study import BudgetUnreachableError, StudyLimits
-    from search_spaces import LatentSpec, SearchSpace
+    from nas.study.settings import RunSettings
+    from nas.study.short_distillation import DistilledCandidate, ShortDistillation
+    from nas.study.study import BudgetUnreachableError, Ending, StudyLimits
+    from search_spaces import DecoderConfig, LatentSpec, SearchSpace
 
 _USUAL_FRAMES = 17
 """Frames of the timed decode, as in the papers."""
@@ -48,6 +56,7 @@ def search(arguments: argparse.Namespace) -> None:
     from nas.distillation.recipes import recipe_for
     from nas.latency import open_device
     from nas.machine.device import choose_device
+    from nas.study import contents
     from nas.study.run import open_run
     from nas.study.short_distillation import ShortDistillation
     from nas.study.storage import database_errors
@@ -57,8 +66,7 @@ def search(arguments: argparse.Namespace) -> None:
 
     load_plugins(arguments.plugin)
     console = show.make_console()
-    if arguments.space not in SEARCH_SPACES:
-        raise unknown_name("search space", arguments.space, SEARCH_SPACES)
+    found = contents.contents_of_space(arguments.space)
     device, latency_device = choose_device(), open_device(arguments.device)
     recipe = recipe_for(device)
     limits = _limits(arguments, recipe)
@@ -69,14 +77,18 @@ def search(arguments: argparse.Namespace) -> None:
     _check_fit(workload, teacher.spec, teacher.name)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(arguments.clips, recipe.frames_per_clip(teacher), advance)
-    run, existed = open_run(settings, arguments.run)
+    found |= contents.contents_of_teacher(teacher.name, teacher.weights_hash)
+    found |= contents.contents_of_clips(clips)
+    found |= contents.contents_of_device(latency_device, workload)
+    found |= contents.contents_of_recipe(recipe, settings.steps, settings.seed)
+    run, existed = open_run(settings, arguments.run, found, partial(show.warn, console))
     with run.lock():
         space = SEARCH_SPACES[settings.space]
         show.say(console, "teacher", teacher.describe())
         for line in teacher.warnings:
             show.warn(console, line)
         show.say(console, "clips", clips.describe())
-        for line in clips.warnings():
+        for line in (*clips.warnings(), *run.version_changes()):
             show.warn(console, line)
         show.say(console, "budget", f"{settings.describe_constraints()} {latency_device.describe(workload)}")
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
@@ -95,23 +107,43 @@ def run_trials(
 ) -> None:
     """Open the study, run its trials under a live table, print what was found."""
     from nas.study.outcomes import best_outcomes, read_outcomes, trained_count
+    from nas.study.presence import Presence
     from nas.study.study import BudgetUnreachableError, open_study, run_study
     from nas.study.table import TrialTable, front_line
     from nas.terminal import console as show
 
     run, latency_device = distillation.run, distillation.latency_device
-    study = open_study(run.storage_url, run.settings.seed, warmup_steps=run.settings.steps // 3)
+    given_up: list[tuple[int, str]] = []
+    study = open_study(
+        run.storage_url,
+        run.settings.seed,
+        warmup_steps=run.settings.steps // 3,
+        on_given_up=lambda number, decoder: given_up.append((number, decoder)),
+    )
+    present = Presence.of(run.folder, "config.json", "study.db")
+    constraints = run.settings.constraints
     with show.StatusLine(console) as status:
-        table = TrialTable(console, limits, status, trained_count(study))
+        table = TrialTable(console, limits, status, trained_count(study), constraints[0].limit)
         table.header()
         for outcome in read_outcomes(study):
             table.replay(outcome)
-        make_candidate = replace(distillation, on_step=table.progress).candidate
-        latents, constraints = distillation.targets.spec, run.settings.constraints
+        for number, decoder in given_up:
+            table.given_up(number, decoder)
+
+        def on_step(number: int, step: int, steps: int) -> None:
+            present.check()
+            table.progress(number, step, steps)
+
+        def make_candidate(config: "DecoderConfig") -> "DistilledCandidate":
+            table.waiting(config)
+            return replace(distillation, on_step=on_step).candidate(config)
+
+        latents = distillation.targets.spec
         try:
             ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, table.unmeasured)
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
+    present.check()
     found = read_outcomes(study)
     if not best_outcomes(found):
         raise NothingFeasibleError("no candidate was scored: give the search more --trials or time (--time-limit)")
@@ -119,11 +151,24 @@ def run_trials(
     decode = latency_device.describe(distillation.workload)
     console.print(f"ms/frame{mark}: per decoded frame {decode}", style="dim", soft_wrap=True)
     show.say(console, "trials", table.counts())
-    if ending == "nothing new":
-        show.say(console, "stopped", f"the last {limits.fruitless} proposals gave nothing new to train")
+    if stopped := _why_stopped(ending, limits):
+        show.say(console, "stopped", stopped)
     show.say(console, "front", front_line(found))
     show.say(console, "saved", str(run.folder))
     show.say(console, "next", shlex.join(["python", "-m", "nas.finalize", str(run.folder)]))
+
+
+def _why_stopped(ending: "Ending", limits: "StudyLimits") -> str:
+    """Why a search ended before all of its candidates were trained, in words; empty if they all were."""
+    from nas.terminal.console import format_seconds
+
+    if ending == "nothing new":
+        return f"the last {limits.fruitless} proposals gave nothing new to train"
+    if ending == "time":
+        limit = limits.seconds or 0.0
+        written = format_seconds(limit) if limit >= 1 else f"{limit:g} s"
+        return f"the time limit of {written} is over: the same command goes on"
+    return ""
 
 
 def make_parser() -> Parser:
@@ -171,7 +216,9 @@ def make_parser() -> Parser:
         help=f"start no candidate after this long, e.g. 2h (default: {_written_limit(CPU)}, with a GPU"
         f" {_written_limit(GPU)})",
     )
-    study.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
+    study.add_argument(
+        "--seed", type=seed_number, default=0, metavar="N", help="seed of everything random (default: 0)"
+    )
     study.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
     )
@@ -180,7 +227,7 @@ def make_parser() -> Parser:
 
 
 def _settings(arguments: argparse.Namespace, workload: "Workload", recipe: "Recipe") -> "RunSettings":
-    from nas.study.run import RunSettings
+    from nas.study.settings import RunSettings
 
     parse_budget(arguments.latency_budget)
     weights, clips = arguments.teacher_weights, arguments.clips

@@ -1,5 +1,6 @@
 """A folder of videos, or the embedded clips, shared out: some to train on, some to score on, some to test on."""
 
+import hashlib
 import importlib.resources
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from nas.data.settings import SPLITS, Split
 from nas.machine.reading import reading
 from nas.terminal.errors import UserError
 
+_TEST, _SCORE = 0.2, 0.4
+"""Of all places, numbers from 0 to 1, those below the first are for tests, and those between the two for scores."""
 _SHORT = "is too short"
 
 
@@ -51,8 +54,9 @@ def open_clips(folder: Path | None, num_frames: int, progress: Callable[[int, in
     """Find videos, look into each, split them.
 
     A folder with subfolders `train`, `score` and `test` is split that way, and what is outside them is left out. Else
-    every fifth file is for scores, every fifth for tests; of fewer than three videos the first part of each is for
-    training, the rest for the others.
+    the content of each file decides, whatever its name: about a fifth is for tests, a fifth for scores. A split that
+    would be empty is given the file that comes next in the order of contents. Of fewer than three videos the first part
+    of each is for training, the rest for the others.
 
     Args:
         folder: searched with its subfolders; None for the embedded clips.
@@ -77,9 +81,8 @@ def _read_folder(folder: Path, num_frames: int, progress: Callable[[int, int], N
     files, skipped = find_videos(folder)
     if not files and not skipped:
         raise UserError(f"no video in {folder}: expected files ending in {', '.join(EXTENSIONS)}")
-    clips: list[Clip] = []
+    clips: dict[str, Clip] = {}
     cut: list[tuple[str, str]] = []
-    seen: dict[str, str] = {}
     for done, path in enumerate(files, start=1):
         length, reason = count_frames(path)
         if progress is not None:
@@ -90,13 +93,11 @@ def _read_folder(folder: Path, num_frames: int, progress: Callable[[int, int], N
             continue
         clip = Clip(path, 0, length)
         # The same video twice could end up in two splits.
-        original = seen.setdefault(clip.digest(), path.name)
-        if original is path.name:
-            clips.append(clip)
-            if reason:
-                cut.append((path.name, f"it {reason} after {length} frames"))
-        else:
-            skipped.append((path.name, f"is a copy of {original}"))
+        original = clips.setdefault(_content(path), clip)
+        if original is not clip:
+            skipped.append((path.name, f"is a copy of {original.path.name}"))
+        elif reason:
+            cut.append((path.name, f"it {reason} after {length} frames"))
     if not clips:
         raise _nothing_usable(folder, skipped, num_frames)
     return replace(_split(folder, clips, skipped, num_frames), cut=tuple(cut))
@@ -110,7 +111,14 @@ def _nothing_usable(folder: Path, skipped: list[tuple[str, str]], num_frames: in
     return UserError(f"{problem} in {folder} ({', '.join(names[:5])}{more}): give longer or other videos with --clips")
 
 
-def _split(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
+def _content(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _split(folder: Path, by_content: dict[str, Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
+    clips = list(by_content.values())
     present = [split for split in SPLITS if (folder / split).is_dir()]
     if len(present) == len(SPLITS):
         return _split_as_named(folder, clips, skipped)
@@ -122,9 +130,27 @@ def _split(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_
         )
     if len(clips) < len(SPLITS):
         return _split_in_time(folder, clips, skipped, num_frames)
-    score, test = clips[2::5], clips[1::5]
-    train = [clip for clip in clips if clip not in score and clip not in test]
-    return ClipSet(tuple(train), tuple(score), tuple(test), str(folder), tuple(skipped))
+    chosen = _split_by_content(by_content)
+    train, score, test = (tuple(clip for clip in clips if chosen[clip] == split) for split in SPLITS)
+    return ClipSet(train, score, test, str(folder), tuple(skipped))
+
+
+def _split_by_content(by_content: dict[str, Clip]) -> dict[Clip, Split]:
+    """The split of each of three or more clips.
+
+    Each has its place between 0 and 1, which depends on nothing but its content. Tests take the lowest places, then
+    come scores, then training. Where too few are there for that, the borders move: what another file moves out of tests
+    is next in line for scores, not for training.
+    """
+    places = sorted((int(content[:12], 16) / 16**12, content) for content in by_content)
+    last = len(places) - 1
+    tests = min(max(1, sum(place < _TEST for place, _ in places)), last - 1)
+    before_training = min(max(tests + 1, sum(place < _SCORE for place, _ in places)), last)
+
+    def split_of(rank: int) -> Split:
+        return "test" if rank < tests else "score" if rank < before_training else "train"
+
+    return {by_content[content]: split_of(rank) for rank, (_, content) in enumerate(places)}
 
 
 def _split_as_named(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]]) -> ClipSet:

@@ -37,13 +37,15 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.evaluation.comparison import print_comparison
     from nas.finalize.finish import finish
     from nas.finalize.rows import baseline_rows, model_row, teacher_row
+    from nas.study.contents import contents_of_space
     from nas.study.run import load_run, newest_run
     from nas.terminal import console as show
 
     load_plugins(arguments.plugin)
     console = show.make_console()
-    run = load_run(arguments.run) if arguments.run else newest_run()
+    run = load_run(arguments.run) if arguments.run else newest_run(partial(show.warn, console))
     load_plugins(run.settings.plugins)
+    run.check_contents(contents_of_space(run.settings.space))
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         candidates = _leaders(console, run)[: arguments.top]
@@ -67,6 +69,7 @@ def _open_job(console: "Console", run: "Run", arguments: argparse.Namespace) -> 
     from nas.latency import DEFAULT_DEVICE
     from nas.latency.devices import open_predicted
     from nas.machine.device import choose_device
+    from nas.study.contents import contents_of_clips, contents_of_teacher
     from nas.teachers import load_teacher
     from nas.terminal import console as show
 
@@ -80,6 +83,11 @@ def _open_job(console: "Console", run: "Run", arguments: argparse.Namespace) -> 
     folder = arguments.clips or (Path(settings.clips) if settings.clips else None)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(folder, recipe.frames_per_clip(teacher), advance)
+    run.check_contents(contents_of_teacher(teacher.name, teacher.weights_hash))
+    if arguments.clips is None:
+        run.check_contents(contents_of_clips(clips))
+    for line in run.version_changes():
+        show.warn(console, line)
     show.say(console, "clips", clips.describe())
     for line in clips.warnings():
         show.warn(console, line)

@@ -10,13 +10,14 @@ import os
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.latency.agent import TOKEN_VARIABLE
 from nas.machine.plugins import load_plugins
 from nas.terminal.errors import UserError
-from nas.terminal.parser import Parser, command_words, positive_int, run_command
+from nas.terminal.parser import Parser, command_words, positive_int, run_command, seed_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,10 +116,10 @@ def measure(arguments: argparse.Namespace) -> None:
     """Measure the best candidates of a search again, on another device."""
     from nas.study.remeasure import remeasure
     from nas.study.run import load_run, newest_run
-    from nas.terminal.console import make_console
+    from nas.terminal.console import make_console, warn
 
     console = make_console()
-    run = load_run(arguments.run) if arguments.run else newest_run()
+    run = load_run(arguments.run) if arguments.run else newest_run(partial(warn, console))
     load_plugins(run.settings.plugins)
     remeasure(console, run, arguments.device, arguments.top)
 
@@ -176,7 +177,9 @@ def _add_calibrate(parser: Parser) -> None:
         metavar="G",
         help="multiply-accumulates of the largest decode, in billions (default: 8)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of decoders (default: 0)")
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, metavar="N", help="seed of the choice of decoders (default: 0)"
+    )
     parser.add_plugin_option()
     parser.set_defaults(run_it=calibrate)
 

@@ -24,3 +24,15 @@ def parse_budget(text: str) -> float:
     if not 0 < budget < math.inf:
         raise UserError(f"a latency budget must be positive and finite, such as 30ms, got {text!r}")
     return budget
+
+
+def format_ms(milliseconds: float, budget: float = math.inf) -> str:
+    """A latency in milliseconds with as many digits as say on which side of a budget it is: 21.7, 0.28, 0.3004."""
+    digits = 1
+    while digits < 9:
+        text = f"{milliseconds:.{digits}f}"
+        # At least two digits that count, of what is below 1, too.
+        if (float(text) > budget) == (milliseconds > budget) and milliseconds >= 10.0 ** (1 - digits):
+            break
+        digits += 1
+    return text

@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from nas.latency.budget import format_ms
+
 Kind = Literal["measured", "predicted"]
 """Whether a latency was measured by a clock or predicted by a model."""
 
@@ -78,7 +80,8 @@ class LatencyRecord:
 
     def describe(self) -> str:
         """ "21.7 ms per frame at 512x512 x 17 frames, predicted for DEVICE (typical error N%)"."""
-        return f"{self.ms_per_frame:.1f} ms per frame {provenance(self.workload, self.kind, self.device, self.error)}"
+        where = provenance(self.workload, self.kind, self.device, self.error)
+        return f"{format_ms(self.ms_per_frame)} ms per frame {where}"
 
     def dominant_stage(self) -> str:
         """Name of the stage that takes longest."""

@@ -1,12 +1,14 @@
 """What became of the proposals of a study, and which of them are best."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from math import isfinite
+from typing import Literal, cast, get_args
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from nas.latency import LatencyRecord
+from nas.machine.records import read_fields
 from search_spaces import DecoderConfig
 
 Status = Literal["scored", "pruned", "failed", "over budget", "not exportable", "same"]
@@ -49,19 +51,57 @@ def status_of(trial: FrozenTrial) -> Status:
 
 def read_outcomes(study: optuna.Study) -> list[Outcome]:
     """What became of every finished proposal of a study, in order."""
-    return [
-        Outcome(
-            number=trial.number,
-            config=DecoderConfig.from_dict(trial.user_attrs["config"]),
-            latency=LatencyRecord.from_dict(trial.user_attrs["latency"]),
-            parameters=trial.user_attrs["parameters"],
-            status=status_of(trial),
-            score=trial.user_attrs["score"],
-            detail=trial.user_attrs["detail"],
-            preset=trial.user_attrs.get("preset", ""),
-        )
-        for trial in finished_trials(study)
-    ]
+    return [_outcome(trial) for trial in finished_trials(study)]
+
+
+def check_trials(study: optuna.Study) -> None:
+    """Read everything of a study that this program will read, its unfinished trials included.
+
+    Raises:
+        ValueError: something in it is not what this program writes; the message has the number of the trial.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        attributes = trial.user_attrs
+        try:
+            if "latency" in attributes:
+                read_fields(LatencyRecord, attributes["latency"])
+            if "config" in attributes:
+                DecoderConfig.from_dict(attributes["config"])
+            texts = {"digest", "preset", "unmeasured", "detail"} & attributes.keys()
+            if not all(isinstance(attributes[name], str) for name in texts):
+                raise ValueError("a text is something else")
+            if not isinstance(attributes.get("attempt", 1), int):
+                raise ValueError("the number of attempts is something else")
+            if trial.state.is_finished() and "status" in attributes:
+                _outcome(trial)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"trial #{trial.number}: {missing}") from None
+
+
+def _outcome(trial: FrozenTrial) -> Outcome:
+    attributes = trial.user_attrs
+    found = Outcome(
+        number=trial.number,
+        config=DecoderConfig.from_dict(attributes["config"]),
+        latency=read_fields(LatencyRecord, attributes["latency"]),
+        parameters=attributes["parameters"],
+        status=status_of(trial),
+        score=attributes["score"],
+        detail=attributes["detail"],
+        preset=attributes.get("preset", ""),
+    )
+    if attributes["digest"] != found.config.digest():
+        raise ValueError("its digest is not that of its decoder")
+    if found.status not in get_args(Status):
+        raise ValueError(f"unknown status {found.status!r}")
+    if not (found.score is None or (isinstance(found.score, float) and isfinite(found.score))):
+        raise ValueError(f"its score has to be a finite number, got {found.score!r}")
+    if found.score is None and found.status in ("scored", "pruned", "same"):
+        raise ValueError(f"it is {found.status} and has no score")
+    if not isinstance(found.parameters, int):
+        raise ValueError(f"its parameters have to be a whole number, got {found.parameters!r}")
+    return found
 
 
 def trained_count(study: optuna.Study) -> int:

@@ -4,15 +4,18 @@ RUN/measured/<device>.json holds every measurement; a ranking that comes from it
 """
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.latency.budget import format_ms
 from nas.latency.devices import LatencyDevice, open_device
 from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
 from nas.machine.files import disk_errors, read_json, write_json
+from nas.machine.records import read_fields
 from nas.study.candidate import constrained_values
 from nas.study.constraints import all_met
+from nas.study.contents import contents_of_space
 from nas.study.outcomes import Outcome, best_outcomes, read_outcomes
 from nas.study.run import Run
 from nas.study.study import load_study
@@ -41,6 +44,9 @@ def remeasure(console: "Console", run: Run, device_name: str, top: int) -> None:
     if not candidates:
         raise UserError(f"{run.folder} has no scored candidate: search longer")
     workload = run.settings.workload
+    run.check_contents(contents_of_space(run.settings.space))
+    for line in run.version_changes():
+        warn(console, line)
     say(console, "run", str(run.folder))
     say(console, "budget", f"{run.settings.describe_constraints()} {device.describe(workload)}")
     with run.lock():
@@ -63,9 +69,9 @@ def measured_leaders(run: Run, outcomes: list[Outcome]) -> tuple[str, list[Outco
     files = sorted((run.folder / _FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
     if not files:
         return None
-    data = read_json(files[-1])
-    ranked = _measured(data, outcomes)
-    return str(data["device"]), [each for each in ranked if _is_feasible(run, each)]
+    found = _read(files[-1])
+    ranked = _measured(found, outcomes)
+    return found.device, [each for each in ranked if _is_feasible(run, each)]
 
 
 def _is_feasible(run: Run, outcome: Outcome) -> bool:
@@ -81,17 +87,40 @@ def _path(run: Run, device_name: str) -> Path:
     return run.folder / _FOLDER / f"{re.sub(r'[^A-Za-z0-9.]+', '-', device_name).strip('-')}.json"
 
 
+@dataclass(frozen=True)
+class _Measurements:
+    """What a file of measurements holds."""
+
+    device: str
+    """Device that was asked for."""
+    records: dict[str, dict[str, Any]]
+    """Digest of a decoder -> its latency record."""
+
+
+def _read(path: Path) -> _Measurements:
+    """The measurements in a file; UserError if it is not what this program wrote."""
+    try:
+        found = read_fields(_Measurements, read_json(path))
+        for record in found.records.values():
+            read_fields(LatencyRecord, record)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path} is not what this program wrote ({error}): delete it, then measure again") from error
+    return found
+
+
 def _keep(run: Run, device_name: str, candidate: Outcome, record: LatencyRecord) -> None:
     path = _path(run, device_name)
-    data: dict[str, Any] = read_json(path) if path.exists() else {"device": device_name, "records": {}}
-    data["records"][candidate.config.digest()] = record.to_dict()
+    before = _read(path) if path.exists() else _Measurements(device_name, {})
+    records = {**before.records, candidate.config.digest(): record.to_dict()}
     with disk_errors("cannot write the measurements"):
-        write_json(path, data)
+        write_json(path, asdict(replace(before, records=records)))
 
 
-def _measured(data: dict[str, Any], outcomes: list[Outcome]) -> list[Outcome]:
+def _measured(found: _Measurements, outcomes: list[Outcome]) -> list[Outcome]:
     """Scored candidates with a measurement, best first, each with its measured latency."""
-    records = {digest: LatencyRecord.from_dict(record) for digest, record in data["records"].items()}
+    records = {digest: LatencyRecord.from_dict(record) for digest, record in found.records.items()}
     known = [
         replace(each, latency=records[each.config.digest()]) for each in outcomes if each.config.digest() in records
     ]
@@ -103,14 +132,15 @@ def _print_ranking(console: "Console", run: Run, candidates: list[Outcome], devi
     path = _path(run, device_name)
     if not path.exists():
         raise NothingFeasibleError(f"the device can run none of the {len(candidates)} best candidates")
-    ranked = _measured(read_json(path), candidates)
+    ranked = _measured(_read(path), candidates)
+    budget = run.settings.constraints[0].limit
     before = {each.number: each.latency for each in candidates}
     star = "*" if candidates[0].latency.kind == "predicted" else ""
     console.print(f"{'#':>3} {'dB':>6} {'ms/frame':>9} {'in search':>10}  decoder", style="bold")
     for each in ranked:
         over = "" if _is_feasible(run, each) else "  (over budget)"
-        numbers = f"{each.number:3} {each.score:6.2f} {each.latency.ms_per_frame:9.1f}"
-        was = f"{before[each.number].ms_per_frame:.1f}{star}"
+        numbers = f"{each.number:3} {each.score:6.2f} {format_ms(each.latency.ms_per_frame, budget):>9}"
+        was = f"{format_ms(before[each.number].ms_per_frame)}{star}"
         console.print(f"{numbers} {was:>10}  {each.config.summary()}{over}", markup=False, soft_wrap=True)
     first = ranked[0].latency
     say(console, "measured", f"ms/frame: {first.describe().split(' ', 1)[1]}")

@@ -1,6 +1,6 @@
 """Run folders: `runs/<name>/` holds everything that a search was started with and found.
 
-config.json     every setting and version, enough to run it again
+config.json     every setting, version and digest of what the numbers depend on, enough to run it again
 study.db        the Optuna study
 trials/<n>/     config.json (the architecture), result.json (curve, score, seconds, settings of the distillation)
 measured/       latencies measured again, a file per device
@@ -8,70 +8,32 @@ finalize/       checkpoints of full distillations
 models/         what finalize makes
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nas.latency import Workload, parse_budget
 from nas.machine.files import disk_errors, read_json, write_json
 from nas.machine.locks import lock_folder
+from nas.machine.records import read_fields
 from nas.machine.versions import versions
-from nas.study.constraints import Constraint
+from nas.study.contents import Contents, changes, in_one_line
+from nas.study.settings import RunSettings, difference
+from nas.study.storage import storage_url
 from nas.terminal.errors import UserError
 
+if TYPE_CHECKING:
+    import sqlalchemy
+
 RUNS_FOLDER = Path("runs")
-_FORMAT = 2
+_FORMAT = 3
+_BEFORE_CONFIG = (".lock", ".nas-tmp-", ".config.json.")
+"""How names begin of what a kill may leave in a folder that was about to become a run."""
 
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a search was asked for. Two searches may share a folder only if all of it is equal."""
-
-    teacher: str
-    """Registered name."""
-    teacher_weights: str | None
-    """Path given by the user, absolute; None for the embedded or published weights."""
-    clips: str | None
-    """Folder of the user's videos, absolute; None for the embedded clips."""
-    budget: str
-    """Latency budget as it was written: a time per decoded frame or a rate."""
-    device: str
-    """Device that the budget is for."""
-    height: int
-    """Height of the timed decode in pixels."""
-    width: int
-    """Width of the timed decode in pixels."""
-    frames: int
-    """Frames of the timed decode."""
-    space: str
-    """Registered search space."""
-    steps: int
-    """Steps of the short distillation."""
-    seed: int
-    """Seed of sampler, initialisation and data order."""
-    plugins: tuple[str, ...] = ()
-    """Modules with further parts, teachers and spaces that were asked for."""
-
-    @property
-    def constraints(self) -> tuple[Constraint, ...]:
-        """What a decoder may cost, in the order in which the study knows them."""
-        return (Constraint("latency", parse_budget(self.budget), "ms per frame"),)
-
-    def describe_constraints(self) -> str:
-        """The constraints in words: "30 ms per frame"."""
-        return " and ".join(constraint.describe() for constraint in self.constraints)
-
-    @property
-    def workload(self) -> Workload:
-        """The timed decode."""
-        return Workload(self.height, self.width, self.frames)
-
-
-_FLAGS = {"teacher_weights": "--teacher-weights", "budget": "--latency-budget", "plugins": "--plugin"}
-_FLAGS |= {"height": "--resolution", "width": "--resolution"}
+Skip = Callable[[str], None]
+"""Called with one line about each run folder that cannot be read and is left out."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +45,34 @@ class Run:
     settings: RunSettings
     """What the search was asked for."""
 
+    contents: Contents = field(default_factory=dict)
+    """Digests of everything that its numbers depend on, as they were when it was made."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions that it was made with."""
+
     @property
-    def storage_url(self) -> str:
+    def storage_url(self) -> "sqlalchemy.URL":
         """The study's database for Optuna."""
-        return f"sqlite:///{self.folder / 'study.db'}"
+        return storage_url(self.folder / "study.db")
+
+    def check_contents(self, found: Contents) -> None:
+        """Compare what the run was made with and what is there now, of the kinds in `found`.
+
+        Raises:
+            UserError: something is not as it was; the message says what.
+        """
+        if changed := changes(self.contents, found):
+            raise UserError(
+                f"{self.folder} was made with something else ({in_one_line(changed)}), and its numbers would not be "
+                f"comparable: restore that, or start a new run with python -m nas.search --run DIR"
+            )
+
+    def version_changes(self) -> list[str]:
+        """One line if other versions are installed than the run was made with, for a warning; empty if not."""
+        now = versions()
+        names = [name for name in sorted({*self.versions, *now}) if self.versions.get(name) != now.get(name)]
+        changed = (f"{name} {self.versions.get(name, 'none')} -> {now.get(name, 'none')}" for name in names)
+        return [f"made with other versions: {', '.join(changed)}"] if names else []
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its files."""
@@ -104,65 +90,107 @@ class Run:
             yield
 
 
-def open_run(settings: RunSettings, folder: Path | None) -> tuple[Run, bool]:
+def open_run(
+    settings: RunSettings,
+    folder: Path | None,
+    contents: Contents | None = None,
+    on_skipped: Skip = lambda line: None,
+) -> tuple[Run, bool]:
     """The run folder for a search, and whether it already existed.
 
-    Without `folder`: the newest run under `runs/` with the same settings, else a new one
+    Without `folder`: the newest run under `runs/` with the same settings and contents, else a new one
     `runs/<teacher>-<budget>-<date>`.
 
+    Args:
+        settings: what the search is asked for.
+        folder: where; None to look for it.
+        contents: what its numbers will depend on.
+        on_skipped: see `Skip`.
+
     Raises:
-        UserError: the folder belongs to a search with other settings, is not a run folder, or cannot be written.
+        UserError: the folder belongs to a search with other settings or contents, is not a run folder, or cannot be
+            written.
     """
+    contents = contents or {}
     if folder is None:
-        same = [run for run in _list_runs() if _differences(run.settings, settings) == []]
+        same = [run for run in _list_runs(on_skipped) if not difference(run.settings, settings)]
         if same:
-            return same[0], True
-        folder = _new_folder(settings)
+            run = next((run for run in same if not changes(run.contents, contents)), same[0])
+            run.check_contents(contents)
+            return run, True
+        return _create_new(settings, contents), False
     if (folder / "config.json").exists():
-        run = load_run(folder)
-        differing = _differences(run.settings, settings)
-        if differing:
-            name = differing[0]
-            flag = _FLAGS.get(name, f"--{name}")
-            raise UserError(
-                f"{folder} was made with {flag} {_written(run.settings, name)}, not {_written(settings, name)}: "
-                f"use the same value or another --run folder"
-            )
-        return run, True
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return _reopen(folder, settings, contents), True
+    if folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
         raise UserError(f"{folder} is not a run folder and not empty: choose another --run")
-    return _create(folder, settings), False
+    existed = folder.exists()
+    with disk_errors(f"cannot create the run folder {folder}"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:
+            raise UserError(f"no folder can be made at {folder}: choose another --run") from error
+    return _fill(folder, settings, contents, remove=not existed)
 
 
 def load_run(folder: Path) -> Run:
     """An existing run folder.
 
     Raises:
-        UserError: there is no run, or its config.json is of another version.
+        UserError: there is no run, or its config.json is damaged or of another version.
     """
     path = folder / "config.json"
     if not path.exists():
         raise UserError(f"{folder} is not a run folder (no config.json in it): start one with python -m nas.search")
-    data = read_json(path)
+    remedy = "restore it, or start a new run with another --run"
+    try:
+        data = read_json(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        raise UserError(f"{path} is of another version of this program: start a new run")
-    settings = data["settings"]
-    return Run(folder, RunSettings(**{**settings, "plugins": tuple(settings["plugins"])}))
+        raise UserError(f"{path} is of another version of this program: start a new run with another --run")
+    try:
+        config = read_fields(_Config, data)
+        settings = read_fields(RunSettings, config.settings)
+    except ValueError as error:
+        raise UserError(f"{path} is not what this program wrote ({error}): {remedy}") from error
+    return Run(folder, settings, config.contents, config.versions)
 
 
-def newest_run() -> Run:
+@dataclass(frozen=True)
+class _Config:
+    """What config.json holds."""
+
+    format: int
+    """Version of the file's format."""
+    created: str
+    """Date and time, ISO 8601."""
+    settings: dict[str, Any]
+    """Fields of `RunSettings`."""
+    contents: dict[str, dict[str, str]]
+    """See `Run`."""
+    versions: dict[str, str]
+    """See `Run`."""
+
+
+def newest_run(on_skipped: Skip = lambda line: None) -> Run:
     """The run under `runs/` that was worked on last; UserError if there is none."""
-    runs = _list_runs()
+    runs = _list_runs(on_skipped)
     if not runs:
         raise UserError(f"no run found under {RUNS_FOLDER}/: start one with python -m nas.search, or name its folder")
     return runs[0]
 
 
-def _list_runs() -> list[Run]:
-    """All runs, the one worked on last first."""
-    configs = list(RUNS_FOLDER.glob("*/config.json"))
-    configs.sort(key=lambda path: _last_use(path.parent), reverse=True)
-    return [load_run(path.parent) for path in configs]
+def _list_runs(on_skipped: Skip) -> list[Run]:
+    """All runs that can be read, the one worked on last first."""
+    found = []
+    for path in RUNS_FOLDER.glob("*/config.json"):
+        try:
+            found.append((_last_use(path.parent), load_run(path.parent)))
+        except UserError as error:
+            on_skipped(f"left out: {error}")
+        except OSError as error:
+            on_skipped(f"left out: {path.parent} cannot be read ({error.strerror})")
+    return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
 def _last_use(folder: Path) -> float:
@@ -170,45 +198,56 @@ def _last_use(folder: Path) -> float:
     return max(path.stat().st_mtime for path in (folder / "config.json", folder / ".lock") if path.exists())
 
 
-def _differences(one: RunSettings, other: RunSettings) -> list[str]:
-    """Names of the settings that differ; how the budget was written does not matter."""
-    same_budget = one.constraints == other.constraints
-    plain, wanted = asdict(one), asdict(replace(other, budget=one.budget) if same_budget else other)
-    return [name for name in plain if plain[name] != wanted[name]]
+def _reopen(folder: Path, settings: RunSettings, contents: Contents) -> Run:
+    run = load_run(folder)
+    if differing := difference(run.settings, settings):
+        raise UserError(f"{folder} was made with {differing}: use the same value or another --run folder")
+    run.check_contents(contents)
+    return run
 
 
-def _written(settings: RunSettings, name: str) -> str:
-    """A setting as it was written on the command line."""
-    if name in ("height", "width"):
-        return f"{settings.height}x{settings.width}"
-    return ", ".join(settings.plugins) or "none" if name == "plugins" else str(getattr(settings, name))
+def _holds_anything(folder: Path) -> bool:
+    return not all(path.name.startswith(_BEFORE_CONFIG) for path in folder.iterdir())
 
 
-def _new_folder(settings: RunSettings) -> Path:
+def _create_new(settings: RunSettings, contents: Contents) -> Run:
+    """A run in a folder that nobody else has made: of two searches that start together each gets its own."""
     stem = f"{settings.teacher}-{settings.budget}-{datetime.now(UTC):%m%d}"
-    for suffix in ("", *(f"-{count}" for count in range(2, 1000))):
-        folder = RUNS_FOLDER / f"{stem}{suffix}"
-        if not folder.exists():
-            return folder
+    with disk_errors(f"cannot create a run folder in {RUNS_FOLDER}"):
+        RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", *(f"-{count}" for count in range(2, 1000))):
+            folder = RUNS_FOLDER / f"{stem}{suffix}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return _fill(folder, settings, contents, remove=True)[0]
     raise UserError(f"there are too many runs named {RUNS_FOLDER / stem}: name one with --run")
 
 
-def _create(folder: Path, settings: RunSettings) -> Run:
-    data: dict[str, Any] = {
-        "format": _FORMAT,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": asdict(settings),
-        "versions": versions(),
-    }
-    existed = folder.exists()
+def _fill(folder: Path, settings: RunSettings, contents: Contents, *, remove: bool) -> tuple[Run, bool]:
+    """Make a folder a run, or take the one that another process has made there meanwhile; and whether it did.
+
+    Args:
+        folder: is there, with nothing in it.
+        settings: of the run.
+        contents: of the run.
+        remove: whether the folder is removed if that fails.
+    """
+    run = Run(folder, settings, contents, versions())
+    config = _Config(_FORMAT, datetime.now(UTC).isoformat(timespec="seconds"), asdict(settings), {}, versions())
     try:
-        with disk_errors(f"cannot create the run folder {folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "config.json", data)
-    except FileNotFoundError as error:
-        raise UserError(f"no folder can be made at {folder}: choose another --run") from error
+        with run.lock():
+            if (folder / "config.json").exists():
+                return _reopen(folder, settings, contents), True
+            try:
+                with disk_errors(f"cannot create the run folder {folder}"):
+                    write_json(folder / "config.json", {**asdict(config), "contents": contents})
+            except UserError:
+                (folder / ".lock").unlink()
+                raise
     except UserError:
-        if not existed and folder.exists():
+        if remove and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    return Run(folder, settings)
+    return run, False

@@ -45,7 +45,7 @@ class ShortDistillation:
     recipe: Recipe
     """How they are trained."""
     on_step: Callable[[int, int, int], None] = lambda number, step, steps: None
-    """`on_step(trial number, step, steps)`, often enough for a progress display."""
+    """`on_step(trial number, step, steps)`, often enough for a progress display, and before files are written."""
 
     @property
     def workload(self) -> Workload:
@@ -96,6 +96,7 @@ class DistilledCandidate:
         search, run = self._search, self._search.run
         settings = search.recipe.distillation(run.settings.steps, run.settings.seed)
         folder = run.trial_folder(number)
+        search.on_step(number, 0, settings.steps)
         with disk_errors("cannot write the trial"):
             write_json(folder / "config.json", self.config.to_dict())
         curve: list[tuple[int, float]] = []
@@ -110,6 +111,7 @@ class DistilledCandidate:
 
         started = time.monotonic()
         result = distill(self.decoder, search.targets, settings, device=search.device, report=on_progress)
+        search.on_step(number, settings.steps, settings.steps)
         found = {"curve": curve, "score_db": result.score, "seconds": round(time.monotonic() - started, 1)}
         with disk_errors("cannot write the trial"):
             write_json(folder / "result.json", {**found, "settings": asdict(settings)})

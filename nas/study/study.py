@@ -9,23 +9,26 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+import sqlalchemy
 from optuna.trial import TrialState
 
 from nas.latency import LatencyRecord
 from nas.latency.record import MeasurementFailedError
 from nas.study.candidate import MakeCandidate, constrained_values
 from nas.study.constraints import Constraint, all_met
-from nas.study.outcomes import TRAINED, Outcome, finished_trials, read_outcomes, status_of, trained_count
-from nas.study.storage import open_storage
+from nas.study.outcomes import TRAINED, Outcome, check_trials, finished_trials, read_outcomes, status_of, trained_count
+from nas.study.storage import database_path, open_copy, open_storage, readable
 from nas.study.trial import drop_unmeasured, run_trial
 from nas.terminal.errors import UserError
+from nas.terminal.parser import SEEDS
 from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
 
 STUDY_NAME = "search"
-_MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """How often a proposal is tried that was cut off (by a kill, not by an error)."""
 _MOST_UNMEASURED = 10
 """Proposals in a row that the device may fail to run."""
@@ -55,15 +58,29 @@ class BudgetUnreachableError(Exception):
         """The fastest proposal."""
 
 
-def open_study(storage_url: str, seed: int, *, warmup_steps: int) -> optuna.Study:
+def open_study(
+    storage_url: str | sqlalchemy.URL,
+    seed: int,
+    *,
+    warmup_steps: int,
+    on_given_up: Callable[[int, str], None] = lambda number, decoder: None,
+) -> optuna.Study:
     """The study in this database, made if it is not there; proposals that were cut off are queued again.
 
     Args:
         storage_url: SQLAlchemy URL of the database.
         seed: random seed of the sampler.
         warmup_steps: distillation steps before which no candidate is pruned.
+        on_given_up: called with the number and the decoder of each trial that was cut off too often to be queued again.
+
+    Raises:
+        UserError: the database is damaged, or holds something else. It is not touched then.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    path = database_path(storage_url)
+    # An empty file is what a kill leaves right after SQLite has made it.
+    if path.exists() and path.stat().st_size:
+        _open_checked_copy(path)
     study = optuna.create_study(
         study_name=STUDY_NAME,
         storage=open_storage(storage_url),
@@ -73,19 +90,40 @@ def open_study(storage_url: str, seed: int, *, warmup_steps: int) -> optuna.Stud
     )
     with _without_experimental_warnings():
         # Another stream of random numbers after every resume, or the same proposals would come again.
-        seed += len(study.get_trials(deepcopy=False))
+        seed = (seed + len(study.get_trials(deepcopy=False))) % SEEDS
         study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-    _requeue_interrupted(study)
+    _requeue_interrupted(study, on_given_up)
     return study
 
 
-def load_study(storage_url: str) -> optuna.Study:
-    """The study in this database, to read; UserError if there is none yet."""
+def load_study(storage_url: str | sqlalchemy.URL) -> optuna.Study:
+    """A copy of the study in this database, to read.
+
+    Raises:
+        UserError: there is none yet, the database is damaged, or it holds something else.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        return optuna.load_study(study_name=STUDY_NAME, storage=open_storage(storage_url))
-    except KeyError as error:
-        raise UserError(f"{storage_url} holds no study yet: run the same python -m nas.search again first") from error
+    path = database_path(storage_url)
+    study = _open_checked_copy(path) if path.exists() and path.stat().st_size else None
+    if study is None:
+        raise UserError(f"{path} holds no study yet: run the same python -m nas.search again first")
+    return study
+
+
+def _open_checked_copy(path: Path) -> optuna.Study | None:
+    """A copy of the study in a database, all of whose trials can be read; None if a kill left it without one."""
+    storage = open_copy(path)
+    with readable(path):
+        names = [study.study_name for study in storage.get_all_studies()]
+        if not names:
+            return None
+        if names != [STUDY_NAME]:
+            raise ValueError(f"it holds a study named '{names[0]}', which is not of this program")
+        study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
+        if study.direction != optuna.study.StudyDirection.MAXIMIZE:
+            raise ValueError("its study looks for the lowest score")
+        check_trials(study)
+    return study
 
 
 def run_study(
@@ -114,9 +152,7 @@ def run_study(
     while trained_count(study) < limits.trials:
         if deadline is not None and time.monotonic() >= deadline:
             return "time"
-        with _without_experimental_warnings():
-            trial = study.ask()
-            config = space.suggest(trial, latents)
+        trial, config = _propose(study, space, latents)
         try:
             on_outcome(run_trial(study, trial, make_candidate(config), constraints))
             unmeasured = 0
@@ -155,16 +191,31 @@ def _enqueue_warm_starts(
         study.enqueue_trial(space.params(config), user_attrs=known, skip_if_exists=True)
 
 
-def _requeue_interrupted(study: optuna.Study) -> None:
+def _propose(study: optuna.Study, space: SearchSpace, latents: LatentSpec) -> tuple[optuna.Trial, DecoderConfig]:
+    """The next proposal; UserError if the choices in the study are not those of the space."""
+    with _without_experimental_warnings():
+        trial = study.ask()
+        try:
+            return trial, space.suggest(trial, latents)
+        except ValueError as error:
+            raise UserError(
+                f"the study does not fit the space '{space.name}' ({error}): start a new run with another --run"
+            ) from error
+
+
+def _requeue_interrupted(study: optuna.Study, on_given_up: Callable[[int, str], None]) -> None:
     """A trial that is still running when nobody works on the study was cut off: fail it and queue its choices again."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         attempt = int(trial.user_attrs.get("attempt", 1))
         study.tell(trial.number, state=TrialState.FAIL)
-        if attempt < _MAX_ATTEMPTS:
+        if attempt < MAX_ATTEMPTS:
             attrs = {"retry_of": trial.number, "attempt": attempt + 1}
             if "preset" in trial.user_attrs:
                 attrs["preset"] = trial.user_attrs["preset"]
             study.enqueue_trial(trial.params, user_attrs=attrs)
+        else:
+            config = trial.user_attrs.get("config")
+            on_given_up(trial.number, DecoderConfig.from_dict(config).summary() if config else "")
 
 
 def _nothing_new(study: optuna.Study, limits: StudyLimits) -> bool:

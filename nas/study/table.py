@@ -1,12 +1,14 @@
 """The table of trials that a search prints while it runs."""
 
+import math
 import time
 
 from rich.console import Console
 from rich.markup import escape
 
+from nas.latency.budget import format_ms
 from nas.study.outcomes import TRAINED, Outcome, pareto_front
-from nas.study.study import StudyLimits
+from nas.study.study import MAX_ATTEMPTS, StudyLimits
 from nas.terminal.console import StatusLine, format_count, format_seconds, warn
 from search_spaces import DecoderConfig
 
@@ -16,9 +18,12 @@ _OTHER_COLUMNS = 4 + 10 + 10 + 30
 class TrialTable:
     """One row per proposal that says something new; the others are counted, published designs aside."""
 
-    def __init__(self, console: Console, limits: StudyLimits, status: StatusLine, trained: int) -> None:
+    def __init__(
+        self, console: Console, limits: StudyLimits, status: StatusLine, trained: int, budget_ms: float = math.inf
+    ) -> None:
         self._console = console
         self._limits = limits
+        self._budget_ms = budget_ms
         self._status = status
         self._trained_before = self.trained = trained
         self._over_budget = self._known = 0
@@ -47,7 +52,7 @@ class TrialTable:
         if best:
             self._best = outcome
         name = f"{outcome.preset}: {outcome.config.summary()}" if outcome.preset else outcome.config.summary()
-        latency = f"{outcome.latency.ms_per_frame:.1f}{mark(outcome)}"
+        latency = f"{format_ms(outcome.latency.ms_per_frame, self._budget_ms)}{mark(outcome)}"
         style = "green" if best else "" if outcome.status == "scored" else "dim"
         self._row(str(outcome.number), name, latency, format_count(outcome.parameters), _verdict(outcome), style)
 
@@ -59,13 +64,25 @@ class TrialTable:
         """What became of all proposals: "9 of 30 trained   41 over budget   2 proposed before"."""
         over_budget = f"   {self._over_budget} over budget" if self._over_budget else ""
         known = f"   {self._known} proposed before" if self._known else ""
-        return f"{self.trained} of {self._limits.trials} trained{over_budget}{known}"
+        # A search may be continued with fewer trials than it has made.
+        most = self._limits.trials
+        trained = f"{self.trained} of {most} trained" if self.trained <= most else f"{self.trained} trained"
+        return f"{trained}{over_budget}{known}"
+
+    def waiting(self, config: DecoderConfig) -> None:
+        """Say in the status line that the latency of a proposal is being found, which may take a while."""
+        self._status.show(f"finding the latency of {config.summary()}")
+
+    def given_up(self, number: int, decoder: str) -> None:
+        """A trial was cut off so often that it is not tried again."""
+        what = f"#{number} {decoder}".rstrip()
+        warn(self._console, f"left out, {what}: it was cut off {MAX_ATTEMPTS} times (does it run out of memory?)")
 
     def progress(self, number: int | None, step: int, steps: int) -> None:
         """Redraw the status line: the best so far, the trial in progress, the time left."""
         parts = []
         if self._best is not None:
-            latency = f"{self._best.latency.ms_per_frame:.1f} ms/frame{mark(self._best)}"
+            latency = f"{format_ms(self._best.latency.ms_per_frame)} ms/frame{mark(self._best)}"
             parts.append(f"best #{self._best.number}  {latency}  {_score(self._best):.2f} dB")
         parts.append(self.counts())
         if number is not None:
@@ -100,7 +117,8 @@ def mark(outcome: Outcome) -> str:
 def front_line(found: list[Outcome]) -> str:
     """The Pareto front in one line: `11.3 ms/frame* 25.2 dB | ...`."""
     points = (
-        f"{each.latency.ms_per_frame:.1f} ms/frame{mark(each)} {_score(each):.2f} dB" for each in pareto_front(found)
+        f"{format_ms(each.latency.ms_per_frame)} ms/frame{mark(each)} {_score(each):.2f} dB"
+        for each in pareto_front(found)
     )
     return " | ".join(points)
 

@@ -1,8 +1,9 @@
 """Output of the commands: a live display on a terminal, plain lines elsewhere."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.live import Live
@@ -18,6 +19,9 @@ _PLAIN_INTERVAL = 10.0
 
 _STATUS_INTERVAL = 30.0
 """Seconds between two lines about a trial in progress where nothing can be redrawn."""
+
+_TICK = 5.0
+"""Seconds between two looks at whether something has to be printed."""
 
 Advance = Callable[[int, int], None]
 """Function `advance(done, total)` that is told how many of how many items are done."""
@@ -56,7 +60,31 @@ def progress(console: Console, label: str, detail: str = "") -> Iterator[Advance
             task = bar.add_task("", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
-    yield PlainProgress(console, label, detail)
+    plain = PlainProgress(console, label, detail)
+    with _now_and_then(plain.remind):
+        yield plain
+
+
+@contextmanager
+def _now_and_then(call: Callable[[], None]) -> Iterator[None]:
+    """Call a function every few seconds while the `with` lasts: what takes long must not be silent."""
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(_TICK):
+            try:
+                call()
+            except BrokenPipeError:
+                # The command finds out when it prints the next time, and ends as it should.
+                return
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 class PlainProgress:
@@ -78,6 +106,14 @@ class PlainProgress:
         text = f"{100 * done // total:3d}%, {format_seconds(left)} left"
         say(self._console, self._label, f"{self._detail} {text}" if self._detail else text)
 
+    def remind(self) -> None:
+        """Print a line if nothing was printed for half a minute."""
+        now = time.monotonic()
+        if now - self._last >= _STATUS_INTERVAL:
+            self._last = now
+            text = f"still working, {format_seconds(now - self._started)} so far"
+            say(self._console, self._label, f"{self._detail}: {text}" if self._detail else text)
+
 
 class StatusLine:
     """One line that is redrawn under what is printed while the `with` lasts; off a terminal a line now and then."""
@@ -86,23 +122,29 @@ class StatusLine:
         self._console = console
         self._live = Live(Text(""), console=console, transient=True, refresh_per_second=4)
         self._last = time.monotonic()
+        self._text = ""
+        self._shown: AbstractContextManager[object] = nullcontext()
 
     def __enter__(self) -> "StatusLine":
-        if self._console.is_terminal:
-            self._live.start()
+        self._shown = self._live if self._console.is_terminal else _now_and_then(self._remind)
+        self._shown.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
+        self._shown.__exit__(None, None, None)
 
     def show(self, text: str) -> None:
         """Replace the text of the line."""
         if self._console.is_terminal:
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis", style="cyan"))
-        elif time.monotonic() - self._last >= _STATUS_INTERVAL:
+        else:
+            self._text = text
+            self._remind()
+
+    def _remind(self) -> None:
+        if self._text and time.monotonic() - self._last >= _STATUS_INTERVAL:
             self._last = time.monotonic()
-            self._console.print(escape(text), soft_wrap=True)
+            self._console.print(escape(self._text), soft_wrap=True)
 
 
 def format_seconds(seconds: float) -> str:

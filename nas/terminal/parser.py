@@ -15,6 +15,11 @@ from typing import Any, NoReturn
 from nas.terminal.errors import UserError
 from nas.terminal.extras import missing_extra
 
+SEEDS = 2**32
+"""Number of seeds that every source of random numbers takes, from 0 on."""
+_LARGEST = 2**31 - 1
+"""Largest number of anything."""
+
 
 class NothingFeasibleError(Exception):
     """No candidate met the latency budget; the message names the fastest one."""
@@ -52,7 +57,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive_int(text: str) -> int:
-    """Argument type: a whole number of at least 1.
+    """Argument type: a whole number from 1 to 2^31 - 1.
 
     Raises:
         argparse.ArgumentTypeError: the text is something else.
@@ -60,9 +65,26 @@ def positive_int(text: str) -> int:
     try:
         value = int(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'") from error
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{_shortened(text)}'") from error
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {_shortened(text)}")
+    if value > _LARGEST:
+        raise argparse.ArgumentTypeError(f"expected at most {_LARGEST}, got {_shortened(text)}")
+    return value
+
+
+def seed_number(text: str) -> int:
+    """Argument type: a seed that every source of random numbers takes, a whole number from 0 to 2^32 - 1.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is something else.
+    """
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{_shortened(text)}'") from error
+    if not 0 <= value < SEEDS:
+        raise argparse.ArgumentTypeError(f"expected a seed from 0 to {SEEDS - 1}, got {_shortened(text)}")
     return value
 
 
@@ -74,8 +96,15 @@ def parse_resolution(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
     if not found:
-        raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{text}'")
-    return int(found[1]), int(found[2])
+        raise UserError(f"expected a resolution HEIGHTxWIDTH such as 512x512 or 720x1280, got '{_shortened(text)}'")
+    sides = found[1], found[2]
+    if max(map(len, sides)) > 6:
+        raise UserError(f"expected a resolution of at most 999999 pixels a side, got '{_shortened(text)}'")
+    return int(sides[0]), int(sides[1])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def launcher_words() -> list[str]:

@@ -22,7 +22,8 @@ from nas.evaluation.baselines import linear_patches, nearest_linear_rgb
 from nas.evaluation.quality import evaluate
 from nas.latency import open_device
 from nas.machine.files import read_json
-from nas.study.run import Run, RunSettings
+from nas.study.run import Run
+from nas.study.settings import RunSettings
 from nas.study.short_distillation import ShortDistillation
 from search_spaces import DecoderConfig
 from tests.support.small_targets import BIDIRECTIONAL, CONFIG, SPEC, build_student, make_targets, shards_of

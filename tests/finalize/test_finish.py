@@ -23,7 +23,8 @@ from nas.model import TurboVAED
 from nas.model.folder import read_record
 from nas.model.record import ModelRecord
 from nas.study.outcomes import Outcome
-from nas.study.run import Run, RunSettings
+from nas.study.run import Run
+from nas.study.settings import RunSettings
 from nas.teachers import load_teacher
 from search_spaces import Decoder
 from tests.model.test_model import frames_of

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nas.machine.files import disk_errors, write_json
-from nas.study.run import RunSettings, load_run, newest_run, open_run
+from nas.study.run import load_run, newest_run, open_run
+from nas.study.settings import RunSettings
 from nas.terminal.errors import UserError
 
 SETTINGS = RunSettings(
