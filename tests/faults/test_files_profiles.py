@@ -61,15 +61,16 @@ def test_a_copy_of_the_profile_that_comes_with_the_program(
 
 
 DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
-    "a whole number that is a truth value": ({"fitted_to": True}, "it.fitted_to: expected a whole number, got 'True'"),
-    "a text in place of a number": ({"typical_error": "0.1"}, "it.typical_error: expected a number, got '0.1'"),
-    "a list in place of an object": ({"coefficients": []}, "it.coefficients: expected an object"),
-    "a coefficient of another type": ({"coefficients": {"": {"a": None}}}, "it.coefficients..a: expected a number"),
-    "a number without end": ({"p90_error": 10**400}, "expected a finite number, got 'a number of many digits'"),
-    "another runtime": ({"runtime": "onnx"}, "it.runtime: expected 'pytorch' or 'coreml', got 'onnx'"),
-    "something added": ({"colour": 1}, "it.colour is not known"),
-    "no name": ({"device": None}, "it.device: expected a text"),
-    "points that are no list": ({"points": {}}, "it.points: expected a list"),
+    "a whole number that is a truth value": ({"fitted_to": True}, "'fitted_to' has to be a whole number, got True"),
+    "a text in place of a number": ({"typical_error": "0.1"}, "'typical_error' has to be a finite number, got '0.1'"),
+    "a list in place of an object": ({"coefficients": []}, "'coefficients' has to be an object"),
+    "a coefficient of another type": ({"coefficients": {"": {"a": None}}}, "'coefficients' has to be an object"),
+    "a number without end": ({"p90_error": 10**400}, "'p90_error' has to be a finite number"),
+    "another runtime": ({"runtime": "onnx"}, "'runtime' has to be 'pytorch' or 'coreml', got 'onnx'"),
+    "something added": ({"colour": 1}, "'colour' is not known"),
+    "no name": ({"device": None}, "'device' has to be a text, got None"),
+    "points that are no list": ({"points": {}}, "'points' has to be a list"),
+    "a point that is none": ({"points": [1]}, "'points[0]': expected an object, got 1"),
     "a point measured at no time": ({"points": [{**CALIBRATED["points"][0], "measured_ms": 0}]}, "times are above 0"),
 }
 
