@@ -4,6 +4,7 @@ python -m nas.export runs/NAME/models/NAME
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -17,10 +18,11 @@ from nas.terminal.parser import Parser, parse_resolution, positive_int, run_comm
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nas.model.record import ModelRecord
     from search_spaces import LatentSpec
 
-_USUAL_FRAMES = 17
-"""Frames of one decode, as in the papers."""
+_USUAL_SIZE = (512, 512, 17)
+"""Height, width and frames of one decode, as in the papers."""
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -34,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 def export(arguments: argparse.Namespace) -> None:
     """Convert, prove, write, and note it in the model folder."""
     from nas.export.package import export_decoder, model_metadata
-    from nas.model.folder import load_model, read_record, record_package
+    from nas.model.folder import check_model, load_model, read_record, record_package
     from nas.model.record import PackageRecord
     from nas.terminal import console as show
 
@@ -42,23 +44,69 @@ def export(arguments: argparse.Namespace) -> None:
     console = show.make_console()
     folder: Path = arguments.model
     model = load_model(folder)
-    settings = _settings(arguments, model.decoder.config.latents)
-    path: Path = arguments.out or folder / settings.file_name()
-    if path.suffix != ".mlpackage":
-        raise UserError(f"a package has to be named something.mlpackage, got '{path}'")
-    show.say(console, "model", model.decoder.config.summary())
-    latents = None if arguments.latents is None else read_latents(arguments.latents, model.decoder.config.latents)
     record = read_record(folder)
-    evaluation = {} if record is None else record.evaluation.to_dict()
-    metadata = model_metadata(model.decoder, model.config.teacher, evaluation)
-    report = export_decoder(model.decoder, settings, path, metadata=metadata, latents=latents)
+    if record is not None:
+        check_model(folder, record)
+    settings = _settings(arguments, model.decoder.config.latents)
+    path: Path = arguments.out or folder / settings.file_name(
+        _usual_size(settings, record, model.decoder.config.latents)
+    )
+    replaced = _check_path(path, folder)
+    show.say(console, "model", model.decoder.config.summary())
+    real = read_latents(arguments.latents, model.decoder.config.latents) if arguments.latents else kept_latents(record)
+    metadata = model_metadata(
+        model.decoder, model.config.teacher, {} if record is None else record.evaluation.to_dict()
+    )
+    report = export_decoder(model.decoder, settings, path, metadata=metadata, latents=real)
     if path.parent.resolve() == folder.resolve():
         record_package(folder, path.name, PackageRecord(report.describe(), report.to_dict()))
     show.say(console, "export", report.describe())
     for name, proof in report.proofs.items():
         show.say(console, "proof", f"function {name}: {proof.describe()}")
     seconds = f"{report.convert_seconds:.0f} s to convert, {report.prove_seconds:.0f} s to prove"
-    show.say(console, "saved", f"{path} ({seconds})")
+    show.say(console, "saved", f"{path} ({'in place of the one before, ' * replaced}{seconds})")
+
+
+def _check_path(path: Path, model: Path) -> bool:
+    """Refuse a path that no package can be written to, before any work is done; whether one is there."""
+    from nas.export.package import refuse_foreign
+    from nas.machine.files import check_output
+    from nas.model.folder import is_model_folder
+
+    if path.suffix != ".mlpackage":
+        raise UserError(f"a package has to be named something.mlpackage, got '{path}'")
+    doing = f"cannot write the package {path.name}"
+    check_output(path.parent, doing)
+    other = next((place for place in path.absolute().parents if is_model_folder(place)), None)
+    if other is not None and other.resolve() != model.resolve():
+        raise UserError(f"{doing}: {other} is the folder of another model: choose another --out")
+    refuse_foreign(path)
+    return os.path.lexists(path)
+
+
+def _usual_size(settings: ExportSettings, record: "ModelRecord | None", latents: "LatentSpec") -> tuple[int, int, int]:
+    """Height, width and frames that a package's name leaves out: those that the model was timed with."""
+    height, width, frames = _USUAL_SIZE
+    if record is not None:
+        timed = record.latency_measured
+        height, width, frames = timed.height, timed.width, timed.num_frames
+    return height, width, latents.num_frames(1) if settings.streaming else latents.largest_clip(frames)
+
+
+def kept_latents(record: "ModelRecord | None") -> "Tensor | None":
+    """Real latents `(b, c, t, h, w)`: those that the model was judged on, if they are still on this machine."""
+    import torch
+
+    from nas.data.shards import is_whole, read_row
+    from nas.machine.files import default_cache_dir
+
+    if record is None:
+        return None
+    folder = default_cache_dir() / "targets" / record.unseen
+    shards = [path for path in sorted(folder.glob("test-*.safetensors")) if is_whole(path, check_data=True)]
+    # Of the first and of the last clip.
+    rows = [read_row(path, 0)["latents"].float() for path in sorted({shards[0], shards[-1]})] if shards else []
+    return torch.stack(rows) if rows else None
 
 
 def read_latents(path: Path, spec: "LatentSpec") -> "Tensor":
@@ -128,8 +176,8 @@ def make_parser() -> Parser:
         "--latents",
         type=Path,
         metavar="FILE",
-        help="real latents for the proof: a safetensors file with a tensor 'latents' (1, c, t, h, w), raw"
-        " (default: noise with the latents' mean and std)",
+        help="real latents for the proof, beside noise: a safetensors file with a tensor 'latents' (1, c, t, h, w), raw"
+        " (default: those that the model was judged on, if they are still there)",
     )
     parser.add_argument("--out", type=Path, metavar="PATH", help="package to write (default: in the model's folder)")
     parser.add_plugin_option()
@@ -138,7 +186,7 @@ def make_parser() -> Parser:
 
 def _settings(arguments: argparse.Namespace, latents: "LatentSpec") -> ExportSettings:
     height, width = parse_resolution(arguments.resolution)
-    usual = latents.num_frames(1) if arguments.streaming else latents.largest_clip(_USUAL_FRAMES)
+    usual = latents.num_frames(1) if arguments.streaming else latents.largest_clip(_USUAL_SIZE[2])
     return ExportSettings(
         height=height,
         width=width,

@@ -24,16 +24,38 @@ _REWRITES: dict[Rewrite, Callable[[nn.Module], int]] = {
 """Rewrites in the order in which they are done: what cannot be joined is left to slices."""
 
 
+DRAWS = 3
+"""Least number of latents that a package is proven on; one of them at least is noise."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Inputs of a function, and what PyTorch makes of them."""
+
+    inputs: dict[str, Tensor]
+    """Inputs by name."""
+    outputs: dict[str, Tensor]
+    """Outputs of PyTorch by name: the frames are those of the decoder before it was rewritten."""
+
+
 @dataclass(frozen=True)
 class Function:
     """A function of a package before it is converted."""
 
     module: nn.Module
     """Module that takes the inputs and returns the outputs, in their order."""
-    inputs: dict[str, Tensor]
-    """Example inputs by name."""
-    outputs: dict[str, Tensor]
-    """Outputs of PyTorch for the inputs, by name: the frames are those of the decoder before it was rewritten."""
+    draws: tuple[Draw, ...]
+    """What it is proven on: real latents, if there are some, before noise."""
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """Example inputs by name."""
+        return self.draws[0].inputs
+
+    @property
+    def outputs(self) -> dict[str, Tensor]:
+        """Outputs for the example inputs by name."""
+        return self.draws[0].outputs
 
 
 @torch.no_grad()
@@ -47,8 +69,8 @@ def make_functions(
     Args:
         decoder: in evaluation mode; stays as it is.
         settings: what the package is made for.
-        latents: to decode, `(1, c, t, h, w)`, cut or repeated to the size of the decode; default: noise with the
-            latents' own mean and std.
+        latents: real ones to decode, `(b, c, t, h, w)`, cut or repeated to the size of the decode; noise with the
+            latents' own mean and std is always decoded, too.
 
     Raises:
         UserError: the size is not on the latents' grid, the decoder does not stream, or a rewrite changes nothing.
@@ -58,14 +80,15 @@ def make_functions(
         shape = spec.latent_shape(settings.num_frames, settings.height, settings.width)
     except ValueError as error:
         raise UserError(f"the frames do not fit the latents: {error}") from error
-    first, second = _noise(spec, shape) if latents is None else _fitted(latents, shape)
+    real = [] if latents is None else [_fitted(each, shape) for each in torch.split(latents, 1)]
+    clips = [*real, *(_noise(spec, shape, seed) for seed in range(max(1, DRAWS - len(real))))]
     rewritten = _rewrite(decoder, settings)
     with _largest_inputs(decoder) as largest:
         if settings.streaming:
-            functions = _chunks(decoder, rewritten, first, second)
+            functions = _chunks(decoder, rewritten, clips)
         else:
-            frames = OneDecode(decoder)(first)
-            functions = {"main": Function(OneDecode(rewritten), {"latents": first}, {"frames": frames})}
+            draws = tuple(Draw({"latents": clip}, {"frames": OneDecode(decoder)(clip)}) for clip, _ in clips)
+            functions = {"main": Function(OneDecode(rewritten), draws)}
     # No rewrite moves a norm: it has the same name and the same input in what is exported.
     return functions, rewrites.scale_norms(rewritten, largest) if settings.precision == "float16" else 0
 
@@ -91,33 +114,36 @@ def _rewrite(decoder: Decoder, settings: ExportSettings) -> Decoder:
     return rewritten
 
 
-def _chunks(decoder: Decoder, rewritten: Decoder, latents: Tensor, following: Tensor) -> dict[str, Function]:
+def _chunks(decoder: Decoder, rewritten: Decoder, clips: list[tuple[Tensor, Tensor]]) -> dict[str, Function]:
     """The first two chunks. Their state is that of what is exported: convolutions that are one now have one past."""
     chunk, plain = _Chunk(rewritten), _Chunk(decoder)
-    try:
-        frames, *plain_state = plain(latents)
-    except ValueError as error:
-        raise UserError(f"this decoder does not stream: {error}") from error
-    _, *state = chunk(latents)
-    next_frames, *_ = plain(following, *plain_state)
-    _, *new_state = chunk(following, *state)
-    next_inputs = {"latents": following} | {f"state_{index}": tensor for index, tensor in enumerate(state)}
-    return {
-        "first": Function(chunk, {"latents": latents}, _outputs(frames, state)),
-        "next": Function(chunk, next_inputs, _outputs(next_frames, new_state)),
-    }
+    draws: dict[str, list[Draw]] = {"first": [], "next": []}
+    for latents, following in clips:
+        try:
+            frames, *plain_state = plain(latents)
+        except ValueError as error:
+            raise UserError(f"this decoder does not stream: {error}") from error
+        _, *state = chunk(latents)
+        next_frames, *_ = plain(following, *plain_state)
+        _, *new_state = chunk(following, *state)
+        next_inputs = {"latents": following} | {f"state_{index}": tensor for index, tensor in enumerate(state)}
+        draws["first"].append(Draw({"latents": latents}, _outputs(frames, state)))
+        draws["next"].append(Draw(next_inputs, _outputs(next_frames, new_state)))
+    return {name: Function(chunk, tuple(each)) for name, each in draws.items()}
 
 
 def _outputs(frames: Tensor, state: list[Tensor]) -> dict[str, Tensor]:
     return {"frames": frames} | {f"new_state_{index}": tensor for index, tensor in enumerate(state)}
 
 
-def _noise(spec: LatentSpec, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _noise(spec: LatentSpec, shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
     """Two chunks of noise with the latents' mean and std, `(1, c, t, h, w)` each for a shape `(c, t, h, w)`."""
     per_channel = (1, -1, 1, 1, 1)
     mean = torch.tensor(spec.mean or (0.0,) * spec.channels).view(per_channel)
     std = torch.tensor(spec.std or (1.0,) * spec.channels).view(per_channel)
-    first, second = (torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    first, second = (
+        torch.randn(1, *shape, generator=torch.Generator().manual_seed(2 * seed + part)) for part in (0, 1)
+    )
     return mean + std * first, mean + std * second
 
 

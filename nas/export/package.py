@@ -9,10 +9,12 @@ All shapes are fixed. Latents are the teacher's, raw (mean and std are in the we
 """
 
 import json
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +24,13 @@ from torch import Tensor
 from nas.core_ml.convert import to_core_ml
 from nas.core_ml.coremltools_package import import_coremltools, quiet_coremltools
 from nas.core_ml.program import read_program
-from nas.core_ml.proof import Proof, prove
+from nas.core_ml.proof import Proof, prove_all
 from nas.core_ml.weights import compress
 from nas.export.functions import Function, make_functions
+from nas.export.memory import missing_memory
 from nas.export.settings import LEAST_PSNR, ExportSettings
 from nas.machine.files import disk_errors
+from nas.machine.temporary import put_in_place, temporary_folder
 from nas.terminal.errors import UserError
 from search_spaces import Decoder
 
@@ -74,16 +78,22 @@ class ExportReport:
         used = self.settings
         cost = "" if self.compression_cost is None else f", {self.compression_cost:.1f} dB less than with 16 bit"
         scaled = "" if not self.scaled_norms else f", norms scaled: {self.scaled_norms}"
+        inputs = max(len(proof.psnr_draws) for proof in self.proofs.values())
         lowered = f" (the limit of {LEAST_PSNR:g} dB was lowered to {used.least_psnr:g})"
+        lowered = lowered if used.least_psnr < LEAST_PSNR else ""
         return (
-            f"{used.describe()}{scaled}, {self.size_bytes / 1e6:.1f} MB; {self.psnr:.1f} dB against PyTorch, "
-            f"rounded as a device does{cost}{lowered if used.least_psnr < LEAST_PSNR else ''}"
+            f"{used.describe()}{scaled}, {self.size_bytes / 1e6:.1f} MB; {self.psnr:.1f} dB against PyTorch "
+            f"on the worst of {inputs} latents, rounded as a device does{cost}{lowered}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives."""
         settings = {**asdict(self.settings), "rewrites": list(self.settings.rewrites)}
-        return {**asdict(self), "settings": settings, "psnr": self.psnr, "compression_cost": self.compression_cost}
+        proofs: dict[str, Any] = {"proofs": {name: proof.to_dict() for name, proof in self.proofs.items()}}
+        if self.uncompressed is not None:
+            proofs["uncompressed"] = {name: proof.to_dict() for name, proof in self.uncompressed.items()}
+        found = {"settings": settings, "psnr": self.psnr, "compression_cost": self.compression_cost}
+        return {**asdict(self), **proofs, **found}
 
 
 def export_decoder(
@@ -99,58 +109,97 @@ def export_decoder(
     Args:
         decoder: on the CPU.
         settings: size, form, precision, weights and rewrites.
-        path: of the `.mlpackage`; replaced if it exists.
+        path: of the `.mlpackage`; a package of a decoder that is there is replaced in one step.
         metadata: for users of the package; what the proof found is added.
-        latents: `(1, c, t, h, w)`, to prove with, cut or repeated to the size of one decode; default: noise with the
-            latents' own mean and std.
+        latents: real ones to prove with, `(b, c, t, h, w)`, cut or repeated to the size of one decode; noise with the
+            latents' own mean and std is always proven, too, and the worst counts.
 
     Raises:
-        UserError: the size is not on the latents' grid, the decoder does not stream, or a rewrite changes nothing.
-        ExportError: it cannot be converted, or the program's frames are too far from its own. Nothing is written.
+        UserError: the size is not on the latents' grid, the decoder does not stream, a rewrite changes nothing, what is
+            at `path` is no package of a decoder, or the disk does not take it.
+        ExportError: it cannot be converted, it does not fit into memory, or the program's frames are too far from its
+            own. Nothing is written.
     """
+    doing = f"cannot write the package {path.name}"
+    refuse_foreign(path)
+    _check_memory(decoder, settings)
     functions, scaled_norms = make_functions(decoder.eval(), settings, latents)
-    with disk_errors("cannot write the package"):
+    with disk_errors(doing):
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        with temporary_folder(path.parent) as work, disk_errors(doing, work), _all_temporary_files_in(work):
+            started = time.monotonic()
+            models = {name: _convert(function, settings, work) for name, function in functions.items()}
+            package = _save({name: compress(model, settings.weights) for name, model in models.items()}, work)
+            converted = time.monotonic()
+            proofs = {name: _prove(read_program(package, name), function) for name, function in functions.items()}
+            before = None
+            if settings.weights != "16bit":
+                before = {name: _prove(read_program(models[name]), function) for name, function in functions.items()}
+            seconds = round(converted - started, 1), round(time.monotonic() - converted, 1)
+            report = ExportReport(settings, proofs, scaled_norms, before, 0, *seconds)
+            _check(report)
+            _describe(package, {**metadata, **_proof_metadata(report)})
+            size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
+            put_in_place(package, path)
+    return replace(report, size_bytes=size)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse to replace what is no package of a decoder.
+
+    Raises:
+        UserError: something else is at `path`.
+    """
+    with disk_errors(f"cannot write the package {path.name}"):
+        if not os.path.lexists(path):
+            return
+    foreign = f"{path} is there and is not a package of a decoder: move it away or choose another --out"
     try:
-        started = time.monotonic()
-        models = {name: _convert(function, settings) for name, function in functions.items()}
-        package = _save({name: compress(model, settings.weights) for name, model in models.items()}, work)
-        converted = time.monotonic()
-        proofs = {name: _prove(read_program(package, name), function) for name, function in functions.items()}
-        before = None
-        if settings.weights != "16bit":
-            before = {name: _prove(read_program(models[name]), function) for name, function in functions.items()}
-        seconds = round(converted - started, 1), round(time.monotonic() - converted, 1)
-        report = ExportReport(settings, proofs, scaled_norms, before, 0, *seconds)
-        _check(report)
-        _describe(package, {**metadata, **_proof_metadata(report)})
-        size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
-        with disk_errors("cannot write the package"):
-            if path.exists():
-                shutil.rmtree(path)
-            package.rename(path)
-        return replace(report, size_bytes=size)
+        metadata = import_coremltools().models.MLModel(str(path), skip_model_load=True).user_defined_metadata
+    except Exception as error:  # coremltools raises many kinds: whatever it cannot read is not ours
+        raise UserError(foreign) from error
+    if "architecture_hash" not in metadata:
+        raise UserError(foreign)
+
+
+def _check_memory(decoder: Decoder, settings: ExportSettings) -> None:
+    try:
+        missing = missing_memory(decoder, settings)
+    except ValueError:
+        return  # a size or a form that the decoder does not take: `make_functions` says so
+    if missing:
+        raise ExportError(f"{missing}: choose a smaller --resolution, fewer --frames, or --streaming")
+
+
+@contextmanager
+def _all_temporary_files_in(folder: Path) -> Iterator[None]:
+    """Where coremltools, too, keeps what it does not mean to keep: the next start removes what a kill leaves there."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        tempfile.tempdir = before
 
 
-def _convert(function: Function, settings: ExportSettings) -> "MLModel":
+def _convert(function: Function, settings: ExportSettings, work: Path) -> "MLModel":
     try:
-        return to_core_ml(
-            function.module,
-            tuple(function.inputs.values()),
-            input_names=tuple(function.inputs),
-            output_names=tuple(function.outputs),
-            precision=settings.precision,
-        )
+        with disk_errors("cannot write the converted program", work):
+            return to_core_ml(
+                function.module,
+                tuple(function.inputs.values()),
+                input_names=tuple(function.inputs),
+                output_names=tuple(function.outputs),
+                precision=settings.precision,
+            )
+    except UserError:
+        raise
     except Exception as error:  # torch.export and coremltools raise many kinds; none of them is lost
         text = " ".join(str(error).split())[:300]
         raise ExportError(f"the decoder cannot be converted to Core ML: {type(error).__name__}: {text}") from error
 
 
 def _prove(program: Any, function: Function) -> Proof:
-    return prove(program, function.inputs, function.outputs)
+    return prove_all(program, [(draw.inputs, draw.outputs) for draw in function.draws])
 
 
 def _save(models: Mapping[str, "MLModel"], folder: Path) -> Path:

@@ -45,8 +45,15 @@ class ExportSettings:
         rewritten = f", rewritten: {', '.join(self.rewrites)}" if self.rewrites else ""
         return f"{form} {frames} at {self.height}x{self.width}, {self.precision}, weights {self.weights}{rewritten}"
 
-    def file_name(self) -> str:
-        """Name of the package in a model folder: decoder.mlpackage, decoder_streaming_8bit.mlpackage, ..."""
+    def file_name(self, usual: tuple[int, int, int] | None = None) -> str:
+        """Name of the package in a model folder: decoder.mlpackage, decoder_streaming_8bit.mlpackage, ...
+
+        Args:
+            usual: height, width and frames that need no mention: those that the model was timed with. Others are part
+                of the name, as in decoder_720x1280x33.mlpackage.
+        """
+        size = (self.height, self.width, self.num_frames)
         words = ["decoder", *["streaming"] * self.streaming, *self.rewrites]
         words += [word for word in (self.precision, self.weights) if word not in ("float16", "16bit")]
+        words += ["x".join(map(str, size))] if usual not in (None, size) else []
         return f"{'_'.join(words)}.mlpackage"

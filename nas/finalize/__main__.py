@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from nas.distillation.recipes import CPU, GPU
 from nas.machine.plugins import load_plugins
+from nas.terminal.errors import UserError
 from nas.terminal.parser import NothingFeasibleError, Parser, command_words, positive_int, run_command
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     """The command, in the order in which things happen."""
     from nas.distillation.distill import DivergedError
     from nas.evaluation.comparison import print_comparison
-    from nas.finalize.finish import finish
+    from nas.finalize.finish import finish, finished_model
     from nas.finalize.rows import baseline_rows, model_row, teacher_row
     from nas.study.contents import contents_of_space
     from nas.study.run import load_run, newest_run
@@ -48,8 +49,12 @@ def finalize(arguments: argparse.Namespace) -> None:
     run.check_contents(contents_of_space(run.settings.space))
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
+        out = arguments.out or run.folder / "models"
+        _check_out(out)
         candidates = _leaders(console, run)[: arguments.top]
-        job = _open_job(console, run, arguments)
+        job = _open_job(console, run, out, arguments)
+        for candidate in candidates:
+            finished_model(job, candidate)  # what cannot be written over is refused before the first is made
         rows = [*baseline_rows(job), teacher_row(console, job)]
         for rank, candidate in enumerate(candidates, start=1):
             show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
@@ -60,7 +65,18 @@ def finalize(arguments: argparse.Namespace) -> None:
         print_comparison(console, rows)
 
 
-def _open_job(console: "Console", run: "Run", arguments: argparse.Namespace) -> "Job":
+def _check_out(out: Path) -> None:
+    """Refuse a folder that models cannot be written to, before any work is done."""
+    from nas.machine.files import check_output
+    from nas.model.folder import is_model_folder
+
+    check_output(out, f"cannot write models to {out}")
+    inside = next((place for place in (out.absolute(), *out.absolute().parents) if is_model_folder(place)), None)
+    if inside is not None:
+        raise UserError(f"cannot write models to {out}: {inside} is itself a model: choose another --out")
+
+
+def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Namespace) -> "Job":
     """The teacher, its targets and everything else that models are made with."""
     from nas.data.make_targets import open_targets
     from nas.data.splits import open_clips
@@ -106,7 +122,7 @@ def _open_job(console: "Console", run: "Run", arguments: argparse.Namespace) -> 
         phone=open_predicted(settings.device, DEFAULT_DEVICE),
         clips=f"the {clips.origin} clips" if folder is None else f"clips of {folder.name}/",
         steps=arguments.steps or recipe.full_steps,
-        out=arguments.out or run.folder / "models",
+        out=out,
     )
 
 

@@ -1,5 +1,10 @@
 """From a candidate to a finished model, one function per step: distil, judge, export, write."""
 
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +18,21 @@ from nas.export.package import ExportError, export_decoder, model_metadata
 from nas.export.settings import ExportSettings
 from nas.finalize.costs import macs_per_frame, measured_latency
 from nas.finalize.job import Job
+from nas.machine.files import disk_errors
+from nas.machine.temporary import temporary_folder
 from nas.machine.versions import versions
 from nas.model import TurboVAED
-from nas.model.folder import read_record, write_model_folder
+from nas.model.folder import check_model, read_record, write_model_folder
 from nas.model.record import ModelRecord, PackageRecord, TeacherRecord
 from nas.study.outcomes import Outcome
 from nas.study.short_distillation import build, count_parameters
 from nas.teachers import Teacher, published_repository
 from nas.terminal.console import format_seconds, progress, say, warn
+from nas.terminal.errors import UserError
 from search_spaces import Decoder
+
+_LATENTS = 2
+"""Real latents that a package is proven on, beside noise."""
 
 
 def finish(console: Console, job: Job, candidate: Outcome) -> ModelRecord:
@@ -31,23 +42,65 @@ def finish(console: Console, job: Job, candidate: Outcome) -> ModelRecord:
         nas.distillation.distill.DivergedError: it cannot be trained.
         UserError: the disk does not take it, or what is there is damaged.
     """
-    settings = job.recipe.distillation(job.steps, job.run.settings.seed)
-    folder = job.out / f"{job.teacher.name}-{candidate.config.digest()}"
-    record = read_record(folder)
-    if record is None or not record.is_made_from(settings.identity(), job.training.key, job.unseen.key):
+    settings, checkpoint = _settings(job), _checkpoint(job, candidate)
+    folder, record = model_folder(job, candidate), finished_model(job, candidate)
+    if record is None:
         result = distil_in_full(console, job, candidate, settings)
         record = judge(console, job, candidate, settings, result)
-        package, record = export_package(console, job, result.decoder, record)
         model = TurboVAED(architecture=candidate.config.to_dict(), teacher=job.teacher.name)
         model.decoder.load_state_dict(result.decoder.state_dict())
-        write_model_folder(folder, model, record, package)
+        with _work_folder(job.out) as work:
+            package, record = export_package(console, job, result.decoder, record, work)
+            record = write_model_folder(folder, model, record, package)
+    with disk_errors("cannot remove the checkpoint of a finished model"):
+        checkpoint.unlink(missing_ok=True)
     say(console, "saved", str(folder))
     return record
 
 
+def model_folder(job: Job, candidate: Outcome) -> Path:
+    """Where the model of a candidate goes: other settings or targets make another model, in another folder."""
+    made_from = json.dumps([_settings(job).identity(), job.training.key, job.unseen.key], sort_keys=True)
+    digest = hashlib.sha256(made_from.encode()).hexdigest()[:8]
+    return job.out / f"{job.teacher.name}-{candidate.config.digest()}-{job.steps}-{digest}"
+
+
+def finished_model(job: Job, candidate: Outcome) -> ModelRecord | None:
+    """What is known of the model of a candidate if it is already there, whole; None if nothing is there.
+
+    Raises:
+        UserError: something else is there, or the model is damaged.
+    """
+    folder = model_folder(job, candidate)
+    with disk_errors(f"cannot look into {folder}"):
+        there, record = os.path.lexists(folder), read_record(folder)
+    if record is None and not there:
+        return None
+    if record is None or not record.is_made_from(_settings(job).identity(), job.training.key, job.unseen.key):
+        raise UserError(f"{folder} is not the model that belongs there: move it away or choose another --out")
+    check_model(folder, record)
+    return record
+
+
+def _settings(job: Job) -> DistillSettings:
+    return job.recipe.distillation(job.steps, job.run.settings.seed)
+
+
+def _checkpoint(job: Job, candidate: Outcome) -> Path:
+    return job.run.folder / "finalize" / f"{candidate.config.digest()}-{job.training.key}-{job.steps}.pt"
+
+
+@contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """Where a package waits until its model folder is written."""
+    with disk_errors(f"cannot write to {out}"):
+        out.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(out) as work:
+            yield work
+
+
 def distil_in_full(console: Console, job: Job, candidate: Outcome, settings: DistillSettings) -> DistillResult:
     """Train the decoder of a candidate from its first weights, or from where that was cut off."""
-    name = f"{candidate.config.digest()}-{job.training.key}-{settings.steps}.pt"
     with progress(console, "distilling") as advance:
 
         def report(state: Progress) -> None:
@@ -58,7 +111,7 @@ def distil_in_full(console: Console, job: Job, candidate: Outcome, settings: Dis
             job.training,
             settings,
             device=job.device,
-            checkpoint=job.run.folder / "finalize" / name,
+            checkpoint=_checkpoint(job, candidate),
             report=report,
         )
     say(console, "distilled", f"{settings.steps} steps in {format_seconds(result.seconds)}")
@@ -99,15 +152,17 @@ def judge(
 
 
 def export_package(
-    console: Console, job: Job, decoder: Decoder, record: ModelRecord
+    console: Console, job: Job, decoder: Decoder, record: ModelRecord, folder: Path
 ) -> tuple[Path | None, ModelRecord]:
     """A Core ML package of the timed decode, noted in the record; if there can be none, None and the reason there."""
     load = job.workload
     settings = ExportSettings(load.height, load.width, load.num_frames)
-    path = job.run.folder / "finalize" / record.architecture / settings.file_name()
+    path = folder / settings.file_name()
     metadata = model_metadata(decoder, job.teacher.name, record.evaluation.to_dict())
-    # Real latents, of one unseen sample.
-    latents = job.unseen.split("test").batch([0]).latents
+    unseen = job.unseen.split("test")
+    # Real latents, of clips that are far apart in the order of the samples.
+    samples = sorted({index * (len(unseen) - 1) // (_LATENTS - 1) for index in range(_LATENTS)})
+    latents = unseen.batch(samples).latents
     try:
         with progress(console, "Core ML", "converting and proving"):
             report = export_decoder(decoder.cpu(), settings, path, metadata=metadata, latents=latents)

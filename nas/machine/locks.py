@@ -1,6 +1,5 @@
 """Folders that one process at a time may work in."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from nas.machine.files import disk_errors
+from nas.machine.temporary import NO_LOCKS, sweep
 from nas.terminal.errors import UserError
 
 
@@ -15,26 +16,32 @@ from nas.terminal.errors import UserError
 def lock_folder(folder: Path, remedy: str) -> Iterator[None]:
     """Hold a folder for the `with`, without waiting for it; the system lets go of it however the process ends.
 
-    Nobody else gets it meanwhile, this process included. The modification time of `.lock` in the folder, which stays
-    there, says when it was last taken.
+    Nobody else gets it meanwhile, this process included; what killed processes left of ours in it is removed. The
+    modification time of `.lock` in the folder, which stays there, says when it was last taken.
 
     Raises:
-        UserError: it is held already (`remedy` says what to do), or its disk has no locks.
-        OSError: `.lock` cannot be written.
+        UserError: it is held already (`remedy` says what to do), its disk has no locks, or `.lock` cannot be written.
     """
     path = folder / ".lock"
     # Never a lock that is a mere file, where the disk has no others: nothing would remove it after a kill.
     lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+    with disk_errors(f"cannot write to {folder}"):
+        _acquire(lock, folder, remedy)
+    try:
+        with disk_errors(f"cannot write to {folder}"):
+            os.utime(path)
+            sweep(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path, remedy: str) -> None:
     try:
         lock.acquire()
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process: {remedy}") from error
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK):
+        if error.errno not in NO_LOCKS:
             raise
         raise UserError(f"{folder} cannot be locked on this disk: choose a folder on another disk") from error
-    try:
-        os.utime(path)
-        yield
-    finally:
-        lock.release()

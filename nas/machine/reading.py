@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nas.terminal.disk_reasons import disk_reason
 from nas.terminal.errors import UserError
 
 
@@ -19,7 +20,13 @@ def reading(path: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or path} cannot be read ({error.strerror or error}): {advice}") from error
+        raise UserError(f"{error.filename or path} cannot be read ({why(error)}): {advice}") from error
+
+
+def why(error: OSError) -> str:
+    """What the system says against it, in words."""
+    known = disk_reason(error)
+    return known[0] if known else error.strerror or str(error)
 
 
 def read_foreign_json(path: Path, advice: str, what: str = "valid JSON") -> Any:

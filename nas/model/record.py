@@ -81,6 +81,8 @@ class ModelRecord:
     """Core ML packages by their file names."""
     no_package: str = ""
     """Why there is no Core ML package; empty if there is one."""
+    weights_sha256: str = ""
+    """SHA-256 of the file of its weights; empty until it is written."""
 
     def is_made_from(self, distillation: dict[str, Any], targets: str, unseen: str) -> bool:
         """Whether making it again with these settings and targets would give the same model and the same numbers."""

@@ -83,10 +83,10 @@ class Run:
         """Hold the folder for this process; the system lets go of it however the process ends.
 
         Raises:
-            UserError: another process is working in it.
+            UserError: another process is working in it, or it cannot be written.
         """
         remedy = "wait for it, stop it, or choose another --run"
-        with disk_errors("cannot write to the run folder"), lock_folder(self.folder, remedy):
+        with lock_folder(self.folder, remedy):
             yield
 
 

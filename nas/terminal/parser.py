@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nas.terminal.disk_reasons import disk_reason
 from nas.terminal.errors import UserError
 from nas.terminal.extras import missing_extra
 
@@ -151,4 +152,10 @@ def run_command(run: Callable[[], None], continue_with: str) -> int:
         # The reader (head, less) has gone; without this the interpreter complains when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        found = disk_reason(error)
+        if found is None:
+            raise
+        print(f"error: {getattr(error, 'filename', None) or error}: {': '.join(found)}", file=sys.stderr)
+        return 2
     return 0

@@ -17,7 +17,7 @@ from nas.model import TurboVAED
 from nas.model.folder import read_record
 from nas.terminal.errors import UserError
 from tests.support.exported_decoders import WAN, latents_of, small_config
-from tests.support.records import make_record
+from tests.support.records import latency, make_record
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -31,7 +31,8 @@ def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     model = TurboVAED(architecture=small_config().to_dict(), teacher="wan-tiny")
     model.save_pretrained(folder)
-    record = make_record()
+    timed = {"latency_measured": replace(latency(100.0, "measured"), height=16, width=24, num_frames=5)}
+    record = make_record(architecture=model.decoder.config.digest(), **timed)
     (folder / "README.md").write_text("# A card\n")
     (folder / "evaluation.json").write_text(json.dumps(record.to_dict()))
     status, out, err = run(folder, "--resolution", "16x24", "--frames", 5)
@@ -49,7 +50,7 @@ def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
     assert (status, err) == (0, "")
     noted = read_record(folder)
     assert noted is not None and replace(noted, packages={}) == record
-    assert noted.packages.keys() == {"decoder.mlpackage", "decoder_joined_slices_8bit.mlpackage"}
+    assert noted.packages.keys() == {"decoder.mlpackage", "decoder_joined_slices_8bit_16x24x17.mlpackage"}
     card = (folder / "README.md").read_text()
     assert card.startswith("# A card\n") and card.count("## Core ML") == 1
     assert re.search(r"- `decoder\.mlpackage`: one decode of 5 frames at 16x24, .* dB against PyTorch", card)

@@ -208,7 +208,7 @@ def test_quantized_weights_are_not_taken_for_weights(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", ["x" * 300, "x" * 300 + ".safetensors", "a/" * 3000])
 def test_paths_that_cannot_be(path: str) -> None:
-    assert "File name too long" in refusal(lambda: load_teacher("wan", Path(path)))
+    assert "a name in the path is too long" in refusal(lambda: load_teacher("wan", Path(path)))
 
 
 @pytest.mark.parametrize("method", ["iterdir", "open", "read_bytes", "is_file"])
@@ -218,7 +218,16 @@ def test_weights_that_may_not_be_read(method: str, folder: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, method, refuse)
     message = refusal(lambda: load_teacher("wan", folder).weights_hash)
-    assert "cannot be read (Permission denied)" in message and str(folder) in message
+    assert "cannot be read (permission is denied)" in message and str(folder) in message
+
+
+def test_a_cache_of_the_hub_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/cache/refs/main")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    message = refusal(lambda: load_teacher("wan"))
+    assert "cannot be read from the hub's cache (permission is denied): give a local copy" in message
 
 
 def test_a_size_that_nobody_means_is_refused_at_once(folder: Path) -> None:

@@ -16,7 +16,7 @@ from nas.distillation.recipes import CPU, Recipe
 from nas.distillation.settings import DistillSettings
 from nas.evaluation.quality import evaluate
 from nas.finalize.costs import teacher_latency
-from nas.finalize.finish import finish
+from nas.finalize.finish import finish, model_folder
 from nas.finalize.job import Job
 from nas.latency import open_device
 from nas.model import TurboVAED
@@ -96,7 +96,7 @@ def test_another_reporting_interval_makes_nothing_again(job: Job, candidate: Out
             return replace(super().distillation(steps, seed), report_every=1, checkpoint_every=1)
 
     record = quietly(job, candidate)
-    folder = job.out / f"wan-tiny-{candidate.config.digest()}"
+    folder = model_folder(job, candidate)
     before = stamps(folder)
     talkative = Talkative(**{name: getattr(CPU, name) for name in CPU.__dataclass_fields__})
     assert talkative.distillation(300, 0) != CPU.distillation(300, 0)
@@ -104,22 +104,26 @@ def test_another_reporting_interval_makes_nothing_again(job: Job, candidate: Out
     assert stamps(folder) == before
 
 
-def test_more_steps_or_other_targets_make_it_again(job: Job, candidate: Outcome) -> None:
-    """Also where the checkpoint of the earlier distillation is still there."""
+def test_more_steps_or_other_targets_make_another_model(job: Job, candidate: Outcome) -> None:
+    """In another folder: the one before stays as it is, with whatever its user has put beside it."""
     quietly(job, candidate)
-    folder = job.out / f"wan-tiny-{candidate.config.digest()}"
-    quietly(replace(job, steps=4), candidate)
-    record = read_record(folder)
-    assert record is not None and record.distillation["steps"] == 4
-    quietly(replace(job, training=replace(job.training, key="other clips")), candidate)
-    record = read_record(folder)
-    assert record is not None and record.targets == "other clips"
-
-
-def test_numbers_of_other_unseen_clips_are_not_reused(job: Job, candidate: Outcome) -> None:
-    quietly(job, candidate)
-    record = quietly(replace(job, unseen=replace(job.unseen, key="other unseen clips")), candidate)
+    folder = model_folder(job, candidate)
+    (folder / "note.txt").write_text("mine")
+    before = stamps(folder)
+    changed = [replace(job, steps=4), replace(job, training=replace(job.training, key="other clips"))]
+    changed += [replace(job, unseen=replace(job.unseen, key="other unseen clips"))]
+    for other in changed:
+        record = quietly(other, candidate)
+        assert record == read_record(model_folder(other, candidate)) != read_record(folder)
+        assert stamps(folder) == before
+    assert len({folder, *(model_folder(other, candidate) for other in changed)}) == 4
     assert record.evaluation.targets == record.unseen == "other unseen clips"
+
+
+def test_a_finished_model_leaves_no_checkpoint_and_nothing_temporary(job: Job, candidate: Outcome) -> None:
+    quietly(job, candidate)
+    assert list((job.run.folder / "finalize").iterdir()) == []
+    assert not [path for path in job.out.rglob("*") if path.name.startswith(".")]
 
 
 def test_a_teacher_too_large_for_its_device_is_not_measured(job: Job) -> None:

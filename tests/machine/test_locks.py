@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from nas.machine.files import disk_errors
 from nas.machine.locks import lock_folder
 from nas.terminal.errors import UserError
 
@@ -155,6 +154,8 @@ def test_a_disk_that_takes_no_file_is_one_line(
         return real(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(UserError) as caught, disk_errors("cannot write"), lock_folder(tmp_path, "wait"):
+    with pytest.raises(UserError) as caught, lock_folder(tmp_path, "wait"):
         pass
-    assert str(caught.value).startswith(f"cannot write: {words} ({tmp_path}") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"cannot write to {tmp_path}: {words} ({tmp_path}") and "\n" not in str(
+        caught.value
+    )

@@ -1,6 +1,7 @@
 """The model folder: complete or not there, its record, its card."""
 
 import errno
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -26,13 +27,14 @@ PACKAGE = PackageRecord("one decode, proven", {"psnr": 66.5})
 
 def test_a_model_folder_holds_all_files(tmp_path: Path) -> None:
     folder = tmp_path / "models" / "one"
-    write_model_folder(folder, make_model(), RECORD)
+    written = write_model_folder(folder, make_model(), RECORD)
     names = ["README.md", "config.json", "diffusion_pytorch_model.safetensors", "evaluation.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
     assert [path.name for path in folder.parent.iterdir()] == ["one"]
-    assert read_record(folder) == RECORD
+    assert read_record(folder) == written == replace(RECORD, weights_sha256=written.weights_sha256)
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    assert written.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert read_record(folder.parent / "two") is None
-    assert folder.stat().st_mode & 0o777 == 0o755
     card = (folder / "README.md").read_text()
     numbers = ("| parameters | 22,732 |", "1.2 G", "31.25 dB", "0.9123")
     for text in (*numbers, "license: apache-2.0", "base_model: owner/name", "clips of {mine}/"):
@@ -59,8 +61,8 @@ def test_a_model_folder_is_complete_or_not_there(
             write_model_folder(folder, make_model(gain=2.0), OTHER)
     assert list(tmp_path.iterdir()) == ([folder] if existing else [])
     assert {path.name: path.read_bytes() for path in folder.glob("*")} == before
-    write_model_folder(folder, make_model(gain=2.0), OTHER)
-    assert read_record(folder) == OTHER
+    written = write_model_folder(folder, make_model(gain=2.0), OTHER)
+    assert read_record(folder) == written != RECORD
     assert list(tmp_path.iterdir()) == [folder]
     again = TurboVAED.from_pretrained(folder)
     latents = make_targets().split("test").batch([0]).latents
