@@ -1,6 +1,8 @@
 """Reading what others wrote: paths that cannot be read and JSON that is none end in one clear line."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,19 @@ def why(error: OSError) -> str:
     """What the system says against it, in words."""
     known = disk_reason(error)
     return known[0] if known else error.strerror or str(error)
+
+
+def real_path(path: Path) -> Path:
+    """The path without links, absolute; what it leads to need not be there.
+
+    Raises:
+        UserError: links lead in a circle, or a part of it may not be read.
+    """
+    with reading(path, "give another path"):
+        try:
+            return path.resolve()
+        except RuntimeError as error:  # Python's own word for a circle, before 3.13
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
 
 
 def read_foreign_json(path: Path, advice: str, what: str = "valid JSON") -> Any:

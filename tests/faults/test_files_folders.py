@@ -10,6 +10,7 @@ import pytest
 from nas.data.clips import Clip, count_frames, read_frames
 from nas.data.find_videos import find_videos
 from nas.data.splits import open_clips
+from nas.search import main
 from tests.support.commands import Shell, make_inputs
 from tests.support.errors import refusal
 from tests.support.videos import read_numbers, write_video
@@ -98,3 +99,13 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
     assert open_clips(tmp_path, 5).warnings() == ("skipped closed: cannot be read (permission is denied)",)
+
+
+@pytest.mark.parametrize("option", ["--clips", "--teacher-weights"])
+def test_links_that_lead_in_a_circle(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert main(["--latency-budget", "30ms", option, str(tmp_path / "a" / "c")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and str(tmp_path) in error
+    assert "links lead in a circle" in error or "does not exist" in error
