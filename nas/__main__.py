@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     """List the commands, or run one in this process; returns the exit status."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help"):
-        return run_command(list_commands, continue_with=" ".join(launcher_words()))
+        return run_command(list_commands, continue_with=None)
     name, *arguments = words
     commands = find_commands()
     if name not in commands:

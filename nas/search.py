@@ -89,7 +89,7 @@ def search(arguments: argparse.Namespace) -> None:
         for line in teacher.warnings:
             show.warn(console, line)
         show.say(console, "clips", clips.describe())
-        for line in (*clips.warnings(), *run.version_changes()):
+        for line in [*clips.warnings(), *run.version_changes()]:
             show.warn(console, line)
         show.say(console, "budget", f"{settings.describe_constraints()} {latency_device.describe(workload)}")
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
@@ -141,7 +141,8 @@ def run_trials(
 
         latents = distillation.targets.spec
         try:
-            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, table.unmeasured)
+            left_out = table.unmeasured, table.unbuildable
+            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, *left_out)
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
     present.check()

@@ -196,7 +196,7 @@ def _ltx_video_decoder() -> nn.Module:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    return run_command(lambda: fit(arguments), continue_with="the same command")
+    return run_command(lambda: fit(arguments), continue_with=None)
 
 
 def make_parser() -> Parser:

@@ -38,6 +38,10 @@ class StageConfig:
     """Block before the upsampler that changes the width (Turbo-VAED has one); None if there is none."""
 
     def __post_init__(self) -> None:
+        for name in ("width", "depth", "temporal_factor", "spatial_factor"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name} of a stage must be a whole number, got {value!r}")
         if self.width < 1 or self.depth < 0:
             raise ValueError(f"a stage needs width >= 1 and depth >= 0, got width {self.width}, depth {self.depth}")
         if min(self.temporal_factor, self.spatial_factor) < 1:

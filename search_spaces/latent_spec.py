@@ -1,7 +1,7 @@
 """LatentSpec: the channels, compression, frame rule and statistics of a teacher's latents."""
 
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Any, Literal, get_args
 
 FrameRule = Literal["leading", "multiple", "leading_if_odd"]
@@ -39,6 +39,7 @@ class LatentSpec:
     """Whether the teacher's convolutions and attention look back only; its norms may still run over the clip."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name, value in (("channels", self.channels), ("spatial", self.spatial), ("temporal", self.temporal)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -53,6 +54,17 @@ class LatentSpec:
                 raise ValueError(f"latents {name} needs {self.channels} values, one per channel, got {len(values)}")
         if any(value <= 0 for value in self.std):
             raise ValueError(f"latents std must be positive, got {min(self.std)}")
+
+    def _check_types(self) -> None:
+        """Refuse what a JSON file may hold in place of whole and finite numbers: 1.5, true, NaN, "16"."""
+        for name, value in (("channels", self.channels), ("spatial", self.spatial), ("temporal", self.temporal)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
+        if not isinstance(self.causal, bool):
+            raise ValueError(f"causal must be true or false, got {self.causal!r}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not all(isinstance(value, (int, float)) and abs(value) < inf for value in values):
+                raise ValueError(f"latents {name} must be finite numbers")
 
     @property
     def temporal_steps(self) -> tuple[int, ...]:

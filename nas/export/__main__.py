@@ -30,7 +30,7 @@ _USUAL_SIZE = (512, 512, 17)
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    return run_command(lambda: export(arguments), continue_with="the same command")
+    return run_command(lambda: export(arguments), continue_with=None)
 
 
 def export(arguments: argparse.Namespace) -> None:

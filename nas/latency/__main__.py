@@ -37,17 +37,21 @@ def main(argv: list[str] | None = None) -> int:
         load_plugins(arguments.plugin)
         arguments.run_it(arguments)
 
-    return run_command(run, continue_with=command)
+    # A calibration keeps nothing until its end; the queue of an agent and what was measured again is kept.
+    return run_command(run, continue_with=None if arguments.run_it is calibrate else command)
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
     """Measure small decoders on a device, fit a profile to them, and print how well it predicts others."""
-    from nas.latency.calibrate import design_programs, make_profile, measure_programs
+    from nas.latency.calibrate import make_profile, measure_programs
+    from nas.latency.calibration_design import design_programs
     from nas.latency.devices import HOST, open_device
     from nas.latency.prediction.profile_files import check_new_profile
     from nas.machine.files import disk_errors, write_json
     from nas.terminal.console import make_console, progress, say
 
+    if arguments.held_out < 2:
+        raise UserError(f"--held-out has to be at least 2 decoders, which can be ranked, got {arguments.held_out}")
     console = make_console()
     check_new_profile(arguments.out)
     device = _host_in_turns() if arguments.device == HOST else open_device(arguments.device)
@@ -55,9 +59,9 @@ def calibrate(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"--device {arguments.device} is predicted, not measured: give host, coreml, iphone or an agent"
         )
-    fitted, unseen = design_programs(
-        arguments.decoders, arguments.held_out, arguments.seed, (arguments.gmacs / 20, arguments.gmacs)
-    )
+    gmacs = (arguments.gmacs / 20, arguments.gmacs)
+    with progress(console, "drawing") as advance:
+        fitted, unseen = design_programs(arguments.decoders, arguments.held_out, arguments.seed, gmacs, advance)
     say(console, "decoders", f"{len(fitted)} to fit to, {len(unseen)} others to judge by, {arguments.passes} passes")
     with progress(console, "measuring") as advance:
         records = measure_programs(device, [*fitted, *unseen], arguments.passes, advance)
@@ -93,14 +97,21 @@ def print_profile(console: "Console", profile: "CalibratedProfile") -> None:
 
 def serve(arguments: argparse.Namespace) -> None:
     """Offer a device of this machine over HTTP until interrupted."""
+    from nas.latency.agent.answers import LONGEST_S
+    from nas.latency.agent.exchange import check_token
     from nas.latency.agent.server import serve_device
 
     token = os.environ.get(TOKEN_VARIABLE)
     if arguments.token_file is not None:
         try:
             token = arguments.token_file.read_text().strip()
-        except OSError as error:
-            raise UserError(f"cannot read the token in {arguments.token_file}: {error.strerror}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise UserError(f"cannot read the token in {arguments.token_file}: {reason}") from error
+    if token or arguments.token_file is not None:
+        check_token(token or "", str(arguments.token_file or TOKEN_VARIABLE))
+    if arguments.time_limit > LONGEST_S:
+        raise UserError(f"--time-limit has to be at most {LONGEST_S} s, a day, got {arguments.time_limit}")
     serve_device(
         arguments.device,
         arguments.folder,

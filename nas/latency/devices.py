@@ -1,5 +1,6 @@
 """The devices that a latency budget may be for: what measures (here, a Mac, a phone, elsewhere) and what predicts."""
 
+import re
 import time
 from dataclasses import dataclass
 from math import inf
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from nas.latency.measurement.host import Clock, describe_host, measure
+from nas.latency.measurement.host_memory import refuse_without_memory
 from nas.latency.prediction.calibrated_profile import CalibratedProfile
 from nas.latency.prediction.core_ml_operations import list_core_ml_operations
 from nas.latency.prediction.operations import Operation, list_operations
@@ -77,7 +79,13 @@ class HostDevice:
         return provenance(workload, self.kind, describe_host(self.device), None)
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
-        """Measure the decoder with its weights, see `measure`."""
+        """Measure the decoder with its weights, see `measure`.
+
+        Raises:
+            MeasurementFailedError: the decode needs more memory than there is; it is not begun.
+            ValueError: the workload is not on the grid of the latents.
+        """
+        refuse_without_memory(decoder, spec, workload, self.device)
         return measure(decoder, spec, workload, device=self.device, time_limit_s=self.time_limit_s, clock=self.clock)
 
 
@@ -156,7 +164,7 @@ def open_device(name: str) -> LatencyDevice:
     Raises:
         UserError: there is no such device (with the nearest name), or it cannot be used from here.
     """
-    if name.startswith(("http://", "https://")):
+    if "://" in name:
         from nas.latency.agent.client import open_agent
 
         return open_agent(name)
@@ -168,6 +176,8 @@ def open_device(name: str) -> LatencyDevice:
         from nas.latency.measurement.core_ml import open_core_ml
 
         return open_core_ml(name)
+    if re.fullmatch(r"\[?[\w.:-]+\]?:\d+", name):
+        raise UserError(f"expected an agent's address such as http://mac:8765, got {name}: did you mean http://{name}?")
     if name not in list_profiles():
         raise unknown_name("device", name, list_devices())
     return PredictedDevice(load_profile(name))

@@ -1,10 +1,12 @@
 """A latency with its provenance: how it was found, on what, for which decode."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from nas.latency.budget import format_ms
+from nas.machine.records import read_fields
 
 Kind = Literal["measured", "predicted"]
 """Whether a latency was measured by a clock or predicted by a model."""
@@ -70,8 +72,8 @@ class LatencyRecord:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got '{self.kind}'")
-        if not self.ms_per_frame > 0:
-            raise ValueError(f"a latency must be positive, got {self.ms_per_frame} ms per frame")
+        if not 0 < self.ms_per_frame < math.inf:
+            raise ValueError(f"a latency must be positive and finite, got {self.ms_per_frame} ms per frame")
 
     @property
     def workload(self) -> Workload:
@@ -93,12 +95,39 @@ class LatencyRecord:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "LatencyRecord":
-        """Inverse of `to_dict`."""
-        return cls(**{**data, "by_stage": dict(data["by_stage"])})
+        """Inverse of `to_dict`, of data that may be anything.
+
+        Raises:
+            ValueError: a key is missing, unknown, or has a value of another type or range; the message says which.
+        """
+        record = read_fields(cls, data)
+        if min(record.height, record.width, record.num_frames) < 1:
+            raise ValueError(f"a size has to be at least 1, got {record.height}x{record.width}x{record.num_frames}")
+        if record.error < 0:
+            raise ValueError(f"'error' has to be at least 0, got {record.error}")
+        if not record.by_stage or min(record.by_stage.values()) < 0:
+            raise ValueError("'by_stage' has to be milliseconds of at least one stage, none below 0")
+        units = record.details.get("units")
+        if units is not None and not (isinstance(units, dict) and units and all(map(_is_setting, units.values()))):
+            raise ValueError("'units' has to be settings of the compute units, each with its device and median_ms")
+        return record
 
 
 class MeasurementFailedError(Exception):
     """A device could not run a decoder. A result, not a fault of the program: such a decoder does not ship."""
+
+
+def _is_setting(value: object) -> bool:
+    """Whether this is what was measured with one setting of the compute units, as far as it is read again."""
+    statistics = value.get("statistics") if isinstance(value, dict) else None
+    median = statistics.get("median_ms") if isinstance(statistics, dict) else None
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("device"), str)
+        and isinstance(median, (int, float))
+        and not isinstance(median, bool)
+        and 0 < median < math.inf
+    )
 
 
 def provenance(workload: Workload, kind: Kind, device: str, error: float | None) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    return run_command(lambda: show_teachers(arguments), continue_with="python -m nas.teachers")
+    return run_command(lambda: show_teachers(arguments), continue_with=None)
 
 
 def make_parser() -> Parser:

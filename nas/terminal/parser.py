@@ -57,6 +57,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
+class SubcommandParser(Parser):
+    """Parser of one of several commands in a module; argparse names it after the whole program."""
+
+    def __init__(self, prog: str, description: str, **_: object) -> None:
+        super().__init__("", description)
+        self.prog = prog
+
+
 def positive_int(text: str) -> int:
     """Argument type: a whole number from 1 to 2^31 - 1.
 
@@ -121,12 +129,12 @@ def command_words(module: str) -> list[str]:
     return ["python", "-m", module]
 
 
-def run_command(run: Callable[[], None], continue_with: str) -> int:
+def run_command(run: Callable[[], None], continue_with: str | None) -> int:
     """Run a command and return its exit status; its expected errors become one line on stderr.
 
     Args:
         run: what the command does.
-        continue_with: command line that goes on after an interruption.
+        continue_with: command line that goes on after an interruption; None for a command that begins anew.
     """
     # A file's name may hold what the terminal has no character for: that is shown as \udcff, say.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -146,7 +154,11 @@ def run_command(run: Callable[[], None], continue_with: str) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print(f"\ninterrupted, everything up to here is saved; to continue: {continue_with}", file=sys.stderr)
+        saved = f"everything up to here is saved; to continue: {continue_with}"
+        print(
+            f"\ninterrupted, {saved if continue_with else 'it was not done; the next time it begins anew'}",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         # The reader (head, less) has gone; without this the interpreter complains when it flushes.

@@ -151,7 +151,7 @@ def test_calibrate_refuses_a_name_before_it_measures(
     monkeypatch.chdir(tmp_path)
     Path("folder.json").mkdir()
     Path("file").touch()
-    monkeypatch.setattr("nas.latency.calibrate.design_programs", lambda *_: pytest.fail("has begun"))
+    monkeypatch.setattr("nas.latency.calibration_design.design_programs", lambda *_: pytest.fail("has begun"))
     assert main(["calibrate", f"--out={out}"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and reason in error
@@ -176,7 +176,7 @@ def test_what_calibrate_recommends_is_taken(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = CalibratedProfile.from_dict(CALIBRATED)
-    monkeypatch.setattr("nas.latency.calibrate.design_programs", lambda *_: ([], []))
+    monkeypatch.setattr("nas.latency.calibration_design.design_programs", lambda *_: ([], []))
     monkeypatch.setattr("nas.latency.calibrate.measure_programs", lambda *_: [])
     monkeypatch.setattr("nas.latency.calibrate.make_profile", lambda *_: made)
     assert main(["calibrate", f"--out={out}"]) == 0

@@ -55,7 +55,7 @@ def test_a_decoder_is_measured_there_once(device: AgentDevice) -> None:
     record = device.latency(on_meta(QUICK), QUICK.latents, workload)
     assert (record.kind, record.workload) == ("measured", workload)
     assert record.ms_per_frame > 0 and sum(record.by_stage.values()) == pytest.approx(record.ms_per_frame)
-    assert record.device == device.description and "this machine" not in record.device
+    assert record.device == device.offer.description and "this machine" not in record.device
     # Equal to the last digit: it was not measured again.
     assert device.latency(on_meta(QUICK), QUICK.latents, workload) == record
     words = device.describe(workload)

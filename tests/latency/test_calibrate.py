@@ -10,7 +10,8 @@ from torch import nn
 
 from nas.latency import LatencyRecord, Workload, open_device
 from nas.latency.__main__ import main
-from nas.latency.calibrate import Program, design_programs, fit_coefficients, make_profile, operations_of
+from nas.latency.calibrate import fit_coefficients, make_profile
+from nas.latency.calibration_design import Program, design_programs, operations_of
 from nas.latency.prediction.calibrated_profile import CalibratedProfile
 from nas.latency.prediction.calibrated_terms import OVERFLOW, pytorch_terms
 from nas.latency.prediction.operations import UnknownOperationError, list_operations

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from nas.core_ml.semantics import SEMANTICS
 from nas.latency import LatencyRecord, MeasurementFailedError, Workload, open_device
-from nas.latency.calibrate import Program, design_programs, fit_coefficients, make_profile, operations_of
+from nas.latency.calibrate import fit_coefficients, make_profile
+from nas.latency.calibration_design import Program, design_programs, operations_of
 from nas.latency.devices import PredictedDevice
 from nas.latency.prediction.calibrated_terms import core_ml_terms
 from nas.latency.prediction.core_ml_operations import COST_CLASS_OF, list_core_ml_operations

@@ -78,7 +78,7 @@ def test_an_agent_hands_its_device_to_the_process_that_measures(
 ) -> None:
     tasks: list[dict[str, Any]] = []
 
-    def run_isolated(command: object, task: dict[str, Any], time_limit_s: float) -> dict[str, Any]:
+    def run_isolated(command: object, task: dict[str, Any], time_limit_s: float, stop: object) -> dict[str, Any]:
         tasks.append(task)
         return LatencyRecord(1.0, "measured", "x", "x", 16, 16, 1, "float16", 0.0, {"x": 1.0}).to_dict()
 

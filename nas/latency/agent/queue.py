@@ -9,11 +9,17 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from nas.latency.agent.folder import UPLOADS
 from nas.latency.record import LatencyRecord, Workload
 
 State = Literal["queued", "running", "done", "failed"]
+
+_BUSY_S = 2.0
+"""Seconds for which a database that another program has locked is waited for."""
+
+_COLUMNS = "id, state, workload, record, error"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -26,6 +32,10 @@ CREATE TABLE IF NOT EXISTS jobs (
     changed REAL NOT NULL
 )
 """
+
+
+class DamagedQueueError(Exception):
+    """The database of the queue cannot be read or written, or holds what no agent wrote; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -56,54 +66,57 @@ def job_id(device: str, digest: str, workload: Workload) -> str:
 
 
 class Queue:
-    """Jobs of one folder. Every change is on disk before the call returns; calls may come from any thread."""
+    """Jobs of one folder. Every change is on disk before the call returns; calls may come from any thread.
+
+    Raises (every method does): DamagedQueueError.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        (folder / "uploads").mkdir(parents=True, exist_ok=True)
         with self._open() as connection:
+            # Everything is read before anything is written, so that what is damaged stays as it is.
+            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("database disk image is malformed")
+            if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+                for row in connection.execute(f"SELECT {_COLUMNS} FROM jobs"):
+                    _job(row)
             connection.execute(_SCHEMA)
-            # Whoever was running it has ended: nothing else works on this folder.
-            connection.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
 
     def upload_path(self, job: str) -> Path:
         """Where the upload of a job is kept until it is done."""
-        return self._folder / "uploads" / job
+        return self._folder / UPLOADS / job
 
     def submit(self, job: str, workload: Workload) -> Job:
         """Put a job at the end of the queue, unless it is there or done; one that failed is tried again."""
         with self._open() as connection:
-            connection.execute(
+            row = connection.execute(
                 "INSERT INTO jobs (id, state, workload, changed) VALUES (?, 'queued', ?, ?) ON CONFLICT (id) DO UPDATE "
-                "SET state = 'queued', error = NULL, changed = excluded.changed WHERE state = 'failed'",
+                "SET state = CASE state WHEN 'failed' THEN 'queued' ELSE state END, error = NULL, "
+                f"changed = excluded.changed RETURNING {_COLUMNS}",
                 (job, json.dumps(workload.to_dict()), time.time()),
-            )
-        found = self.find(job)
-        assert found is not None
-        return found
+            ).fetchone()
+            return _job(row)
 
     def find(self, job: str) -> Job | None:
         """The job of this id, if there is one."""
         with self._open() as connection:
-            row = connection.execute(
-                "SELECT id, state, workload, record, error FROM jobs WHERE id = ?", (job,)
-            ).fetchone()
-        return None if row is None else _job(row)
+            row = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job,)).fetchone()
+            return None if row is None else _job(row)
 
     def start_next(self) -> Job | None:
-        """The job that has waited longest, now running; None if none waits."""
+        """The job whose measurement was cut off, else the one that has waited longest, now running; None if none is."""
         with self._open() as connection:
             row = connection.execute(
                 "UPDATE jobs SET state = 'running', changed = ? WHERE number = "
-                "(SELECT number FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1) "
-                "RETURNING id, state, workload, record, error",
+                "(SELECT number FROM jobs WHERE state IN ('queued', 'running') ORDER BY state DESC, number LIMIT 1) "
+                f"RETURNING {_COLUMNS}",
                 (time.time(),),
             ).fetchone()
-        return None if row is None else _job(row)
+            return None if row is None else _job(row)
 
     def finish(self, job: str, record: LatencyRecord | None, error: str | None) -> None:
-        """A job is done (with its record) or failed (with the reason); its upload goes."""
+        """A job is done (with its record) or failed (with the reason)."""
         state = "failed" if record is None else "done"
         text = None if record is None else json.dumps(record.to_dict())
         with self._open() as connection:
@@ -111,20 +124,36 @@ class Queue:
                 "UPDATE jobs SET state = ?, record = ?, error = ?, changed = ? WHERE id = ?",
                 (state, text, error, time.time(), job),
             )
-        self.upload_path(job).unlink(missing_ok=True)
 
-    def count(self, state: State) -> int:
-        """Jobs in this state."""
+    def waiting(self) -> list[str]:
+        """The ids of the jobs that are not measured yet, in the order in which they will be."""
         with self._open() as connection:
-            return int(connection.execute("SELECT COUNT(*) FROM jobs WHERE state = ?", (state,)).fetchone()[0])
+            rows = connection.execute(
+                "SELECT id FROM jobs WHERE state IN ('queued', 'running') ORDER BY state DESC, number"
+            )
+            return [str(row[0]) for row in rows]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, closing(sqlite3.connect(self._folder / "queue.db", timeout=30)) as connection, connection:
-            yield connection
+        """A connection whose changes are kept if the `with` ends well; the one place for errors of the database."""
+        path = self._folder / "queue.db"
+        try:
+            with self._lock, closing(sqlite3.connect(path, timeout=_BUSY_S)) as connection, connection:
+                yield connection
+        # Of a damaged database not even the message about the damage may be text.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise DamagedQueueError(f"{path} cannot be used: {error}") from error
 
 
-def _job(row: tuple[str, State, str, str | None, str | None]) -> Job:
+def _job(row: tuple[Any, ...]) -> Job:
+    """A row as a job; sqlite3.DataError if no agent wrote it."""
     name, state, workload, record, error = row
-    found = None if record is None else LatencyRecord.from_dict(json.loads(record))
-    return Job(name, state, Workload(**json.loads(workload)), found, error)
+    try:
+        if not isinstance(name, str) or state not in get_args(State):
+            raise ValueError(f"its state is {state!r}")
+        if (state == "done") != (record is not None):
+            raise ValueError(f"it is {state} {'without' if record is None else 'with'} a record")
+        found = None if record is None else LatencyRecord.from_dict(json.loads(record))
+        return Job(name, state, Workload(**json.loads(workload)), found, None if error is None else str(error))
+    except (ValueError, TypeError, RecursionError) as problem:
+        raise sqlite3.DataError(f"the job {str(name)[:40]!r} is damaged ({problem})") from problem

@@ -8,35 +8,43 @@ Every request needs the bearer token, if there is one. What a client sends is da
 package is unpacked into a folder of its own and given to Core ML.
 """
 
+import asyncio
 import hmac
 import ipaddress
+import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nas.latency.agent import TOKEN_VARIABLE
+from nas.latency.agent import TOKEN_VARIABLE, transfer_limit_s
 from nas.latency.agent.archive import BadArchiveError
-from nas.latency.agent.queue import Queue, job_id
+from nas.latency.agent.connections import BoundedConnection
+from nas.latency.agent.folder import INCOMING, PREFIX, claim_folder, prepare_folder
+from nas.latency.agent.queue import DamagedQueueError, Job, Queue, job_id
 from nas.latency.agent.services import BadUploadError, Service, open_service
-from nas.latency.record import MeasurementFailedError, Workload
+from nas.latency.agent.worker import Worker
+from nas.latency.record import Workload
 from nas.machine.files import disk_errors
 from nas.machine.locks import lock_folder
 from nas.terminal.errors import UserError
 
 _LONGEST_QUEUE = 64
 _LARGEST_SIDE, _MOST_FRAMES = 4096, 1024
-_IDLE_S = 0.2
+_END_S = 2.0
+"""Seconds that a measurement is given to end when the agent does."""
 
 
 class BearerGuard:
@@ -58,15 +66,16 @@ class BearerGuard:
 
 
 class Agent:
-    """The routes, and the thread that works through the queue."""
+    """The routes. Every answer to who has the token says under `broken` why nothing is measured, null if all is well.
 
-    def __init__(self, service: Service, queue: Queue, folder: Path, largest_upload: int) -> None:
+    Whoever reads that need not wait.
+    """
+
+    def __init__(self, service: Service, queue: Queue, worker: Worker, folder: Path, largest_upload: int) -> None:
         self._service = service
         self._queue = queue
-        self._incoming = folder / "incoming"
-        self._incoming.mkdir(exist_ok=True)
-        for leftover in self._incoming.iterdir():
-            leftover.unlink()
+        self._worker = worker
+        self._incoming = folder / INCOMING
         self._largest_upload = largest_upload
 
     def make_app(self, token: str | None) -> ASGIApp:
@@ -76,64 +85,92 @@ class Agent:
                 Route("/device", self.get_device, methods=["GET"]),
                 Route("/jobs", self.post_job, methods=["POST"]),
                 Route("/jobs/{job}", self.get_job, methods=["GET"]),
-            ]
+            ],
+            exception_handlers={
+                HTTPException: self._no_route,
+                ClientDisconnect: self._gone,
+                DamagedQueueError: self._no_storage,
+                OSError: self._no_storage,
+            },
         )
+        # A path with a slash too many is another path; Starlette's redirect fails where the query is not UTF-8.
+        app.router.redirect_slashes = False
         return BearerGuard(app, token) if token else app
 
     async def get_device(self, request: Request) -> JSONResponse:
         """What is served."""
-        return JSONResponse(self._service.to_dict() | {"largest_upload": self._largest_upload})
+        return self._answer(200, self._service.to_dict() | {"largest_upload": self._largest_upload})
 
     async def get_job(self, request: Request) -> JSONResponse:
         """A job, or 404."""
-        job = await run_in_threadpool(self._queue.find, request.path_params["job"])
-        return _refuse(404, "there is no such job") if job is None else JSONResponse(job.to_dict())
+        return await run_in_threadpool(self._find, request.path_params["job"])
 
     async def post_job(self, request: Request) -> JSONResponse:
         """Check an upload and put it into the queue; the same upload is the same job."""
         try:
             workload = _workload(request)
         except ValueError as error:
-            return _refuse(400, str(error))
-        with tempfile.NamedTemporaryFile(dir=self._incoming, delete=False) as file:
-            size = 0
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > self._largest_upload:
-                    Path(file.name).unlink()
-                    return _refuse(413, f"an upload may have {self._largest_upload} bytes at most")
-                file.write(chunk)
-        return await run_in_threadpool(self._accept, Path(file.name), workload)
+            return self._answer(400, {"error": str(error)})
+        broken = self._worker.trouble()
+        if broken is not None:
+            return self._answer(503, {"error": f"nothing is measured here at the moment: {broken}"})
+        with tempfile.NamedTemporaryFile(dir=self._incoming, prefix=PREFIX, delete=False) as file:
+            upload = Path(file.name)
+            try:
+                size, limit_s = 0, transfer_limit_s(self._largest_upload)
+                async with asyncio.timeout(limit_s):
+                    async for chunk in request.stream():
+                        size += len(chunk)
+                        if size > self._largest_upload:
+                            refusal = f"an upload may have {self._largest_upload} bytes at most"
+                            return self._answer(413, {"error": refusal})
+                        file.write(chunk)
+                file.flush()
+                return await run_in_threadpool(self._accept, upload, workload)
+            except TimeoutError:
+                return self._answer(408, {"error": f"the upload did not arrive within {limit_s:.0f} s"})
+            finally:
+                upload.unlink(missing_ok=True)
 
     def _accept(self, upload: Path, workload: Workload) -> JSONResponse:
         try:
             digest = self._service.check(upload, workload)
-            job = job_id(self._service.name, digest, workload)
-            known = self._queue.find(job)
-            if known is None and self._queue.count("queued") >= _LONGEST_QUEUE:
-                return _refuse(503, f"{_LONGEST_QUEUE} jobs are waiting: try again later")
-            if known is None or known.state == "failed":
-                upload.replace(self._queue.upload_path(job))
-                known = self._queue.submit(job, workload)
         except (BadUploadError, BadArchiveError) as error:
-            return _refuse(400, str(error))
-        finally:
-            upload.unlink(missing_ok=True)
-        return JSONResponse(known.to_dict(), 202)
+            return self._answer(400, {"error": str(error)})
+        # The description too: a folder may have been another machine's, or the machine may have changed.
+        job = job_id(f"{self._service.name}: {self._service.description}", digest, workload)
+        known = self._queue.find(job)
+        if known is None or known.state == "failed":
+            if len(self._queue.waiting()) >= _LONGEST_QUEUE:
+                return self._answer(503, {"error": f"{_LONGEST_QUEUE} jobs are waiting: try again later"})
+            upload.replace(self._queue.upload_path(job))
+            known = self._queue.submit(job, workload)
+        return self._answer(202, self._describe(known))
 
-    def work(self, stop: threading.Event) -> None:
-        """Measure one job after another until `stop` is set."""
-        while not stop.is_set():
-            job = self._queue.start_next()
-            if job is None:
-                stop.wait(_IDLE_S)
-                continue
-            try:
-                record = self._service.measure(self._queue.upload_path(job.id), job.workload)
-            except (MeasurementFailedError, BadArchiveError, UserError, OSError) as error:
-                self._queue.finish(job.id, None, str(error))
-            else:
-                self._queue.finish(job.id, record, None)
+    def _find(self, name: str) -> JSONResponse:
+        job = self._queue.find(name)
+        if job is None:
+            return self._answer(404, {"error": "there is no such job"})
+        return self._answer(200, self._describe(job))
+
+    def _describe(self, job: Job) -> dict[str, Any]:
+        """What a client is told about a job; `ahead` is the number of jobs that are measured before it."""
+        waiting = self._queue.waiting()
+        return job.to_dict() | {"ahead": waiting.index(job.id) if job.id in waiting else 0}
+
+    def _answer(self, status: int, content: dict[str, Any]) -> JSONResponse:
+        return JSONResponse(content | {"broken": self._worker.trouble()}, status)
+
+    async def _no_route(self, request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return self._answer(error.status_code, {"error": error.detail})
+
+    async def _gone(self, request: Request, error: Exception) -> JSONResponse:
+        """The client has hung up before its upload was complete: nobody reads this."""
+        return self._answer(400, {"error": "the upload is not complete"})
+
+    async def _no_storage(self, request: Request, error: Exception) -> JSONResponse:
+        return self._answer(507, {"error": f"the agent's folder takes or gives nothing: {error}"})
 
 
 def serve_device(
@@ -158,21 +195,54 @@ def serve_device(
             f"--bind {bind} can be reached by others: set {TOKEN_VARIABLE}, give --token-file, or bind to 127.0.0.1"
         )
     service = open_service(device, time_limit_s)
-    with disk_errors("cannot write the agent's folder"):
-        folder.mkdir(parents=True, exist_ok=True)
-    remedy = "stop that agent or choose another --folder"
-    with disk_errors("cannot write the agent's folder"), lock_folder(folder, remedy), _listen(bind, port) as listener:
-        agent, stop = Agent(service, Queue(folder), folder, largest_upload), threading.Event()
-        worker = threading.Thread(target=agent.work, args=(stop,), daemon=True)
-        worker.start()
-        address = f"http://{bind}:{listener.getsockname()[1]}"
+    doing, remedy = "cannot use the agent's folder", "stop that agent or choose another --folder"
+    with disk_errors(doing):
+        claim_folder(folder)
+    with disk_errors(doing), lock_folder(folder, remedy), _listen(bind, port) as listener, _ended_by_signal():
+        try:
+            queue = Queue(folder)
+            prepare_folder(folder, set(queue.waiting()))
+        except DamagedQueueError as error:
+            raise UserError(f"{error}: restore it, move it away, or choose another --folder") from error
+        worker = Worker(service, queue)
+        agent = Agent(service, queue, worker, folder, largest_upload)
+        address = f"http://{f'[{bind}]' if ':' in bind else bind}:{listener.getsockname()[1]}"
         print(f"agent     {address} ({'token needed' if token else 'no token'}), folder {folder}", flush=True)
         print(f"device    {service.name}: {service.description}", flush=True)
-        config = uvicorn.Config(agent.make_app(token), log_level="warning", server_header=False, limit_concurrency=64)
+        worker.start()
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            _server(agent.make_app(token)).run(sockets=[listener])
         finally:
-            stop.set()
+            worker.stop(_END_S)
+
+
+def _server(app: ASGIApp) -> uvicorn.Server:
+    """A server that ends within two seconds of the signal to do so, whatever its connections do."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            server_header=False,
+            http=BoundedConnection,
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+    )
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Have SIGTERM end the `with` as Ctrl-C does, with status 143, so that what runs in it is ended in order."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _workload(request: Request) -> Workload:
@@ -185,10 +255,6 @@ def _workload(request: Request) -> Workload:
             raise ValueError(f"{name} has to be a whole number from 1 to {largest}, got {text[:20]!r}")
         values[name] = int(text)
     return Workload(values["height"], values["width"], values["frames"])
-
-
-def _refuse(status: int, reason: str) -> JSONResponse:
-    return JSONResponse({"error": reason}, status)
 
 
 def _is_loopback(bind: str) -> bool:

@@ -3,6 +3,7 @@
 import json
 import platform
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,8 +11,10 @@ from typing import Any, Protocol
 import torch
 
 from nas.latency.agent.archive import content_digest, unpack
+from nas.latency.measurement.core_ml import TIME_LIMIT_S, UNITS, check_platform, measure_package
+from nas.latency.measurement.host import describe_hardware, dtype_on
 from nas.latency.measurement.worker import measure_host
-from nas.latency.record import LatencyRecord, Workload
+from nas.latency.record import LatencyRecord, Runtime, Workload
 from nas.machine.device import choose_device
 from nas.terminal.errors import unknown_name
 from search_spaces import DecoderConfig, build_skeleton
@@ -36,14 +39,24 @@ class Service(Protocol):
     def description(self) -> str:
         """The device in words."""
 
+    @property
+    def longest_s(self) -> float:
+        """Most seconds that one measurement takes; after that it is ended."""
+
     def to_dict(self) -> dict[str, Any]:
-        """What clients are told: name, description, accepts."""
+        """What clients are told, see `Offer`."""
 
     def check(self, upload: Path, workload: Workload) -> str:
         """Hash of what the upload is; `BadUploadError` or `BadArchiveError` if it cannot be measured."""
 
-    def measure(self, upload: Path, workload: Workload) -> LatencyRecord:
-        """Latency of the upload; `MeasurementFailedError` if the device cannot run it."""
+    def measure(self, upload: Path, workload: Workload, stop: threading.Event) -> LatencyRecord:
+        """Latency of the upload.
+
+        Raises:
+            MeasurementFailedError: the device cannot run it.
+            StoppedError: `stop` was set meanwhile.
+            UserError, OSError: nothing is known about the decoder: the device or a disk is not ready.
+        """
 
 
 @dataclass(frozen=True)
@@ -59,33 +72,32 @@ class HostService:
     name: str = "host"
     """Name of the device."""
 
+    @property
+    def longest_s(self) -> float:
+        """Most seconds that one measurement takes."""
+        return self.time_limit_s
+
     def to_dict(self) -> dict[str, Any]:
-        """Name, description, accepts."""
-        return {"name": self.name, "description": self.description, "accepts": "config"}
+        """What clients are told, see `Offer`."""
+        dtype = str(dtype_on(self.device)).removeprefix("torch.")
+        return _offer(self, accepts="config", runtime="pytorch", dtype=dtype)
 
     def check(self, upload: Path, workload: Workload) -> str:
         """The config's hash."""
         if upload.stat().st_size > _LARGEST_CONFIG:
             raise BadUploadError(f"a config has {_LARGEST_CONFIG} bytes at most")
         try:
-            config = DecoderConfig.from_dict(json.loads(upload.read_bytes()))
-            config.latents.latent_shape(workload.num_frames, workload.height, workload.width)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return _check_config(json.loads(upload.read_bytes()), workload).digest()
+        except OSError:
+            raise
+        # A config names registered parts, whose constructors may raise anything for values that they do not expect.
+        except Exception as error:
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise BadUploadError(f"the upload is not a decoder config for this decode: {reason}") from error
-        widest, deepest = max(stage.width for stage in config.stages), max(stage.depth for stage in config.stages)
-        if len(config.stages) > _MOST_STAGES or widest > _WIDEST or deepest > _DEEPEST_STAGE:
-            raise BadUploadError(
-                f"a decoder may have {_MOST_STAGES} stages of {_DEEPEST_STAGE} blocks and {_WIDEST} channels at most"
-            )
-        parameters = sum(each.numel() for each in build_skeleton(config).parameters())
-        if parameters > _MOST_PARAMETERS:
-            raise BadUploadError(f"a decoder may have {_MOST_PARAMETERS} parameters at most, this one has {parameters}")
-        return config.digest()
+            raise BadUploadError(f"the upload is not a decoder config for this decode: {_one_line(reason)}") from error
 
-    def measure(self, upload: Path, workload: Workload) -> LatencyRecord:
+    def measure(self, upload: Path, workload: Workload, stop: threading.Event) -> LatencyRecord:
         """Latency of the decoder, measured in a process of its own."""
-        return measure_host(json.loads(upload.read_bytes()), workload, self.device, self.time_limit_s)
+        return measure_host(json.loads(upload.read_bytes()), workload, self.device, self.time_limit_s, stop)
 
 
 @dataclass(frozen=True)
@@ -99,22 +111,25 @@ class CoreMLService:
     largest_package: int = 4 * 10**9
     """Largest size of an unpacked package, in bytes."""
 
+    @property
+    def longest_s(self) -> float:
+        """Most seconds that one measurement takes."""
+        return len(UNITS) * TIME_LIMIT_S
+
     def to_dict(self) -> dict[str, Any]:
-        """Name, description, accepts."""
-        return {"name": self.name, "description": self.description, "accepts": "package"}
+        """What clients are told, see `Offer`."""
+        return _offer(self, accepts="package", runtime="coreml", dtype="float16")
 
     def check(self, upload: Path, workload: Workload) -> str:
         """Hash of specification and weights."""
         return content_digest(upload, self.largest_package)
 
-    def measure(self, upload: Path, workload: Workload) -> LatencyRecord:
+    def measure(self, upload: Path, workload: Workload, stop: threading.Event) -> LatencyRecord:
         """Latency of the package; each setting of the compute units is measured in a process of its own."""
-        from nas.latency.measurement.core_ml import measure_package
-
         with tempfile.TemporaryDirectory(prefix="nas-package-") as folder:
             package = Path(folder) / "decoder.mlpackage"
             unpack(upload, package, self.largest_package)
-            return measure_package(self.name, package, workload)
+            return measure_package(self.name, package, workload, stop=stop)
 
 
 def open_service(device: str, time_limit_s: float) -> Service:
@@ -122,13 +137,33 @@ def open_service(device: str, time_limit_s: float) -> Service:
     from nas.latency.devices import CORE_ML, HOST, IPHONE
 
     if device == HOST:
-        from nas.latency.measurement.host import describe_hardware
-
         here = choose_device()
         return HostService(f"{platform.node()} ({describe_hardware(here)})", here, time_limit_s)
     if device in (CORE_ML, IPHONE):
-        from nas.latency.measurement.core_ml import check_platform
-
         check_platform(device)
         return CoreMLService(device, f"{device} at {platform.node()}")
     raise unknown_name("device", device, [HOST, CORE_ML, IPHONE])
+
+
+def _check_config(data: Any, workload: Workload) -> DecoderConfig:
+    """The config that `data` is; ValueError, or anything that a part raises, if it cannot be built for this decode."""
+    config = DecoderConfig.from_dict(data)
+    config.latents.latent_shape(workload.num_frames, workload.height, workload.width)
+    widest, deepest = max(stage.width for stage in config.stages), max(stage.depth for stage in config.stages)
+    if len(config.stages) > _MOST_STAGES or widest > _WIDEST or deepest > _DEEPEST_STAGE:
+        raise ValueError(
+            f"a decoder may have {_MOST_STAGES} stages of {_DEEPEST_STAGE} blocks and {_WIDEST} channels at most"
+        )
+    parameters = sum(each.numel() for each in build_skeleton(config).parameters())
+    if parameters > _MOST_PARAMETERS:
+        raise ValueError(f"a decoder may have {_MOST_PARAMETERS} parameters at most, this one has {parameters}")
+    return config
+
+
+def _offer(service: Service, *, accepts: str, runtime: Runtime, dtype: str) -> dict[str, Any]:
+    known = {"name": service.name, "description": service.description, "longest_s": service.longest_s}
+    return known | {"accepts": accepts, "runtime": runtime, "dtype": dtype}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:500]

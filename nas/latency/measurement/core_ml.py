@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ def measure_package(
     *,
     command: Sequence[str] = COMMAND,
     time_limit_s: float = TIME_LIMIT_S,
+    stop: threading.Event | None = None,
 ) -> LatencyRecord:
     """Latency of a converted decoder with the fastest setting of the compute units; `details` has all of them.
 
@@ -128,8 +130,10 @@ def measure_package(
         workload: the decode.
         command: what measures one setting, see `run_isolated`.
         time_limit_s: seconds for one setting.
+        stop: see `run_isolated`.
 
     Raises:
+        StoppedError: `stop` was set meanwhile.
         MeasurementFailedError: no setting gave a time; the message has the reason of each.
     """
     found: dict[str, dict[str, Any]] = {}
@@ -137,7 +141,7 @@ def measure_package(
     for units in UNITS:
         task = {"task": name, "package": str(package), "units": units, "team": os.environ.get("NAS_APPLE_TEAM", "")}
         try:
-            found[units] = run_isolated(command, task, time_limit_s)
+            found[units] = run_isolated(command, task, time_limit_s, stop)
         except MeasurementFailedError as error:
             failed[units] = str(error)
     if not found:

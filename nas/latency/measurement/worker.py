@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +22,20 @@ COMMAND = (sys.executable, "-m", "nas.latency.measurement.worker")
 
 
 def measure_host(
-    config: dict[str, Any], workload: Workload, device: "torch.device", time_limit_s: float
+    config: dict[str, Any],
+    workload: Workload,
+    device: "torch.device",
+    time_limit_s: float,
+    stop: threading.Event | None = None,
 ) -> LatencyRecord:
     """Latency of a decoder with this config (JSON primitives) on this machine, measured in a process of its own.
 
     Raises:
         MeasurementFailedError: it could not be run within `time_limit_s` seconds.
+        StoppedError: `stop` was set meanwhile.
     """
     task = {"task": "host", "config": config, "workload": workload.to_dict(), "device": str(device)}
-    return LatencyRecord.from_dict(run_isolated(COMMAND, task, time_limit_s))
+    return LatencyRecord.from_dict(run_isolated(COMMAND, task, time_limit_s, stop))
 
 
 def _host(task: dict[str, Any]) -> dict[str, Any]:
@@ -38,13 +44,16 @@ def _host(task: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from nas.latency.measurement.host import describe_hardware, measure
-    from search_spaces import Decoder, DecoderConfig
+    from nas.latency.measurement.host_memory import refuse_without_memory
+    from search_spaces import Decoder, DecoderConfig, build_skeleton
 
     config, device = DecoderConfig.from_dict(task["config"]), torch.device(task["device"])
-    if device.type == "cpu":
-        _limit_memory(device)
+    workload = Workload(**task["workload"])
     try:
-        record = measure(Decoder(config), config.latents, Workload(**task["workload"]), device=device)
+        refuse_without_memory(build_skeleton(config), config.latents, workload, device)
+        if device.type == "cpu":
+            _limit_memory(device)
+        record = measure(Decoder(config), config.latents, workload, device=device)
     except (RuntimeError, MemoryError) as error:
         raise MeasurementFailedError(f"PyTorch cannot run it: {str(error).splitlines()[0]}") from error
     return replace(record, device=f"{platform.node()} ({describe_hardware(device)})").to_dict()
