@@ -137,8 +137,8 @@ def test_whatever_is_damaged_is_one_line_or_no_damage(seed: int, tmp_path: Path)
 @pytest.mark.parametrize(
     ("out", "reason"),
     [
-        ("profile", "expected a name that ends in .json"),
-        ("profile.txt", "expected a name that ends in .json"),
+        ("profile", "has to be named something.json"),
+        ("profile.txt", "has to be named something.json"),
         ("folder.json", "is a folder: expected a file"),
         ("file/a.json", "a part of the path is a file, not a folder"),
         ("x" * 300 + ".json", "a name in the path is too long"),

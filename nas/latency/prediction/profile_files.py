@@ -38,7 +38,7 @@ def check_new_profile(path: Path) -> None:
         UserError: another ending, a folder, a name that is too long, or a place that cannot be written.
     """
     if not is_profile_file(str(path)):
-        raise UserError(f"--out {path}: expected a name that ends in .json, which --device knows a profile by")
+        raise UserError(f"a profile has to be named something.json, so that --device takes it, got '{path}'")
     with reading(path, "choose another --out"):
         if path.is_dir():
             raise UserError(f"--out {path} is a folder: expected a file to write the profile to")
