@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nas.distillation.recipes import CPU, GPU
 from nas.latency import DEFAULT_DEVICE, parse_budget
 from nas.machine.plugins import load_plugins, named_plugins
+from nas.machine.reading import real_path
 from nas.terminal.errors import UserError
 from nas.terminal.parser import (
     NothingFeasibleError,
@@ -234,8 +235,8 @@ def _settings(arguments: argparse.Namespace, workload: "Workload", recipe: "Reci
     weights, clips = arguments.teacher_weights, arguments.clips
     return RunSettings(
         teacher=arguments.teacher,
-        teacher_weights=str(weights.resolve()) if weights else None,
-        clips=str(clips.resolve()) if clips else None,
+        teacher_weights=str(real_path(weights)) if weights else None,
+        clips=str(real_path(clips)) if clips else None,
         budget=arguments.latency_budget.replace(" ", ""),
         device=arguments.device,
         height=workload.height,

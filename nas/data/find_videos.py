@@ -3,6 +3,8 @@
 from collections import deque
 from pathlib import Path
 
+from nas.machine.reading import why
+
 EXTENSIONS = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 
 
@@ -26,7 +28,7 @@ def find_videos(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
                 continue
             members = sorted(path.iterdir())
         except OSError as error:
-            left_out.append((str(path.relative_to(folder)), f"cannot be read ({error.strerror})"))
+            left_out.append((str(path.relative_to(folder)), f"cannot be read ({why(error)})"))
             continue
         for member in members:
             what = _what_is(member)
@@ -48,5 +50,5 @@ def _what_is(path: Path) -> str:
         if path.is_file():
             return "file"
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"cannot be read ({why(error)})"
     return "is a link to nothing" if path.is_symlink() else "is no file"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nas.machine.reading import why
 from nas.terminal.errors import UserError
 
 
@@ -44,6 +45,8 @@ def fetch_files(repository: str, revision: str, names: Sequence[str], *, what: s
     except LocalEntryNotFoundError:
         if not _reachable(constants.ENDPOINT):
             raise UserError(f"{what} are not cached and {constants.ENDPOINT} cannot be reached: {instead}") from None
+    except OSError as error:
+        raise UserError(f"{what} cannot be read from the hub's cache ({why(error)}): {instead}") from error
     try:
         return fetch(cached=False)
     except (*client_errors, OSError) as error:

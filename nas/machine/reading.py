@@ -1,11 +1,14 @@
 """Reading what others wrote: paths that cannot be read and JSON that is none end in one clear line."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nas.terminal.disk_reasons import disk_reason
 from nas.terminal.errors import UserError
 
 
@@ -19,7 +22,26 @@ def reading(path: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or path} cannot be read ({error.strerror or error}): {advice}") from error
+        raise UserError(f"{error.filename or path} cannot be read ({why(error)}): {advice}") from error
+
+
+def why(error: OSError) -> str:
+    """What the system says against it, in words."""
+    known = disk_reason(error)
+    return known[0] if known else error.strerror or str(error)
+
+
+def real_path(path: Path) -> Path:
+    """The path without links, absolute; what it leads to need not be there.
+
+    Raises:
+        UserError: links lead in a circle, or a part of it may not be read.
+    """
+    with reading(path, "give another path"):
+        try:
+            return path.resolve()
+        except RuntimeError as error:  # Python's own word for a circle, before 3.13
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
 
 
 def read_foreign_json(path: Path, advice: str, what: str = "valid JSON") -> Any:

@@ -33,6 +33,14 @@ def read_fields(cls: type[T], data: object) -> T:
 
 
 def _checked(name: str, value: object, hint: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        try:
+            return read_fields(hint, value)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ValueError(f"'{name}': {error}") from error
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple) and dataclasses.is_dataclass(arguments[0]):
+        return tuple(_checked(f"{name}[{index}]", each, arguments[0]) for index, each in enumerate(value))
     if not _fits(value, hint):
         raise ValueError(f"'{name}' has to be {_written(hint)}, got {_shown(value)}")
     return tuple(value) if typing.get_origin(hint) is tuple and isinstance(value, list) else value

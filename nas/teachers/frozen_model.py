@@ -1,6 +1,7 @@
 """A published model of somebody's class with their weights and configuration, which nothing here changes."""
 
 import inspect
+import warnings
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -94,7 +95,9 @@ class FrozenModel:
         self.model_class()
         try:
             _refuse_huge(self._arguments)
-            with torch.device("meta"):
+            with torch.device("meta"), warnings.catch_warnings():
+                # Of a width of 0; that it does not fit the weights is said by the one who compares them.
+                warnings.filterwarnings("ignore", "Initializing zero-element tensors")
                 return self.build().to("meta").eval().requires_grad_(False)
         except CONFIG_ERRORS as error:
             raise self.unfit_config(error) from error

@@ -1,9 +1,9 @@
 """Device profiles as files: both formats, damaged ones, and names that a calibration is told."""
 
+import errno
 import json
 import os
 import random
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from nas.latency.__main__ import main
 from nas.latency.prediction.calibrated_profile import CalibratedProfile
 from nas.latency.prediction.profile import load_profile
 from nas.latency.prediction.profile_files import read_profile
+from nas.machine import files
 from nas.machine.files import write_json
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, adapt, build_skeleton
@@ -61,15 +62,16 @@ def test_a_copy_of_the_profile_that_comes_with_the_program(
 
 
 DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
-    "a whole number that is a truth value": ({"fitted_to": True}, "it.fitted_to: expected a whole number, got 'True'"),
-    "a text in place of a number": ({"typical_error": "0.1"}, "it.typical_error: expected a number, got '0.1'"),
-    "a list in place of an object": ({"coefficients": []}, "it.coefficients: expected an object"),
-    "a coefficient of another type": ({"coefficients": {"": {"a": None}}}, "it.coefficients..a: expected a number"),
-    "a number without end": ({"p90_error": 10**400}, "expected a finite number, got 'a number of many digits'"),
-    "another runtime": ({"runtime": "onnx"}, "it.runtime: expected 'pytorch' or 'coreml', got 'onnx'"),
-    "something added": ({"colour": 1}, "it.colour is not known"),
-    "no name": ({"device": None}, "it.device: expected a text"),
-    "points that are no list": ({"points": {}}, "it.points: expected a list"),
+    "a whole number that is a truth value": ({"fitted_to": True}, "'fitted_to' has to be a whole number, got True"),
+    "a text in place of a number": ({"typical_error": "0.1"}, "'typical_error' has to be a finite number, got '0.1'"),
+    "a list in place of an object": ({"coefficients": []}, "'coefficients' has to be an object"),
+    "a coefficient of another type": ({"coefficients": {"": {"a": None}}}, "'coefficients' has to be an object"),
+    "a number without end": ({"p90_error": 10**400}, "'p90_error' has to be a finite number"),
+    "another runtime": ({"runtime": "onnx"}, "'runtime' has to be 'pytorch' or 'coreml', got 'onnx'"),
+    "something added": ({"colour": 1}, "'colour' is not known"),
+    "no name": ({"device": None}, "'device' has to be a text, got None"),
+    "points that are no list": ({"points": {}}, "'points' has to be a list"),
+    "a point that is none": ({"points": [1]}, "'points[0]': expected an object, got 1"),
     "a point measured at no time": ({"points": [{**CALIBRATED["points"][0], "measured_ms": 0}]}, "times are above 0"),
 }
 
@@ -84,7 +86,11 @@ def test_a_damaged_profile_says_where(row: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("x" * 300 + ".json", "File name too long"), ("folder.json", "Is a directory"), ("no.json", "there is no device")],
+    [
+        ("x" * 300 + ".json", "a name in the path is too long"),
+        ("folder.json", "it is a folder, not a file"),
+        ("no.json", "there is no device"),
+    ],
 )
 def test_profiles_that_cannot_be_read(path: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -131,13 +137,12 @@ def test_whatever_is_damaged_is_one_line_or_no_damage(seed: int, tmp_path: Path)
 @pytest.mark.parametrize(
     ("out", "reason"),
     [
-        ("profile", "expected a name that ends in .json"),
-        ("profile.txt", "expected a name that ends in .json"),
+        ("profile", "has to be named something.json"),
+        ("profile.txt", "has to be named something.json"),
         ("folder.json", "is a folder: expected a file"),
         ("file/a.json", "a part of the path is a file, not a folder"),
-        ("x" * 300 + ".json", "File name too long"),
-        ("x" * 245 + ".json", "File name too long"),
-        ("y" * 300 + "/a.json", "File name too long"),
+        ("x" * 300 + ".json", "a name in the path is too long"),
+        ("y" * 300 + "/a.json", "a name in the path is too long"),
     ],
 )
 def test_calibrate_refuses_a_name_before_it_measures(
@@ -146,7 +151,7 @@ def test_calibrate_refuses_a_name_before_it_measures(
     monkeypatch.chdir(tmp_path)
     Path("folder.json").mkdir()
     Path("file").touch()
-    monkeypatch.setattr("nas.latency.calibrate.design_programs", lambda *_: pytest.fail("has begun"))
+    monkeypatch.setattr("nas.latency.calibration_design.design_programs", lambda *_: pytest.fail("has begun"))
     assert main(["calibrate", f"--out={out}"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and reason in error
@@ -156,10 +161,10 @@ def test_calibrate_refuses_a_name_before_it_measures(
 def test_calibrate_refuses_a_place_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(**_: object) -> None:
-        raise PermissionError(13, "Permission denied", str(tmp_path))
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(files, "temporary_file", refuse)
     assert main(["calibrate", "--out", str(tmp_path / "new" / "a.json")]) == 2
     assert "cannot write the profile: permission is denied" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
@@ -171,7 +176,7 @@ def test_what_calibrate_recommends_is_taken(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = CalibratedProfile.from_dict(CALIBRATED)
-    monkeypatch.setattr("nas.latency.calibrate.design_programs", lambda *_: ([], []))
+    monkeypatch.setattr("nas.latency.calibration_design.design_programs", lambda *_: ([], []))
     monkeypatch.setattr("nas.latency.calibrate.measure_programs", lambda *_: [])
     monkeypatch.setattr("nas.latency.calibrate.make_profile", lambda *_: made)
     assert main(["calibrate", f"--out={out}"]) == 0

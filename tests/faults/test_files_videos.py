@@ -1,8 +1,6 @@
 """Other people's videos: shown as a player shows them, used up to where they break, found whatever they are called."""
 
-import errno
 import hashlib
-import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -16,10 +14,8 @@ from av.stream import Disposition
 
 from nas.data import video_file
 from nas.data.clips import Clip, count_frames, read_frames
-from nas.data.find_videos import find_videos
 from nas.data.pictures import NoPictureError, choose_stream
 from nas.data.splits import open_clips
-from tests.support.commands import Shell, make_inputs
 from tests.support.errors import refusal
 from tests.support.videos import make_frames, read_numbers, write_video
 
@@ -90,7 +86,7 @@ def test_a_display_matrix_is_honoured(row: str, suffix: str, tmp_path: Path) -> 
     assert np.abs(found.astype(int) - frames).mean() < 25
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize(
     ("aspect", "matrix", "size"),
     [
@@ -104,8 +100,6 @@ def test_pixels_that_are_not_square_are_stretched(
 ) -> None:
     """Before the picture is turned, and no side shrinks."""
     frames = make_frames(2, 32, 48, video=19)
-    if suffix == ".avi" and matrix:
-        pytest.skip("AVI has no display matrix")
     path = tmp_path / f"a{suffix}"
     write_shown(path, frames, matrix, aspect)
     found = read_frames(Clip(path, 0, 2), 0, 2)
@@ -255,85 +249,3 @@ def test_what_is_whole_is_not_said_to_be_cut_off(tmp_path: Path) -> None:
     truncate(tmp_path / "long.mkv", 0.98)
     assert count_frames(tmp_path / "sound.mkv") == (12, "")
     assert count_frames(tmp_path / "long.mkv") == (121, "")
-
-
-# Names and folders
-
-
-def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
-    folder, elsewhere = tmp_path / "clips", tmp_path / "elsewhere"
-    write_video(folder / "own" / "a.mkv", 5)
-    write_video(elsewhere / "deep" / "b.mkv", 5, video=1)
-    (folder / "again").symlink_to(folder / "own")
-    (folder / "linked").symlink_to(elsewhere)
-    (elsewhere / "round").symlink_to(folder)
-    (elsewhere / "itself").symlink_to(elsewhere / "itself")
-    (folder / "gone.mp4").symlink_to(tmp_path / "nowhere")
-    os.mkfifo(folder / "pipe.mov")
-    files, left_out = find_videos(folder)
-    assert files == [folder / "linked" / "deep" / "b.mkv", folder / "own" / "a.mkv"]
-    assert dict(left_out) == {
-        "gone.mp4": "is a link to nothing",
-        "pipe.mov": "is no file",
-        "again": f"is the folder {folder / 'own'} again",
-        "linked/round": f"is the folder {folder} again",
-    }
-
-
-def test_splits_may_be_links(tmp_path: Path) -> None:
-    for video, split in enumerate(("train", "score", "test")):
-        write_video(tmp_path / "disk" / str(video) / "a.mkv", 5, video=video)
-        (tmp_path / "clips").mkdir(exist_ok=True)
-        (tmp_path / "clips" / split).symlink_to(tmp_path / "disk" / str(video))
-    clips = open_clips(tmp_path / "clips", 5)
-    assert [read_numbers(read_frames(c, 0, 1)[0])[0] for c in (*clips.train, *clips.score, *clips.test)] == [0, 1, 2]
-
-
-NAMES = ["a:b.mkv", "file:x.mkv", "%03d.mkv", "-i.mkv", "a b\n.mkv", "caf\u00e9.mkv", os.fsdecode(b"caf\xe9\xff.mkv")]
-"""A protocol, a pattern, an option, a line break, and bytes that are no text."""
-
-
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_file_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_video(tmp_path / "plain.mkv", 6, video=44)
-    (tmp_path / "plain.mkv").rename(tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    assert numbers(Path(name)) == [(44, index) for index in range(6)]
-    assert find_videos(Path()) == ([Path(name)], [])
-
-
-def test_names_that_the_terminal_cannot_print(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """They are in the skipped ones, in the folder's name and among those that are used."""
-    inputs = make_inputs(tmp_path_factory)
-    shell = Shell(tmp_path, inputs.cache)
-    folder = shell.folder / os.fsdecode(b"clips\xff")
-    for number in range(3):
-        write_video(folder / "a.mkv", 20, 48, 64, video=number)
-        (folder / "a.mkv").rename(folder / os.fsdecode(b"\xe9%d.mkv" % number))
-    (folder / os.fsdecode(b"broken\xfe.mp4")).write_bytes(b"x" * 99)
-    words = ["--clips", str(folder), "--trials", "1", "--steps", "1", "--run", "R"]
-    done = shell.fork("nas.search", *inputs.arguments(*words))
-    assert (done.status, done.stderr) == (0, "")
-    assert "skipped broken\\udcfe.mp4: cannot be read" in done.stdout and "clips\\udcff: 1 to train on" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("folder", "reason"),
-    [("x" * 300, "File name too long"), ("a/" * 3000, "File name too long"), ("a\0b", "does not exist")],
-)
-def test_folders_that_cannot_be(folder: str, reason: str) -> None:
-    assert reason in refusal(lambda: open_clips(Path(folder), 5))
-
-
-def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_video(tmp_path / "a.mkv", 20)
-    (tmp_path / "closed").mkdir()
-    listed = Path.iterdir
-
-    def iterdir(path: Path) -> Any:
-        if path.name == "closed":
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return listed(path)
-
-    monkeypatch.setattr(Path, "iterdir", iterdir)
-    assert open_clips(tmp_path, 5).warnings() == ("skipped closed: cannot be read (Permission denied)",)

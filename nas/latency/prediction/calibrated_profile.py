@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from nas.latency.prediction.typed_json import from_primitives
 from nas.latency.record import Runtime
+from nas.machine.records import read_fields
 
 FORMAT = "calibrated-2"
 """Version of the file's format, its field `format`."""
@@ -88,7 +88,7 @@ class CalibratedProfile:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "CalibratedProfile":
         """Inverse of `to_dict`; ValueError if something is missing, unknown or of another type."""
-        return from_primitives(cls, {name: value for name, value in data.items() if name != "format"})
+        return read_fields(cls, {name: value for name, value in data.items() if name != "format"})
 
 
 def _valid(coefficients: dict[str, float]) -> bool:

@@ -9,8 +9,8 @@ from math import ceil, prod
 from typing import Any, ClassVar
 
 from nas.latency.prediction.operations import BYTES_PER_ELEMENT
-from nas.latency.prediction.typed_json import from_primitives
 from nas.latency.record import Runtime
+from nas.machine.records import read_fields
 from nas.terminal.errors import unknown_name
 
 TERMS = ("gmacs", "off_chip_mb")
@@ -135,7 +135,7 @@ class Profile:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Profile":
         """Inverse of `to_dict`; ValueError if something is missing, unknown or of another type."""
-        return from_primitives(cls, data)
+        return read_fields(cls, data)
 
 
 def list_profiles() -> list[str]:

@@ -1,11 +1,10 @@
 """Profiles in files: those that come with the program, copies of them, and those that a calibration made."""
 
-import tempfile
 from pathlib import Path
 
 from nas.latency.prediction.calibrated_profile import FORMAT, CalibratedProfile
 from nas.latency.prediction.profile import Profile
-from nas.machine.files import disk_errors
+from nas.machine.files import check_output
 from nas.machine.reading import read_foreign_json, reading
 from nas.terminal.errors import UserError
 
@@ -39,11 +38,8 @@ def check_new_profile(path: Path) -> None:
         UserError: another ending, a folder, a name that is too long, or a place that cannot be written.
     """
     if not is_profile_file(str(path)):
-        raise UserError(f"--out {path}: expected a name that ends in .json, which --device knows a profile by")
-    with reading(path, "choose another --out"), disk_errors("cannot write the profile"):
+        raise UserError(f"a profile has to be named something.json, so that --device takes it, got '{path}'")
+    with reading(path, "choose another --out"):
         if path.is_dir():
             raise UserError(f"--out {path} is a folder: expected a file to write the profile to")
-        place = next(folder for folder in path.absolute().parents if folder.exists())
-        # As it will be written: beside its place, under a longer name.
-        with tempfile.NamedTemporaryFile(dir=place, prefix=f".{path.name}."):
-            pass
+    check_output(path.parent, "cannot write the profile")
