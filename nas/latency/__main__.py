@@ -49,8 +49,6 @@ def calibrate(arguments: argparse.Namespace) -> None:
     from nas.machine.files import disk_errors, write_json
     from nas.terminal.console import make_console, progress, say
 
-    if arguments.out.suffix != ".json":
-        raise UserError(f"a profile has to be named something.json, so that --device takes it, got '{arguments.out}'")
     if arguments.held_out < 2:
         raise UserError(f"--held-out has to be at least 2 decoders, which can be ranked, got {arguments.held_out}")
     console = make_console()
