@@ -9,6 +9,7 @@ import pkgutil
 from blocks.registry import (
     Block,
     BlockConfig,
+    NotBuildableError,
     Shortcut,
     block_config,
     build_block,
@@ -22,6 +23,7 @@ from blocks.time_context import TimeContext
 __all__ = [
     "Block",
     "BlockConfig",
+    "NotBuildableError",
     "Shortcut",
     "TimeContext",
     "block_config",

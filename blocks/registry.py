@@ -141,6 +141,10 @@ class Shortcut(Block):
         raise NotImplementedError(f"{type(self).__name__} has to define fit(samples, drops_leading=...)")
 
 
+class NotBuildableError(ValueError):
+    """A part cannot be built, or does not run, at the widths and factors of its place in a decoder."""
+
+
 B = TypeVar("B", bound=type[Block])
 _REGISTRY: dict[str, type[Block]] = {}
 
@@ -218,7 +222,17 @@ def build_block(config: BlockConfig, in_channels: int, **geometry: int) -> Block
     """The part that `config` describes, with fresh weights; `geometry` as its role demands (see `Role`).
 
     Raises:
-        ValueError: the part cannot be built for this geometry.
+        NotBuildableError: the part cannot be built for this geometry; names both, and why.
     """
     constructor = cast(Callable[..., Block], get_block(config.name))
-    return constructor(config, in_channels, **geometry)
+    try:
+        return constructor(config, in_channels, **geometry)
+    except Exception as error:  # whatever a part raises, it is not there for this geometry
+        given = ", ".join(f"{key}={value}" for key, value in {"in_channels": in_channels, **geometry}.items())
+        raise NotBuildableError(f"{config.name} cannot be built with {given}: {describe_error(error)}") from error
+
+
+def describe_error(error: Exception) -> str:
+    """The message of an error in one line, with the error's type unless it is a ValueError with a message."""
+    text = " ".join(str(error).split())[:400]
+    return text if text and isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

@@ -2,6 +2,9 @@
 
     python -m nas.blocks
     python -m nas.blocks --width 96 --size 64 --no-core-ml
+    python -m nas.blocks --check dense_conv3d
+
+With `--check` the contract of one part runs on every option instead, and the first promise that it breaks is named.
 
 Times are of the processor, on one thread, as ratios: all candidates run in turn, round after round, and each one's
 fastest run is divided by the reference's.
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.machine.plugins import load_plugins
+from nas.terminal.errors import UserError, unknown_name
 from nas.terminal.parser import Parser, positive_int, run_command
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ def make_parser() -> Parser:
     parser.add_argument("--size", type=positive_int, default=32, help="height and width of the input (default 32)")
     parser.add_argument("--rounds", type=positive_int, default=9, help="timings of each part (default 9)")
     parser.add_argument("--no-core-ml", action="store_true", help="leave out the Core ML columns (half a minute)")
+    parser.add_argument("--check", metavar="NAME", help="run the contract of this part instead (a minute)")
     parser.add_plugin_option()
     return parser
 
@@ -58,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import torch
 
         load_plugins(options.plugin)
+        if options.check:
+            check_part(options.check)
+            return
         torch.set_num_threads(1)
         for role in _REFERENCES:
             print(*compare_parts(role, size, options.rounds, core_ml=not options.no_core_ml), sep="\n")
@@ -65,6 +73,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*compare_rewrites(size, options.rounds), sep="\n")
 
     return run_command(run, continue_with=None)
+
+
+def check_part(name: str) -> None:
+    """Run the contract of a part on every option, check by check.
+
+    Raises:
+        UserError: no part has this name, or it breaks a promise; says which one and where.
+    """
+    from blocks import get_block, list_blocks
+    from nas.testing import CHECKS
+    from nas.testing.block_cases import describe_options
+    from nas.testing.block_parts import each_option
+
+    if name not in list_blocks():
+        raise unknown_name("part", name, list_blocks())
+    for config in each_option(get_block(name).Config()):
+        for title, check in CHECKS.items():
+            try:
+                check(config)
+            except AssertionError as error:
+                raise UserError(f"{title}: {' '.join(str(error).split())}") from error
+        print(f"{describe_options(config)}: keeps all {len(CHECKS)} promises", flush=True)
 
 
 def compare_parts(role: str, size: Size, rounds: int, *, core_ml: bool) -> Iterator[str]:

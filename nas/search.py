@@ -85,10 +85,10 @@ def search(arguments: argparse.Namespace) -> None:
     with run.lock():
         space = SEARCH_SPACES[settings.space]
         show.say(console, "teacher", teacher.describe())
+        for line in teacher.warnings:
+            show.warn(console, line)
         show.say(console, "clips", clips.describe())
-        for name, reason in clips.skipped:
-            show.warn(console, f"skipped {name}: {reason}")
-        for line in run.version_changes():
+        for line in [*clips.warnings(), *run.version_changes()]:
             show.warn(console, line)
         show.say(console, "budget", f"{settings.describe_constraints()} {latency_device.describe(workload)}")
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
@@ -140,7 +140,8 @@ def run_trials(
 
         latents = distillation.targets.spec
         try:
-            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, table.unmeasured)
+            left_out = table.unmeasured, table.unbuildable
+            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, *left_out)
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
     present.check()
@@ -165,7 +166,9 @@ def _why_stopped(ending: "Ending", limits: "StudyLimits") -> str:
     if ending == "nothing new":
         return f"the last {limits.fruitless} proposals gave nothing new to train"
     if ending == "time":
-        return f"the time limit of {format_seconds(limits.seconds or 0)} is over: the same command goes on"
+        limit = limits.seconds or 0.0
+        written = format_seconds(limit) if limit >= 1 else f"{limit:g} s"
+        return f"the time limit of {written} is over: the same command goes on"
     return ""
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from blocks import Block, BlockConfig, Shortcut, TimeContext, build_block
+from blocks import Block, BlockConfig, NotBuildableError, Shortcut, TimeContext, build_block
+from blocks.registry import describe_error
 from blocks.time_context import Layout, State, to_layout
 from search_spaces.config import DecoderConfig, StageConfig
 
@@ -29,7 +30,9 @@ class Stage(nn.Module):
             self.parts.append(build_block(config.block, channels, out_channels=width))
             channels = width
         if channels != width or not self.parts:
-            raise ValueError(f"a stage {in_channels} -> {width} channels needs an upsampler, a transition or a block")
+            raise NotBuildableError(
+                f"a stage {in_channels} -> {width} channels needs an upsampler, a transition or a block"
+            )
 
 
 class Decoder(nn.Module):
@@ -39,7 +42,7 @@ class Decoder(nn.Module):
     nominally in [-1, 1] and not clamped. Built from `config` alone.
 
     Raises:
-        ValueError: a part cannot be built for its place, such as a head for the width before it.
+        NotBuildableError: a part cannot be built for its place, such as a head for the width before it.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -145,10 +148,25 @@ class Decoder(nn.Module):
         return to_layout(x, layout, "video", time), tapped
 
 
-def build_skeleton(config: DecoderConfig) -> Decoder:
-    """The decoder on the meta device: shapes and operations without weights, which takes no memory."""
+def build_skeleton(config: DecoderConfig, size: tuple[int, int, int] = (2, 2, 2)) -> Decoder:
+    """The decoder on the meta device: shapes and operations without weights, which takes no memory.
+
+    Args:
+        config: its architecture.
+        size: frames, height and width of the latents that it is tried on.
+
+    Raises:
+        NotBuildableError: a part cannot be built for its place, or the parts do not run there.
+    """
     with torch.device("meta"):
-        return Decoder(config)
+        decoder = Decoder(config)
+    latents = torch.empty(1, config.latents.channels, *size, device="meta")
+    try:
+        with torch.no_grad():
+            decoder(latents)
+    except Exception as error:  # whatever a part raises, the decoder is of no use
+        raise NotBuildableError(f"its parts do not run together: {describe_error(error)}") from error
+    return decoder
 
 
 @torch.no_grad()

@@ -1,23 +1,21 @@
 """Video clips: runs of consecutive frames of a file, and reading them."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
+from nas.data.pictures import NoPictureError, to_rgb
+from nas.data.video_file import pictures, way_of_showing
 from nas.terminal.errors import UserError
 
 _MAX_FRAMES = 121
 """Frames that are used of a video, from its beginning."""
-_MAX_SHORT_SIDE = 720
-"""Larger videos are reduced to this: small crops of 4K hold little detail, and 121 frames of it take 3 GB."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,17 @@ class Clip:
         return self.path.name if self.first_frame == 0 else f"{self.path.name}[{self.first_frame}:{end}]"
 
     def digest(self) -> str:
-        """SHA-256 of the file and the range of frames."""
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-        digest.update(f"{self.first_frame}:{self.num_frames}".encode())
+        """SHA-256 of the file, the range of frames, and how its pictures are shown if that is not as most are.
+
+        Raises:
+            UserError: the file cannot be read (any more).
+        """
+        try:
+            with self.path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+            digest.update(f"{self.first_frame}:{self.num_frames}{way_of_showing(self.path)}".encode())
+        except (OSError, NoPictureError) as error:
+            raise UserError(f"{self.path} cannot be read any more ({error}): restore it or start anew") from error
         return digest.hexdigest()
 
 
@@ -51,17 +56,21 @@ def read_frames(clip: Clip, first: int, count: int) -> np.ndarray:
     Raises:
         UserError: the video ends or breaks before.
     """
-    start = clip.first_frame + first
-    frames = []
+    start, end = clip.first_frame + first, clip.first_frame + first + count
+    frames: list[np.ndarray] = []
+    decoded, problem = 0, "ends"
     try:
-        for index, frame in enumerate(_decode(clip.path)):
-            if index >= start:
-                frames.append(_to_rgb(frame))
-            if len(frames) == count:
+        for decoded, (frame, display) in enumerate(pictures(clip.path), start=1):
+            if decoded > start:
+                frames.append(to_rgb(frame, display))
+            if decoded == end:
                 return np.stack(frames)
-    except av.FFmpegError as error:
-        raise UserError(f"{clip.path} cannot be decoded ({error}): remove or replace it") from error
-    raise UserError(f"{clip.path} ends after {start + len(frames)} frames, expected {start + count}: has it changed?")
+    except NoPictureError as error:
+        problem = f"cannot be decoded to its end: it {error}"
+    raise UserError(
+        f"{clip.path} {problem} after {decoded} frames, expected {end}: has it changed? restore it, or start anew "
+        f"without it"
+    )
 
 
 def to_video(frames: np.ndarray, short_side: int = 0) -> Tensor:
@@ -76,39 +85,14 @@ def to_video(frames: np.ndarray, short_side: int = 0) -> Tensor:
 
 
 def count_frames(path: Path) -> tuple[int, str]:
-    """Number of frames that can be decoded (at most `_MAX_FRAMES`), and why there are none."""
+    """Number of whole frames, at most `_MAX_FRAMES`, and why there are no more of them; "" if the video just ends."""
     count = 0
     try:
-        for _ in _decode(path):
-            count += 1
+        for count, (frame, display) in enumerate(pictures(path), start=1):
+            if count == 1:
+                to_rgb(frame, display)  # what can be decoded need not have colours that are known
             if count == _MAX_FRAMES:
                 break
-    except av.FFmpegError as error:
-        # A file that breaks off in the middle is good up to there.
-        return count, f"cannot be read ({error.strerror or error})" if count == 0 else ""
-    return count, "" if count else "has no video stream"
-
-
-def _decode(path: Path) -> Iterator[av.VideoFrame]:
-    """Frames in the order of display, up to the first of another size."""
-    # Titles in another encoding are no reason to refuse a video.
-    with av.open(str(path), metadata_errors="replace") as container:
-        if not container.streams.video:
-            return
-        container.streams.video[0].thread_type = "AUTO"
-        size = None
-        for frame in container.decode(video=0):
-            size = size or (frame.width, frame.height)
-            if size != (frame.width, frame.height):
-                return
-            yield frame
-
-
-def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 `(h, w, 3)`, upright, its short side at most `_MAX_SHORT_SIDE`."""
-    scale = _MAX_SHORT_SIDE / min(frame.width, frame.height)
-    if scale < 1:
-        size = round(frame.width * scale), round(frame.height * scale)
-        frame = frame.reformat(*size, format="rgb24", interpolation="AREA")
-    # Phones store upright videos lying down, with the angle beside them.
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+    except NoPictureError as error:
+        return count, str(error)
+    return count, "" if count else "has no picture"

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.data.clips import Clip, count_frames
+from nas.data.find_videos import EXTENSIONS, find_videos
 from nas.data.settings import SPLITS, Split
+from nas.machine.reading import reading
 from nas.terminal.errors import UserError
 
 _TEST, _SCORE = 0.2, 0.4
 """Of all places, numbers from 0 to 1, those below the first are for tests, and those between the two for scores."""
-EXTENSIONS = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 _SHORT = "is too short"
 
 
@@ -30,10 +31,17 @@ class ClipSet:
     """"embedded" or the folder."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Files that could not be used, and why."""
+    cut: tuple[tuple[str, str], ...] = ()
+    """Files that are used up to where they break off, and how many frames that is and why."""
 
     def split(self, name: Split) -> tuple[Clip, ...]:
         """The clips of one split."""
         return {"train": self.train, "score": self.score, "test": self.test}[name]
+
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each file that is not used, or not to its end."""
+        skipped = (f"skipped {name}: {reason}" for name, reason in self.skipped)
+        return (*skipped, *(f"only the beginning of {name} is used: {reason}" for name, reason in self.cut))
 
     def describe(self) -> str:
         """One line for people."""
@@ -61,34 +69,38 @@ def open_clips(folder: Path | None, num_frames: int, progress: Callable[[int, in
     if folder is None:
         embedded = Path(str(importlib.resources.files("nas.assets"))) / "clips"
         return replace(_read_folder(embedded, num_frames, progress), origin="embedded")
-    if not folder.exists():
-        raise UserError(f"--clips {folder} does not exist: expected a folder of videos")
-    if not folder.is_dir():
-        raise UserError(f"--clips {folder} is a file: expected a folder of videos")
-    return _read_folder(folder, num_frames, progress)
+    with reading(folder, "expected --clips to be a folder of videos"):
+        if not folder.exists():
+            raise UserError(f"--clips {folder} does not exist: expected a folder of videos")
+        if not folder.is_dir():
+            raise UserError(f"--clips {folder} is a file: expected a folder of videos")
+        return _read_folder(folder, num_frames, progress)
 
 
 def _read_folder(folder: Path, num_frames: int, progress: Callable[[int, int], None] | None) -> ClipSet:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not files:
+    files, skipped = find_videos(folder)
+    if not files and not skipped:
         raise UserError(f"no video in {folder}: expected files ending in {', '.join(EXTENSIONS)}")
     clips: dict[str, Clip] = {}
-    skipped: list[tuple[str, str]] = []
+    cut: list[tuple[str, str]] = []
     for done, path in enumerate(files, start=1):
         length, reason = count_frames(path)
         if progress is not None:
             progress(done, len(files))
         if length < num_frames:
-            skipped.append((path.name, reason or f"{_SHORT}: {length} frames, {num_frames} are needed"))
+            short = f"{_SHORT}: {length} frames, {num_frames} are needed"
+            skipped.append((path.name, f"{short} (it {reason})" if reason and length else reason or short))
             continue
         clip = Clip(path, 0, length)
         # The same video twice could end up in two splits.
         original = clips.setdefault(_content(path), clip)
         if original is not clip:
             skipped.append((path.name, f"is a copy of {original.path.name}"))
+        elif reason:
+            cut.append((path.name, f"it {reason} after {length} frames"))
     if not clips:
         raise _nothing_usable(folder, skipped, num_frames)
-    return _split(folder, clips, skipped, num_frames)
+    return replace(_split(folder, clips, skipped, num_frames), cut=tuple(cut))
 
 
 def _nothing_usable(folder: Path, skipped: list[tuple[str, str]], num_frames: int) -> UserError:
@@ -149,7 +161,7 @@ def _split_as_named(folder: Path, clips: list[Clip], skipped: list[tuple[str, st
     outside = [clip for clip in clips if not any(clip in members for members in named.values())]
     reason = f"lies outside the subfolders {', '.join(SPLITS)}"
     left_out = (*skipped, *((clip.path.name, reason) for clip in outside))
-    return ClipSet(**named, origin=str(folder), skipped=left_out)
+    return ClipSet(named["train"], named["score"], named["test"], str(folder), left_out)
 
 
 def _split_in_time(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:

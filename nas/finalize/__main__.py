@@ -94,6 +94,8 @@ def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Nam
     weights = Path(settings.teacher_weights) if settings.teacher_weights else None
     teacher = load_teacher(settings.teacher, weights, device)
     show.say(console, "teacher", teacher.describe())
+    for line in teacher.warnings:
+        show.warn(console, line)
     folder = arguments.clips or (Path(settings.clips) if settings.clips else None)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(folder, recipe.frames_per_clip(teacher), advance)
@@ -103,8 +105,8 @@ def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Nam
     for line in run.version_changes():
         show.warn(console, line)
     show.say(console, "clips", clips.describe())
-    for name, reason in clips.skipped:
-        show.warn(console, f"skipped {name}: {reason}")
+    for line in clips.warnings():
+        show.warn(console, line)
     announce = partial(show.say, console, "targets")
     with show.progress(console, "targets", "for training") as advance:
         training = open_targets(teacher, clips, recipe.full.settings(teacher), progress=advance, announce=announce)

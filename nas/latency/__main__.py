@@ -46,12 +46,14 @@ def calibrate(arguments: argparse.Namespace) -> None:
     from nas.latency.calibrate import make_profile, measure_programs
     from nas.latency.calibration_design import design_programs
     from nas.latency.devices import HOST, open_device
+    from nas.latency.prediction.profile_files import check_new_profile
     from nas.machine.files import disk_errors, write_json
     from nas.terminal.console import make_console, progress, say
 
     if arguments.held_out < 2:
         raise UserError(f"--held-out has to be at least 2 decoders, which can be ranked, got {arguments.held_out}")
     console = make_console()
+    check_new_profile(arguments.out)
     device = _host_in_turns() if arguments.device == HOST else open_device(arguments.device)
     if device.kind != "measured":
         raise UserError(
@@ -69,7 +71,9 @@ def calibrate(arguments: argparse.Namespace) -> None:
         write_json(arguments.out, profile.to_dict())
     print_profile(console, profile)
     say(console, "saved", str(arguments.out))
-    say(console, "next", f"python -m nas.search --latency-budget 30ms --device {shlex.quote(str(arguments.out))}")
+    # A name that begins with a dash would be taken for an option.
+    name = f"./{arguments.out}" if str(arguments.out).startswith("-") else str(arguments.out)
+    say(console, "next", f"python -m nas.search --latency-budget 30ms --device {shlex.quote(name)}")
 
 
 def print_profile(console: "Console", profile: "CalibratedProfile") -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
+from blocks import NotBuildableError
 from nas.latency.devices import operations_on
 from nas.latency.prediction.operations import Operation
 from nas.latency.record import Runtime, Workload
@@ -148,7 +149,11 @@ def _gmacs_of_workloads(config: DecoderConfig) -> dict[Workload, float]:
     sizes = [size for size in _SIZES if size % latents.spatial == 0]
     frames = [latents.num_frames(count) for count in _LATENT_FRAMES]
     smallest = Program(config, Workload(sizes[0], sizes[0], frames[0]))
-    if sum(each.numel() for each in smallest.build(weights=False).parameters()) > _LARGEST_PARAMETERS:
+    try:
+        skeleton = smallest.build(weights=False)
+    except NotBuildableError:  # a part that is not there at this width; what is drawn next may be
+        return {}
+    if sum(each.numel() for each in skeleton.parameters()) > _LARGEST_PARAMETERS:
         return {}
     least = sum(operation.macs for operation in operations_of(smallest, "pytorch")) / 1e9 / (sizes[0] ** 2 * frames[0])
     every = (Workload(*grid) for grid in product(sizes, sizes, frames))

@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
@@ -11,11 +12,12 @@ from torch import nn
 
 from nas.latency.measurement.host import Clock, describe_host, measure
 from nas.latency.measurement.host_memory import refuse_without_memory
-from nas.latency.prediction.calibrated_profile import CalibratedProfile, load_calibrated
+from nas.latency.prediction.calibrated_profile import CalibratedProfile
 from nas.latency.prediction.core_ml_operations import list_core_ml_operations
 from nas.latency.prediction.operations import Operation, list_operations
 from nas.latency.prediction.predict import predict
 from nas.latency.prediction.profile import Profile, list_profiles, load_profile
+from nas.latency.prediction.profile_files import is_profile_file, read_profile
 from nas.latency.record import Kind, LatencyRecord, Runtime, Workload, provenance
 from nas.machine.device import choose_device
 from nas.terminal.errors import UserError, unknown_name
@@ -110,8 +112,14 @@ class PredictedDevice:
             ValueError: the workload is not on the grid of the latents, or the decoder uses an operation that has no
                 known cost.
             MeasurementFailedError: it cannot be converted to Core ML, where that is what the device runs.
+            UserError: the profile charges nothing for it, or without end.
         """
         found = predict(operations_on(self.runtime, decoder, spec, workload), self.profile, workload.num_frames)
+        if not 0 < found.total < inf:
+            raise UserError(
+                f"the profile of {self.name} predicts {found.total} ms for a decoder: its coefficients make no sense, "
+                f"calibrate again"
+            )
         return LatencyRecord(
             ms_per_frame=found.total,
             kind=self.kind,
@@ -141,7 +149,7 @@ def operations_on(runtime: Runtime, module: nn.Module, spec: LatentSpec, workloa
 
 def open_predicted(name: str, default: str) -> LatencyDevice:
     """The device of this name if it is one that predicts, else the default one: nothing that measures is touched."""
-    predicts = name in list_profiles() or name.endswith(".json")
+    predicts = name in list_profiles() or is_profile_file(name)
     return open_device(name if predicts else default)
 
 
@@ -160,8 +168,8 @@ def open_device(name: str) -> LatencyDevice:
         from nas.latency.agent.client import open_agent
 
         return open_agent(name)
-    if name.endswith(".json"):
-        return PredictedDevice(load_calibrated(Path(name)))
+    if is_profile_file(name):
+        return PredictedDevice(read_profile(Path(name)))
     if name == HOST:
         return HostDevice(choose_device())
     if name in (CORE_ML, IPHONE):

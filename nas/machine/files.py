@@ -56,7 +56,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    # An integer of thousands of digits is a plain ValueError; what is nested too deeply is no ValueError at all.
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it or delete its folder") from error
 
 

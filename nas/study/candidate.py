@@ -19,7 +19,12 @@ class Candidate(Protocol):
 
     @property
     def latency(self) -> LatencyRecord:
-        """Latency on the device that the budget is for; `MeasurementFailedError` if that cannot run the decoder."""
+        """Latency on the device that the budget is for.
+
+        Raises:
+            MeasurementFailedError: the device cannot run the decoder.
+            blocks.NotBuildableError: a part cannot be built for its place.
+        """
 
     @property
     def parameters(self) -> int:

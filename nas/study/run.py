@@ -146,8 +146,6 @@ def load_run(folder: Path) -> Run:
         data = read_json(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
-    except RecursionError as error:
-        raise UserError(f"{path} cannot be read (it is nested too deeply): {remedy}") from error
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise UserError(f"{path} is of another version of this program: start a new run with another --run")
     try:

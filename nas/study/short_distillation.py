@@ -66,8 +66,10 @@ class DistilledCandidate:
 
     @cached_property
     def skeleton(self) -> Decoder:
-        """The decoder on the meta device: shapes, no weights."""
-        return build_skeleton(self.config)
+        """The decoder on the meta device: shapes, no weights. It was tried at the size of the timed decode."""
+        load = self._search.workload
+        _, *size = self.config.latents.latent_shape(load.num_frames, load.height, load.width)
+        return build_skeleton(self.config, (size[0], size[1], size[2]))
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -78,7 +80,8 @@ class DistilledCandidate:
     def latency(self) -> LatencyRecord:
         """Latency on the device that the budget is for."""
         device = self._search.latency_device
-        decoder = self.decoder if device.needs_weights else self.skeleton
+        skeleton = self.skeleton  # also where weights are needed: it shows at no cost that the parts fit together
+        decoder = self.decoder if device.needs_weights else skeleton
         return device.latency(decoder, self.config.latents, self._search.workload)
 
     @property

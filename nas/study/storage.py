@@ -83,6 +83,10 @@ def open_copy(path: Path) -> optuna.storages.RDBStorage:
         tables = {name for (name,) in memory.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if foreign := tables - _OURS:
             raise ValueError(f"it is another program's: it has a table '{min(foreign)}'")
+        # Of tables that a kill left unfinished none has anything in it.
+        missing = _OURS - tables
+        if missing and "studies" in tables and memory.execute("SELECT count(*) FROM studies").fetchone()[0]:
+            raise ValueError(f"it is damaged: it has no table '{min(missing)}'")
         pool = {"creator": lambda: memory, "poolclass": sqlalchemy.StaticPool}
         return optuna.storages.RDBStorage("sqlite://", engine_kwargs=pool)
 

@@ -16,13 +16,14 @@ import optuna
 import sqlalchemy
 from optuna.trial import TrialState
 
+from blocks import NotBuildableError
 from nas.latency import LatencyRecord
 from nas.latency.record import MeasurementFailedError
 from nas.study.candidate import MakeCandidate, constrained_values
 from nas.study.constraints import Constraint, all_met
 from nas.study.outcomes import TRAINED, Outcome, check_trials, finished_trials, read_outcomes, status_of, trained_count
 from nas.study.storage import database_path, open_copy, open_storage, readable
-from nas.study.trial import drop_unmeasured, run_trial
+from nas.study.trial import drop_unbuildable, drop_unmeasured, run_trial
 from nas.terminal.errors import UserError
 from nas.terminal.parser import SEEDS
 from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
@@ -135,16 +136,19 @@ def run_study(
     make_candidate: MakeCandidate,
     on_outcome: Callable[[Outcome], None],
     on_unmeasured: Callable[[DecoderConfig, str], None] = lambda config, reason: None,
+    on_unbuildable: Callable[[DecoderConfig, str], None] = lambda config, reason: None,
 ) -> Ending:
     """Propose, measure and score until a limit is reached; every outcome is in the database before the next proposal.
 
     A decoder that the device cannot run has no outcome: it is reported with the reason, and not proposed for training.
+    One with a part that cannot be built is left out likewise.
 
     Raises:
         BudgetUnreachableError: nothing within the constraints was found.
-        UserError: the device ran none of the last ten proposals, or nothing within the constraints can be exported.
+        UserError: the device ran none of the last ten proposals, `limits.fruitless` in a row cannot be built, or
+            nothing within the constraints can be exported.
     """
-    unmeasured = 0
+    unmeasured = unbuildable = 0
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
     if not study.user_attrs.get("warm_started"):
         _enqueue_warm_starts(study, space, latents, constraints, make_candidate)
@@ -155,7 +159,13 @@ def run_study(
         trial, config = _propose(study, space, latents)
         try:
             on_outcome(run_trial(study, trial, make_candidate(config), constraints))
-            unmeasured = 0
+            unmeasured = unbuildable = 0
+        except NotBuildableError as error:
+            drop_unbuildable(study, trial, config, str(error))
+            on_unbuildable(config, str(error))
+            unbuildable += 1
+            if unbuildable == limits.fruitless:
+                raise UserError(f"none of the last {unbuildable} decoders can be built: {error}") from error
         except MeasurementFailedError as error:
             drop_unmeasured(study, trial, config, str(error))
             on_unmeasured(config, str(error))
@@ -180,7 +190,7 @@ def _enqueue_warm_starts(
     def fits(config: DecoderConfig) -> bool:
         try:
             found[config] = make_candidate(config).latency
-        except MeasurementFailedError:
+        except (MeasurementFailedError, NotBuildableError):
             return False
         return all_met(constraints, constrained_values(found[config]))
 

@@ -28,6 +28,7 @@ class TrialTable:
         self._trained_before = self.trained = trained
         self._over_budget = self._known = 0
         self._best: Outcome | None = None
+        self._reasons: set[str] = set()
         self._started = time.monotonic()
         self._name_width = max(24, min(72, console.width - _OTHER_COLUMNS))
 
@@ -59,6 +60,12 @@ class TrialTable:
     def unmeasured(self, config: DecoderConfig, reason: str) -> None:
         """A proposal could not be run on the device."""
         warn(self._console, f"left out, the device cannot run {config.summary()}: {reason}")
+
+    def unbuildable(self, config: DecoderConfig, reason: str) -> None:
+        """A proposal has a part that cannot be built for its place: said once for each part and place."""
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            warn(self._console, f"left out, {reason} (first in {config.summary()})")
 
     def counts(self) -> str:
         """What became of all proposals: "9 of 30 trained   41 over budget   2 proposed before"."""

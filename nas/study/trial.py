@@ -13,6 +13,9 @@ from nas.study.constraints import Constraint, all_met
 from nas.study.outcomes import Outcome, Status, finished_trials, status_of
 from search_spaces import DecoderConfig
 
+_UNBUILDABLE = 1000.0
+"""Violation of the constraints by what cannot be built: worse than any latency."""
+
 
 def run_trial(
     study: optuna.Study, trial: optuna.Trial, candidate: Candidate, constraints: Sequence[Constraint]
@@ -21,6 +24,7 @@ def run_trial(
 
     Raises:
         MeasurementFailedError: the device cannot run it. The trial is still running then: see `drop_unmeasured`.
+        NotBuildableError: a part cannot be built for its place. The trial is still running: see `drop_unbuildable`.
     """
     config, latency = candidate.config, known_latency(study, candidate)
     values = constrained_values(latency)
@@ -52,6 +56,14 @@ def drop_unmeasured(study: optuna.Study, trial: optuna.Trial, config: DecoderCon
     for key, value in {"digest": config.digest(), "unmeasured": reason}.items():
         trial.set_user_attr(key, value)
     study.tell(trial, state=TrialState.FAIL)
+
+
+def drop_unbuildable(study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, reason: str) -> None:
+    """End the trial of a decoder that cannot be built; it has no outcome, but the sampler learns to avoid its like."""
+    for key, value in {"digest": config.digest(), "unbuildable": reason}.items():
+        trial.set_user_attr(key, value)
+    trial.set_constraint("buildable", _UNBUILDABLE)
+    study.tell(trial, state=TrialState.PRUNED)
 
 
 def known_latency(study: optuna.Study, candidate: Candidate) -> LatencyRecord:

@@ -11,14 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.machine.memory import peak_bytes
-from nas.machine.torchvision_operators import import_torchvision
+from nas.teachers.frozen_model import CONFIG_ERRORS, FrozenModel
 from nas.teachers.truncation import recorded_outputs, skipped_modules
-from nas.teachers.weights import WeightFiles
 from nas.terminal.errors import UserError, unknown_name
 from search_spaces import LatentSpec
-
-_CONFIG_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, NameError, RuntimeError)
-"""What the classes of diffusers raise for a configuration that makes no sense."""
 
 
 @dataclass(frozen=True)
@@ -33,32 +29,18 @@ class Tap:
     """Height and width relative to the latents."""
 
 
-class Teacher(ABC):
+class Teacher(FrozenModel, ABC):
     """A frozen video autoencoder. The model is loaded at the first use of its weights, not before.
 
     Videos are `(b, 3, t, h, w)` in [-1, 1], latents `(b, c, t, h, w)` exactly as the model's `decode` takes them.
     """
 
-    class_name: ClassVar[str]
-    """The model's class in diffusers."""
     head: ClassVar[tuple[str, ...]] = ("norm_out", "conv_act", "conv_out")
     """Modules of the decoder that run after the last tap; features need none of them."""
     cached: ClassVar[frozenset[str]] = frozenset()
     """Modules of the decoder (a list stands for its members) that return their output and a cache."""
-    gpu_dtype: ClassVar[torch.dtype] = torch.float32
-    """What it computes in on a GPU: half precision where the published model is run in it. Elsewhere float32."""
     least_latents: ClassVar[int] = 1
     """Latent frames that the frame rule holds from."""
-
-    def __init__(self, name: str, source: str, licence: str, weights: WeightFiles, device: str | torch.device) -> None:
-        self.name = name
-        self.source = source
-        """Where the weights are from: hub id and revision, "embedded", or a path."""
-        self.licence = licence
-        """Licence of the weights."""
-        self.weights = weights
-        self.device = torch.device(device)
-        self.dtype = self.gpu_dtype if self.device.type == "cuda" else torch.float32
 
     @property
     @abstractmethod
@@ -70,18 +52,6 @@ class Teacher(ABC):
         """Names of modules of the decoder, in the order in which they run; the paper aligns the first two."""
         up_blocks = len(list(self.skeleton.get_submodule("decoder.up_blocks").children()))
         return ("mid_block", *(f"up_blocks.{index}" for index in range(up_blocks)))
-
-    def model_class(self) -> Any:
-        """The class of the model, imported now."""
-        import_torchvision()
-        import diffusers
-
-        return getattr(diffusers, self.class_name)
-
-    def build(self) -> nn.Module:
-        """A fresh model of the teacher's class and configuration, on the current default device, without weights."""
-        model: nn.Module = self.model_class()(**self.weights.config)
-        return model
 
     def run_encoder(self, model: Any, video: Tensor) -> Tensor:
         """Video -> latents (the mode, never a sample)."""
@@ -102,32 +72,6 @@ class Teacher(ABC):
         decoder: nn.Module = model.get_submodule("decoder")
         return decoder.get_submodule(name)
 
-    @cached_property
-    def model(self) -> nn.Module:
-        """The model with its weights, frozen."""
-        from accelerate import init_empty_weights
-
-        # Buffers that no file holds (wavelets, for example) are computed, parameters are not.
-        with init_empty_weights(include_buffers=False):
-            model = self.build()
-        self.weights.load_into(model, self.dtype)
-        return model.to(self.device).eval().requires_grad_(False)
-
-    @cached_property
-    def skeleton(self) -> nn.Module:
-        """The model without weights, on the meta device: for shapes, parameters and operations.
-
-        Raises:
-            UserError: the configuration is not one of the class.
-        """
-        # Before the device changes: importing a class may make tensors, which have to be real ones (Cosmos' wavelets).
-        self.model_class()
-        try:
-            with torch.device("meta"):
-                return self.build().to("meta").eval().requires_grad_(False)
-        except _CONFIG_ERRORS as error:
-            raise self._unfit_config(error) from error
-
     def check(self) -> None:
         """See without reading the weights that they, their configuration and this class fit together.
 
@@ -139,17 +83,11 @@ class Teacher(ABC):
             spec = self.spec
             latents = torch.empty(1, spec.channels, 3, 2, 2, device="meta")
             found = tuple(self.run_decoder(self.skeleton, latents).shape)
-        except _CONFIG_ERRORS as error:
-            raise self._unfit_config(error) from error
+        except CONFIG_ERRORS as error:
+            raise self.unfit_config(error) from error
         expected = (1, 3, spec.num_frames(3), 2 * spec.spatial, 2 * spec.spatial)
         if found != expected:
-            raise self._unfit_config(f"latents {tuple(latents.shape)} become frames {found}, by it {expected}")
-
-    def _unfit_config(self, reason: object) -> UserError:
-        return UserError(
-            f"the config.json of {self.weights.file} does not fit {self.name} ({reason}): use the one that "
-            f"was published with the weights"
-        )
+            raise self.unfit_config(f"latents {tuple(latents.shape)} become frames {found}, by it {expected}")
 
     def decoding(self) -> nn.Module:
         """A module `forward(latents) -> frames` with the weights: for latency."""
@@ -174,11 +112,6 @@ class Teacher(ABC):
             name: Tap(channels=shape[1], temporal=(shape[2] - leading) // (3 - leading), spatial=shape[4] // 2)
             for name, shape in ((name, feature.shape) for name, feature in features.items())
         }
-
-    @property
-    def weights_hash(self) -> str:
-        """SHA-256 of the weights, read from the file: the model is not loaded for it."""
-        return self.weights.digest
 
     def describe(self) -> str:
         """One line for people."""

@@ -12,21 +12,28 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from nas.machine.files import read_json
 from nas.machine.hub import fetch_files, is_cached
+from nas.machine.reading import read_foreign_json, reading
+from nas.teachers.layout import WEIGHTS, find_file, find_weights, is_index, is_shard, shards_of
 from nas.terminal.errors import UserError
 
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_DAMAGED = "download it again"
+_ALL_SHARDS = "give the folder with all shards"
+_RIGHT_CLASS = "give weights of this class, with their config.json beside them"
 
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """A safetensors file and the configuration that belongs to it."""
+    """A safetensors file, or the index of several, and the configuration that belongs to it."""
 
     file: Path
-    """The safetensors file; an empty path where only the configuration is known."""
+    """The safetensors file or index; an empty path where only the configuration is known."""
     config: dict[str, Any]
-    """Arguments of the model's class."""
+    """The configuration: arguments of the model's class, and what the class may not know."""
+    shards: tuple[Path, ...] = ()
+    """Safetensors files that hold the weights; empty where `file` is the only one."""
+    notes: tuple[str, ...] = ()
+    """What was chosen among several files or left aside, one line each, for people."""
 
     @classmethod
     def none(cls, config: dict[str, Any]) -> "WeightFiles":
@@ -38,81 +45,124 @@ class WeightFiles:
         """Whether there are weights to the configuration."""
         return self.file != Path()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every safetensors file."""
+        return self.shards or (self.file,)
+
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file and of the configuration."""
-        with self.file.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
+        """SHA-256 of all files and of the configuration; UserError if they cannot be read."""
+        digests = [self._digest(file) for file in self.files]
+        digest = digests[0]
+        if len(digests) > 1:
+            digest = hashlib.sha256(b"".join(each.digest() for each in digests))
         digest.update(repr(sorted(self.config.items())).encode())
         return digest.hexdigest()
 
+    def _digest(self, path: Path) -> "hashlib._Hash":
+        with reading(path, _DAMAGED), path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256")
+
     def check(self, model: nn.Module) -> None:
-        """See from the header of the file, without reading the weights, that they are those of the model.
+        """See from the headers of the files, without reading the weights, that they are those of the model.
 
         Raises:
-            UserError: the file is not a complete safetensors file, or its tensors are not those of the model.
+            UserError: a file is not a complete safetensors file, or their tensors are not those of the model.
         """
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        with self._opened() as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        wanted = model.state_dict()
+        found: dict[str, tuple[tuple[int, ...], str]] = {}
+        for path in self.files:
+            with _opened(path) as file:
+                tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                twice = sorted(found.keys() & tensors.keys())
+                if twice:
+                    raise UserError(f"{path} holds {twice[0]}, as another shard does: {_DAMAGED}")
+                found |= {name: (tuple(each.get_shape()), each.get_dtype()) for name, each in tensors.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+        wrong = sorted(
+            name for name in shapes.keys() | found.keys() if name not in found or shapes.get(name) != found[name][0]
+        )
         if wrong:
             name = wrong[0]
-            shapes = f"found {found.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
+            first = found[name][0] if name in found else "nothing"
             raise UserError(
                 f"{self.file} does not fit {type(model).__name__}: {len(wrong)} of {len(wanted)} tensors "
-                f"differ, first {name}: {shapes}: give weights of this class, with their config.json beside them"
+                f"differ, first {name}: found {first}, expected {shapes.get(name, 'nothing')}: "
+                f"{_ALL_SHARDS if is_shard(self.file) else _RIGHT_CLASS}"
             )
+        for name, tensor in wanted.items():
+            if tensor.is_floating_point() and not found[name][1].lstrip("B").startswith("F"):
+                raise UserError(f"{self.file}: {name} holds {found[name][1]}, not floats: give weights not quantized")
 
     def load_into(self, model: nn.Module, dtype: torch.dtype) -> None:
         """Give a model on the meta device these weights in this precision; UserError as `check`."""
         self.check(model)
-        with self._opened() as file:
-            state = {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
+        state: dict[str, torch.Tensor] = {}
+        for path in self.files:
+            with _opened(path) as file:
+                state |= {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
         model.load_state_dict(state, assign=True)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """One tensor of the file, float32; UserError if it is not there."""
-        with self._opened() as file:
-            if name not in file.keys():  # noqa: SIM118
-                raise UserError(f"{self.file} has no tensor '{name}': give the weights as they were published")
-            found: torch.Tensor = file.get_tensor(name).float()
-        return found
+        """One tensor, float32; UserError if it is not there."""
+        for path in self.files:
+            with _opened(path) as file:
+                if name in file.keys():  # noqa: SIM118
+                    found: torch.Tensor = file.get_tensor(name).float()
+                    return found
+        raise UserError(f"{self.file} has no tensor '{name}': give the weights as they were published")
 
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        try:
-            with safe_open(self.file, framework="pt") as file:
-                yield file
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{self.file} is not a complete safetensors file ({error}): download it again") from error
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with reading(path, _DAMAGED), safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a complete safetensors file ({error}): {_DAMAGED}") from error
 
 
 def local_weights(path: Path, class_name: str, config: dict[str, Any]) -> WeightFiles:
     """Weights of the user's.
 
     Args:
-        path: a folder in diffusers' layout, one with such a folder named `vae` in it, or a safetensors file (with a
-            config.json beside it, or of the published configuration).
+        path: a folder in diffusers' layout, one with such a folder named `vae` in it, or a safetensors file or the
+            index of several (with a config.json beside it, or of the published configuration).
         class_name: diffusers class that they have to be for.
         config: the published configuration, for a file without one.
 
     Raises:
         UserError: nothing there, or a configuration of another class.
     """
-    if path.is_file():
-        if path.suffix != ".safetensors":
-            raise UserError(f"{path} is not a .safetensors file: pickled checkpoints are not loaded, convert it first")
-        beside = path.with_name("config.json")
-        return WeightFiles(path, _read_config(beside, class_name) if beside.exists() else config)
-    for folder in (path, path / "vae"):
-        if (folder / _WEIGHTS).is_file() and (folder / "config.json").is_file():
-            return WeightFiles(folder / _WEIGHTS, _read_config(folder / "config.json", class_name))
-    if not path.exists():
-        raise UserError(f"--teacher-weights {path} does not exist: expected a diffusers folder or a .safetensors file")
+    with reading(path, "expected --teacher-weights to be a diffusers folder or a .safetensors file"):
+        if path.is_file():
+            if path.suffix.lower() != ".safetensors" and not is_index(path):
+                raise UserError(
+                    f"{path} is not a .safetensors file: pickled checkpoints are not loaded, convert it first"
+                )
+            beside = find_file(path.parent, "config.json")
+            return WeightFiles(path, _read_config(beside, class_name) if beside else config, shards_of(path))
+        if not path.exists():
+            raise UserError(
+                f"--teacher-weights {path} does not exist: expected a diffusers folder or a .safetensors file"
+            )
+        for folder in (path, path / "vae"):
+            if folder.is_dir() and (found := _in_folder(folder, class_name)):
+                return found
+        pickled = any(path.glob("*.bin")) or any(path.glob("vae/*.bin"))
     raise UserError(
-        f"no config.json with {_WEIGHTS} in {path} or {path / 'vae'}: expected a folder in diffusers' layout"
+        f"no config.json with {WEIGHTS} in {path} or {path / 'vae'}: expected a folder in diffusers' layout"
+        f"{' (pickled checkpoints, .bin, are not loaded: convert them first)' if pickled else ''}"
     )
+
+
+def _in_folder(folder: Path, class_name: str) -> WeightFiles | None:
+    weights, config = find_weights(folder), find_file(folder, "config.json")
+    if weights is None or config is None:
+        return None
+    file, notes = weights
+    return WeightFiles(file, _read_config(config, class_name), shards_of(file), notes)
 
 
 def weights_cached(repository: str, revision: str, subfolder: str) -> bool:
@@ -137,12 +187,13 @@ def hub_weights(repository: str, revision: str, subfolder: str, class_name: str,
 
 
 def _names(subfolder: str) -> tuple[str, str]:
-    return f"{subfolder}/config.json", f"{subfolder}/{_WEIGHTS}"
+    return f"{subfolder}/config.json", f"{subfolder}/{WEIGHTS}"
 
 
 def _read_config(path: Path, class_name: str) -> dict[str, Any]:
-    config = read_json(path)
-    found = config.get("_class_name") if isinstance(config, dict) else None
+    config = read_foreign_json(path, "restore the one that was published with the weights")
+    # diffusers, too, takes a configuration that does not say what it is for to be for the class that is asked for.
+    found = config.get("_class_name", class_name) if isinstance(config, dict) else None
     if found != class_name:
         raise UserError(
             f"{path} is for {found or 'no known class'}, expected {class_name}: use another --teacher or weights"

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -54,6 +55,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with exit status 2."""
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+class SubcommandParser(Parser):
+    """Parser of one of several commands in a module; argparse names it after the whole program."""
+
+    def __init__(self, prog: str, description: str, **_: object) -> None:
+        super().__init__("", description)
+        self.prog = prog
 
 
 def positive_int(text: str) -> int:
@@ -127,6 +136,9 @@ def run_command(run: Callable[[], None], continue_with: str | None) -> int:
         run: what the command does.
         continue_with: command line that goes on after an interruption; None for a command that begins anew.
     """
+    # A file's name may hold what the terminal has no character for: that is shown as \udcff, say.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         run()
     except UserError as error:

@@ -5,86 +5,26 @@
     for check in CHECKS.values():
         check(get_block("my_block").Config())
 
-A check raises AssertionError that names the part, its options and geometry, and what is wrong.
+A check raises AssertionError that names the part, its options and geometry, and what is wrong. They come in an order in
+which a fault is met first by the check that says its cause: noise breaks causality and streaming, too, but the
+first that fails is determinism.
 """
 
-import copy
-import dataclasses
-import functools
 import inspect
 import json
-from collections.abc import Callable
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from blocks import BlockConfig, Shortcut, block_config, get_block, list_blocks
-from blocks.rewrites import merge_branches
-from blocks.time_context import to_frames
-from nas.core_ml.convert import export_program, to_core_ml
-from nas.latency.prediction.operations import list_operations
-from nas.terminal.extras import missing_extra
-from nas.testing.block_parts import InTime, Part, parts, stream_every_way
-from nas.testing.count_macs import count_macs
+from blocks import block_config, get_block, list_blocks
+from nas.testing import block_behaviour as behaviour
+from nas.testing import block_computing as computing
+from nas.testing.block_parts import Part
+from nas.testing.checking import Check, in_one_geometry
 from nas.testing.head_geometry import broken_promises
-from search_spaces.decoder import silence
-
-Check = Callable[[BlockConfig], None]
-
-CHECKS: dict[str, Check] = {}
-"""Every check by its name."""
-
-_HALF_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "all zeros": torch.zeros_like,
-    "values below 1": lambda x: x,
-    "values of 1e-4": lambda x: 1e-4 * x,
-    "all 300": lambda x: torch.full_like(x, 300.0),
-    "values up to 300": lambda x: 300 * x,
-}
-"""Squares of the last two overflow float16, squares of the third vanish in it."""
 
 
-def _check(check: Callable[[Part], None]) -> Check:
-    """Register a check of a part; the result runs it in every geometry, and on a block in training mode."""
-
-    @functools.wraps(check)
-    def checked(config: BlockConfig) -> None:
-        for part in parts(config):
-            _run_check(check, part)
-
-    CHECKS[check.__name__.removeprefix("check_")] = checked
-    return checked
-
-
-def _check_once(check: Callable[[Part], None]) -> Check:
-    """The same in the most general geometry only."""
-
-    @functools.wraps(check)
-    def checked(config: BlockConfig) -> None:
-        *_, part = parts(config)
-        _run_check(check, part)
-
-    CHECKS[check.__name__.removeprefix("check_")] = checked
-    return checked
-
-
-def _run_check(check: Callable[[Part], None], part: Part) -> None:
-    try:
-        check(part)
-    except AssertionError:
-        raise
-    except ModuleNotFoundError as error:
-        error.add_note(missing_extra(error) or "")
-        raise
-    except Exception as error:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-        raise AssertionError(f"{part}: {check.__name__}: {text}") from error
-
-
-@_check_once
+@in_one_geometry
 def check_registration(part: Part) -> None:
     """In `blocks` the name is the file's; no other part prints the same label; a stem exposes its convolution."""
     block = type(part.block)
@@ -99,14 +39,7 @@ def check_registration(part: Part) -> None:
         part.expect(folds, "has no convolution `conv` with bias, into which the latents' statistics can be folded")
 
 
-@_check_once
-def check_head_geometry(part: Part) -> None:
-    """A head takes the spatial factors and the multiples of width that it declares, and no others."""
-    broken = list(broken_promises(part.config)) if part.block.role == "head" else []
-    part.expect(not broken, "; ".join(broken))
-
-
-@_check_once
+@in_one_geometry
 def check_json(part: Part) -> None:
     """The config goes through JSON and comes back equal, hash included."""
     data = json.loads(json.dumps(part.config.to_dict()))
@@ -115,180 +48,31 @@ def check_json(part: Part) -> None:
     part.expect(data == part.config.to_dict(), "its JSON came back changed")
 
 
-@_check
-def check_shape(part: Part) -> None:
-    """A clip, one frame, odd sizes, a batch; both modes; with and without the drop of leading frames."""
-    sizes = ((1, 3, 4, 6), (1, 1, 4, 4), (1, 3, 5, 7), (2, 3, 5, 7), (2, 1, 1, 1))
-    for batch, frames, height, width in sizes:
-        x = part.input(frames, height, width, batch=batch)
-        for drop in (False, True):
-            scale = part.spatial_factor
-            out_frames = part.num_frames(frames, drop_leading=drop)
-            wanted = (batch, part.out_channels, out_frames, height * scale, width * scale)
-            for mode in ("causal", "bidirectional"):
-                got = tuple(part.run(x, mode, drop_leading=drop).shape)
-                part.expect(got == wanted, f"{mode}, input {tuple(x.shape)}: output is {got}, not {wanted}")
+@in_one_geometry
+def check_head_geometry(part: Part) -> None:
+    """A head takes the spatial factors and the multiples of width that it declares, and no others."""
+    broken = list(broken_promises(part.config)) if part.block.role == "head" else []
+    part.expect(not broken, "; ".join(broken))
 
 
-@_check
-def check_meta_device(part: Part) -> None:
-    """Runs on the meta device, where latency is predicted."""
-    x = part.input().to("meta")
-    moved = dataclasses.replace(part, block=part.block.to("meta"))
-    part.expect(moved.run(x).is_meta, "computes on another device than its input's")
-
-
-@_check
-def check_gradient(part: Part) -> None:
-    """Every parameter learns, and nothing is infinite in the gradient even for an input of zeros."""
-    for x in (part.input(), torch.zeros_like(part.input())):
-        part.block.zero_grad()
-        out = part.run(x.requires_grad_(), drop_leading=bool(part.leading))
-        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
-        (out * weights).sum().backward()  # type: ignore[no-untyped-call]
-        part.expect(x.grad is not None and bool(x.grad.isfinite().all()), "the gradient of its input is not finite")
-        for name, parameter in part.block.named_parameters():
-            part.expect(parameter.grad is not None, f"parameter {name} is not used: it gets no gradient")
-            assert parameter.grad is not None
-            part.expect(isfinite(parameter.grad.abs().sum().item()), f"the gradient of {name} is not finite")
-            learns = bool(parameter.grad.any()) or not x.any()
-            part.expect(learns, f"the gradient of {name} is zero everywhere")
-
-
-@_check
-@torch.no_grad()
-def check_fit(part: Part) -> None:
-    """A shortcut finds the weights of another one from what that one makes of some latents."""
-    if not isinstance(part.block, Shortcut):
-        return
-    for drop in (False, True):
-        x = part.input(3, 8, 8, batch=4)
-        wanted = part.run(x, drop_leading=drop)
-        other = copy.deepcopy(part)
-        for parameter in other.block.parameters():
-            parameter.zero_()
-        assert isinstance(other.block, Shortcut)
-        other.block.fit([(x, wanted)], drops_leading=drop)
-        error = (other.run(x, drop_leading=drop) - wanted).abs().max().item()
-        part.expect(error < 1e-2, f"fitted to its own frames it gives others (differ by {error:.2g})")
-
-
-@_check
-@torch.no_grad()
-def check_silence(part: Part) -> None:
-    """A head whose last convolution is zero gives black frames: with a shortcut, a decoder begins so."""
-    if part.block.role != "head":
-        return
-    silence(part.block)
-    part.expect(not part.run(part.input()).any(), "is not silent with its last convolution at zero")
-
-
-@_check
-@torch.no_grad()
-def check_causality(part: Part) -> None:
-    """In causal mode no output frame depends on a later input frame."""
-    if not part.block.causal:
-        return
-    x, other = part.input(5), part.input(5, seed=1)
-    for drop in (False, True):
-        whole = part.run(x, drop_leading=drop)
-        for seen in range(1, 5):
-            changed = torch.cat([x[:, :, :seen], 9 * other[:, :, seen:]], dim=2)
-            frames = part.num_frames(seen, drop_leading=drop)
-            got = part.run(changed, drop_leading=drop)[:, :, :frames]
-            part.expect_equal(got, whole[:, :, :frames], f"not causal: output before frame {frames} sees input {seen}")
-
-
-@_check
-@torch.no_grad()
-def check_batch_independence(part: Part) -> None:
-    """A clip's output does not depend on what else is in the batch, in training and in evaluation."""
-    x = torch.cat([part.input(), 5 * part.input(seed=1) + 1])
-    for training in (True, False) if part.block.training else (False,):
-        part.block.train(training)
-        for mode in ("causal", "bidirectional"):
-            together = part.run(x, mode, drop_leading=True)
-            for index in (0, 1):
-                alone = part.run(x[index : index + 1], mode, drop_leading=True)
-                part.expect_equal(together[index : index + 1], alone, "a clip depends on the others in its batch")
-
-
-@_check
-@torch.no_grad()
-def check_determinism(part: Part) -> None:
-    """The same input gives the same output, in training and in evaluation, and is left as it was."""
-    x = part.input()
-    kept = x.clone()
-    first = part.run(x, drop_leading=True)
-    part.expect(torch.equal(x, kept), "changes its input")
-    part.run(part.input(seed=1))
-    part.expect_equal(part.run(x, drop_leading=True), first, "another output for the same input")
-    part.block.eval()
-    part.expect_equal(part.run(x, drop_leading=True), first, "another output in evaluation than in training")
-
-
-@_check
-@torch.no_grad()
-def check_streaming(part: Part) -> None:
-    """Every way of cutting 7 frames into chunks gives what one shot gives; the state is small, whatever the chunks."""
-    if not part.block.causal:
-        return
-    for drop, batch in ((False, 2), (True, 1)):
-        clip = part.input(7, 2, 3, batch=batch)
-        whole = part.run(clip, drop_leading=drop)
-        sizes = set()
-        run = functools.partial(part.stream, drop_leading=drop)
-        for cuts, frames, state in stream_every_way(run, clip):
-            part.expect_equal(frames, whole, f"chunks {cuts} do not give what one shot gives")
-            sizes.add(tuple((tensor.shape, tensor.untyped_storage().nbytes()) for tensor in state))
-        part.expect(len(sizes) == 1, f"the state's size depends on the chunks: {sorted(sizes)}")
-
-
-@_check
-@torch.no_grad()
-def check_half_precision(part: Part) -> None:
-    """Finite in bfloat16 and float16, for zeros and for values whose squares overflow; the dtype is kept."""
-    for dtype in (torch.bfloat16, torch.float16):
-        half = dataclasses.replace(part, block=part.block.to(dtype))
-        for what, make in _HALF_INPUTS.items():
-            out = half.run(make(part.input()).to(dtype))
-            part.expect(out.dtype == dtype, f"gives {out.dtype} for {dtype}")
-            part.expect(bool(out.isfinite().all()), f"not finite in {dtype} for {what}")
-
-
-@_check
-@torch.no_grad()
-def check_macs(part: Part) -> None:
-    """fvcore and our own list count the same multiply-accumulates, and every weight takes part."""
-    layout = part.block.input_layout
-    block = InTime(part.block).eval()
-    for x in (part.input(), part.input(1, 1, 1)):
-        x = x if layout == "video" else to_frames(x)
-        counted, unknown = count_macs(block, x)
-        part.expect(not unknown, f"the cost of {sorted(unknown)} is not counted")
-        listed = sum(operation.macs for operation in list_operations(block, x.shape))
-        part.expect(listed == counted, f"list_operations counts {listed} MACs, fvcore {counted}")
-    # At one position every weight is used once or more; a vector may be a bias or a scale.
-    merge_branches(part.block, "causal")
-    weights = sum(p.numel() for p in part.block.parameters() if sum(size > 1 for size in p.shape) > 1)
-    part.expect(counted >= weights, f"{counted} MACs at one position are counted, but it has {weights} weights")
-
-
-@_check_once
-@torch.no_grad()
-def check_export(part: Part) -> None:
-    """torch.export takes it (no control flow that depends on data), and the program gives what the block gives."""
-    x = part.input() if part.block.input_layout == "video" else to_frames(part.input())
-    for mode in ("causal", "bidirectional"):
-        module = InTime(part.block, mode).eval()
-        program: Any = export_program(module, (x,)).module()
-        part.expect_equal(program(x), module(x), f"the exported {mode} program gives something else")
-
-
-@_check_once
-def check_core_ml(part: Part) -> None:
-    """coremltools converts it, to a program without a tensor of more than 5 axes."""
-    x = part.input() if part.block.input_layout == "video" else to_frames(part.input())
-    operations = to_core_ml(InTime(part.block), (x,))._mil_program.functions["main"].operations
-    high = {operation.op_type for operation in operations if any(var.rank > 5 for var in operation.outputs)}
-    part.expect(not high, f"its Core ML program has tensors of rank above 5 in {sorted(high)}")
+CHECKS: dict[str, Check] = {
+    "registration": check_registration,
+    "json": check_json,
+    "construction": behaviour.check_construction,
+    "head_geometry": check_head_geometry,
+    "shape": behaviour.check_shape,
+    "meta_device": behaviour.check_meta_device,
+    "determinism": behaviour.check_determinism,
+    "batch_independence": behaviour.check_batch_independence,
+    "causality": behaviour.check_causality,
+    "evaluation": behaviour.check_evaluation,
+    "streaming": behaviour.check_streaming,
+    "gradient": computing.check_gradient,
+    "macs": computing.check_macs,
+    "fit": computing.check_fit,
+    "silence": computing.check_silence,
+    "half_precision": computing.check_half_precision,
+    "export": computing.check_export,
+    "core_ml": computing.check_core_ml,
+}
+"""Every check by its name, in the order of causes."""

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from blocks import Block, BlockConfig, TimeContext, build_block, get_block
+from blocks import Block, BlockConfig, NotBuildableError, TimeContext, build_block, get_block
 from blocks.layers.norms import BatchNorm
 from blocks.time_context import State, TemporalMode, to_frames, to_video
 from search_spaces.head_widths import HeadWidths
@@ -96,41 +97,61 @@ def each_option(default: BlockConfig) -> Iterator[BlockConfig]:
                 yield dataclasses.replace(default, **{option: value})
 
 
+_WIDTHS = ((8, 8), (8, 16), (24, 12), (12, 8), (16, 8))
+"""Channels in and out: kept, widened and narrowed, by whole and by broken factors, not all powers of two."""
+_FACTORS = ((1, 2), (2, 1), (3, 1), (4, 1), (3, 2))
+"""Factors of an upsampler in time and space, with each of the widths (Mochi's latents need a factor of 3)."""
+_PATCHES = ((1, 2, 0), (2, 1, 1), (6, 2, 1), (4, 2, 1))
+"""Factors of a shortcut in time and space, and whether a first latent frame may become one frame."""
+
+
 def parts(config: BlockConfig) -> Iterator[Part]:
     """The part that `config` describes in every geometry that its role has to offer, the most general one last.
 
     A head need not support every spatial factor, but one of them.
+
+    Raises:
+        AssertionError: it cannot be built for one of them.
     """
+    for geometry in _geometries(config):
+        yield _build(config, geometry)
+
+
+def general_part(config: BlockConfig) -> Part:
+    """The last of `parts`."""
+    return _build(config, _geometries(config)[-1])
+
+
+def _geometries(config: BlockConfig) -> list[dict[str, int]]:
     role = get_block(config.name).role
-    geometries: list[dict[str, int]]
+    between = [{"in_channels": wide, "out_channels": narrow} for wide, narrow in _WIDTHS]
     if role == "head":
-        geometries = [
+        found = [
             {"in_channels": head_width(config.name, factor), "spatial_factor": factor}
             for factor in (1, 4, 2)
             if get_block(config.name).supports_factor(factor)
         ]
-    elif role == "shortcut":
-        kinds = ((1, 2, 0), (2, 1, 1), (4, 2, 1))
+        if not found:
+            raise AssertionError(f"{config.to_dict()}: supports none of the spatial factors 1, 2 and 4")
+        return found
+    if role == "shortcut":
         names = ("temporal_factor", "spatial_factor", "leading")
-        geometries = [{"in_channels": 8, **dict(zip(names, kind, strict=True))} for kind in kinds]
-    else:
-        geometries = [{"in_channels": 8, "out_channels": width} for width in (8, 16)]
+        return [{"in_channels": 8, **dict(zip(names, patch, strict=True))} for patch in _PATCHES]
     if role == "upsampler":
-        factors = ((1, 2), (2, 1), (4, 1), (2, 2))
-        scales = [{"temporal_factor": time, "spatial_factor": space} for time, space in factors]
-        geometries = [geometries[index % 2] | scale for index, scale in enumerate(scales)]
-    if not geometries:
-        raise AssertionError(f"{config.to_dict()}: supports none of the spatial factors 1, 2 and 4")
-    for geometry in geometries:
-        try:
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                block = build_block(config, **geometry)
-                _settle(block)
-        except ValueError as error:
-            given = ", ".join(f"{key}={value}" for key, value in geometry.items())
-            raise AssertionError(f"{config.to_dict()}: cannot be built with {given}: {error}") from error
-        yield Part(block, config, **{"out_channels": 3, **geometry})
+        scales = [{"temporal_factor": time, "spatial_factor": space} for time, space in (*_FACTORS, (2, 2))]
+        return [geometry | scale for geometry, scale in zip([*between, between[1]], scales, strict=True)]
+    return [*between[:1], *between[2:], between[1]]
+
+
+def _build(config: BlockConfig, geometry: dict[str, int]) -> Part:
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            block = build_block(config, **geometry)
+            _settle(block)
+    except NotBuildableError as error:
+        raise AssertionError(f"{config.to_dict()}: {error}") from error
+    return Part(block, config, **{"out_channels": 3, **geometry})
 
 
 def head_width(head: str, spatial_factor: int) -> int:
@@ -167,3 +188,17 @@ def stream_every_way(
         for end in range(cuts[-1] + 1, x.shape[2] + 1):
             more, after = run(x[:, :, cuts[-1] : end], state)
             begun.append(((*cuts, end), [*frames, more], after))
+
+
+def stream_in_chunks(
+    run: Callable[[Tensor, State | None], tuple[Tensor, State]], x: Tensor
+) -> Iterator[tuple[tuple[int, ...], Tensor, State]]:
+    """Some ways of cutting a long clip, and what each gives, as `stream_every_way` has it."""
+    frames = x.shape[2]
+    for cuts in (tuple(range(frames + 1)), (0, 1, frames), (0, frames - 1, frames), (0, frames // 2, frames)):
+        found, state = [], None
+        for start, end in pairwise(cuts):
+            more, state = run(x[:, :, start:end], state)
+            found.append(more)
+        assert state is not None
+        yield cuts, torch.cat(found, dim=2), state

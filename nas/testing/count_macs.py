@@ -9,7 +9,7 @@ _COUNTED = ("conv", "linear", "matmul", "addmm", "bmm", "baddbmm", "einsum")
 
 _FREE_NAMES = """
     abs add cat clamp div exp flip gelu hardsigmoid hardswish hardtanh leaky_relu maximum mean minimum mish mul neg pad
-    pixel_shuffle pow relu relu6 repeat_interleave rsqrt sigmoid silu softmax sqrt square stack sub sum tanh
+    pixel_shuffle pow relu relu6 repeat_interleave rsqrt sigmoid silu softmax sqrt square stack sub sum tanh unflatten
 """
 _FREE = frozenset(_FREE_NAMES.split())
 """Operations without multiply-accumulates: one result per element, or elements that move."""

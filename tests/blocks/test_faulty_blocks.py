@@ -57,6 +57,12 @@ KEEP_ALL = "frames = x.shape[2]", "x = x + time.pad(x, max(2, frames))[:, :, -fr
 TWICE = REPEAT, REPEAT.replace("steps, dim", "2, dim")
 KEEP_LEADING = REPEAT, "x = x.repeat_interleave(steps, dim=2)"
 ENLARGE_5D = "functional.interpolate(x, scale_factor=(1.0, float(scale), float(scale)))"
+TABLE = (
+    "if x.shape[2] > 8:",
+    '    raise IndexError(f"{x.shape[2]} frames, but there are 8 positions")',
+)
+PAIRS = "x = x.unflatten(0, (-1, min(2, len(x)))).flatten(0, 1)"
+TWOFOLD = "self.factors =", "assert temporal_factor in (1, 2, 4)\n        self.factors ="
 
 
 def insert(*lines: str) -> tuple[str, str]:
@@ -77,9 +83,7 @@ def parameter(name: str, shape: str) -> tuple[str, str]:
 FAULTS = (
     Fault("symmetric time padding", "causality streaming", "not causal", (SYMMETRIC, ("(x, time)", "(x)"))),
     Fault("group norm over time", "causality streaming", "not causal", (norm("nn.GroupNorm(2, in_channels)"),)),
-    Fault(
-        "batch norm", "batch_independence determinism", "others in its batch", (norm("nn.BatchNorm3d(in_channels)"),)
-    ),
+    Fault("batch norm", "batch_independence evaluation", "others in its batch", (norm("nn.BatchNorm3d(in_channels)"),)),
     Fault("batch mean", "batch_independence", "others in its batch", (insert("x = x - x.mean(0, True) / 2"),)),
     Fault("unused parameter", "gradient macs", "parameter extra is not used", (parameter("extra", "3, 3"),)),
     Fault(
@@ -98,7 +102,7 @@ FAULTS = (
     Fault("odd sizes lose a column", "shape", "(1, 8, 3, 5, 6), not (1, 8, 3, 5, 7)", (insert(EVEN),)),
     Fault("layout not as promised", "shape", "of rank 4, its output layout has 5", ((RETURN, FRAMES),)),
     Fault(
-        "data-dependent branch", "export meta_device", "data-dependent", (insert("if x.mean() > 0:", "    x = 2 * x"),)
+        "data-dependent branch", "meta_device export", "data-dependent", (insert("if x.mean() > 0:", "    x = 2 * x"),)
     ),
     Fault("tensor of another device", "meta_device", "meta", (insert("x = x + torch.ones(x.shape[-1])"),)),
     Fault("uncounted operation", "macs", "the cost of ['aten::fft_fft'", (insert("x = torch.fft.fft(x).real"),)),
@@ -118,6 +122,16 @@ FAULTS = (
         "has no convolution `conv` with bias",
         ((", label", ', role="stem", label'), ("self.conv =", "self.first ="), ("self.conv(", "self.first(")),
     ),
+    Fault(
+        "groups of eight channels",
+        "construction shape",
+        "cannot be built with in_channels=24, out_channels=12: out_channels must be divisible by groups",
+        ((BUILD, BUILD.replace("kernel))", "kernel), groups=8)")),),
+    ),
+    Fault("only widens", "shape", "24 -> 12 channels", (insert("x = x[:, : self.conv.out_channels]"),)),
+    Fault("table of eight frames", "shape", "11 frames", (insert(*TABLE),)),
+    Fault("pairs of clips", "shape", "size of dim 0 (3)", (insert(PAIRS),)),
+    Fault("no factor of three", "construction", "out_channels=12, temporal_factor=3", (TWOFOLD,), UPSAMPLER),
     Fault("wrong upsample factor", "shape", "(1, 8, 6, 8, 12), not (1, 8, 3, 8, 12)", (TWICE,), UPSAMPLER),
     Fault("leading frames are kept", "shape", "(1, 16, 6, 4, 6), not (1, 16, 5, 4, 6)", (KEEP_LEADING,), UPSAMPLER),
     Fault(
@@ -143,12 +157,12 @@ FAULTS = (
     ),
     Fault(
         "declared spatial factor that is refused",
-        "head_geometry shape",
+        "construction head_geometry shape",
         "cannot be built with in_channels=4, spatial_factor=1: 4 channels cannot be shuffled by 1",
         (("return spatial_factor > 1", "return True"),),
         HEAD,
     ),
-    Fault("5-D interpolate", "core_ml macs", "upsample_nearest3d", ((ENLARGE, ENLARGE_5D),), UPSAMPLER),
+    Fault("5-D interpolate", "macs core_ml", "upsample_nearest3d", ((ENLARGE, ENLARGE_5D),), UPSAMPLER),
 )
 
 REFUSED = (
@@ -205,6 +219,17 @@ def test_a_faulty_part_is_caught(drop_in: DropIn, fault: Fault) -> None:
     for check in others:
         with pytest.raises(AssertionError):
             CHECKS[check](config)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_the_cause_of_a_fault_comes_first(drop_in: DropIn, fault: Fault) -> None:
+    """Of the checks that fail the first one says what is wrong; the conversions are the last and slow."""
+    config = drop_in(fault.text()).Config()
+    first = fault.caught_by.split()[0]
+    for name, check in CHECKS.items():
+        if name == first:
+            return
+        check(config)
 
 
 def test_a_fault_of_one_option_is_caught(drop_in: DropIn) -> None:

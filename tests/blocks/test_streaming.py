@@ -21,6 +21,7 @@ from tests.support.small_decoders import (
     make_decoder,
     make_latents,
     small_config,
+    small_decoder,
 )
 
 STREAMED = {name: spec for name, spec in SPECS.items() if spec.causal and spec.frame_rule == "leading"}
@@ -28,8 +29,7 @@ STREAMED = {name: spec for name, spec in SPECS.items() if spec.causal and spec.f
 
 @pytest.fixture
 def decoder() -> Decoder:
-    """A small causal one: a 3-D stage, a stage with memory that doubles time and space, one that doubles both again."""
-    return make_decoder(small_config(SPECS["16ch-4x8x8-leading"]))
+    return small_decoder()
 
 
 def streamed() -> Iterator[Any]:

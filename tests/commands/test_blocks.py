@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from blocks import list_blocks
+from blocks import BlockConfig, list_blocks
 from nas.blocks import _ratios, main
+from nas.testing import CHECKS
 
 
 def table(text: str, column: str) -> dict[str, list[str]]:
@@ -38,3 +39,19 @@ def test_a_ratio_is_of_processor_time() -> None:
 
     one, two, idle = _ratios([lambda: work(0.02), lambda: work(0.04), lambda: time.sleep(0.05)], 0, 3)
     assert one == 1 and two == pytest.approx(2, rel=0.2) and idle < 0.2
+
+
+def test_the_contract_of_one_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check", "conv2d_stem"]) == 0
+    assert capsys.readouterr().out == f"conv2d_stem-kernel_size=3: keeps all {len(CHECKS)} promises\n"
+
+
+def test_a_part_that_breaks_it_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(config: BlockConfig) -> None:
+        raise AssertionError(f"{config.name}: not\nso")
+
+    monkeypatch.setitem(CHECKS, "shape", check)
+    assert main(["--check", "conv2d_stem"]) == 2
+    assert capsys.readouterr().err == "error: shape: conv2d_stem: not so\n"
+    assert main(["--check", "conv2d_sten"]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown part 'conv2d_sten': did you mean 'conv2d_stem'? known: ")

@@ -53,7 +53,7 @@ def test_the_list_is_quick_and_imports_no_command(shell: Shell) -> None:
 def test_an_unknown_command_is_one_line(shell: Shell) -> None:
     done = shell.run("nas", "serach", "--latency-budget", "30ms")
     assert done.status == 2 and done.stdout == ""
-    assert done.error.startswith("error: unknown command 'serach': did you mean 'search'? known: blocks, export, ")
+    assert done.error.startswith("error: unknown command 'serach': did you mean 'search'? known: ")
 
 
 def test_a_command_runs_as_it_does_by_itself(shell: Shell) -> None:

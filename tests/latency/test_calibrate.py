@@ -12,10 +12,11 @@ from nas.latency import LatencyRecord, Workload, open_device
 from nas.latency.__main__ import main
 from nas.latency.calibrate import fit_coefficients, make_profile
 from nas.latency.calibration_design import Program, design_programs, operations_of
-from nas.latency.prediction.calibrated_profile import CalibratedProfile, load_calibrated
+from nas.latency.prediction.calibrated_profile import CalibratedProfile
 from nas.latency.prediction.calibrated_terms import OVERFLOW, pytorch_terms
 from nas.latency.prediction.operations import UnknownOperationError, list_operations
 from nas.latency.prediction.predict import calibrated_cost, predict
+from nas.latency.prediction.profile_files import read_profile
 from nas.terminal.errors import UserError
 from search_spaces import SEARCH_SPACES
 
@@ -183,7 +184,7 @@ def test_files_that_are_no_profile(text: str, reason: str, tmp_path: Path) -> No
     with pytest.raises(
         UserError, match=r"there is no device profile .*: make one with python -m nas.latency calibrate"
     ):
-        load_calibrated(tmp_path / "missing.json")
+        read_profile(tmp_path / "missing.json")
 
 
 def test_only_what_measures_is_calibrated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +206,8 @@ def test_this_machine_is_calibrated(tmp_path: Path, capsys: pytest.CaptureFixtur
         torch.set_num_threads(threads)
     printed = capsys.readouterr().out
     assert "rank correlation" in printed and f"--device {path}" in printed
-    profile = load_calibrated(path)
+    profile = read_profile(path)
+    assert isinstance(profile, CalibratedProfile)
     assert profile.typical_error < 0.3 and profile.rank_correlation > 0.8
     for cost_class in ("unrolled_conv", "direct_conv", "traffic", "movement"):
         assert sum(ms for name, ms in profile.coefficients[""].items() if name.startswith(cost_class)) > 0, cost_class

@@ -20,6 +20,7 @@ from tests.support.small_decoders import (
     make_decoder,
     make_latents,
     small_config,
+    small_decoder,
 )
 
 SEEDS = range(3)
@@ -27,8 +28,7 @@ SEEDS = range(3)
 
 @pytest.fixture
 def decoder() -> Decoder:
-    """A small causal one: a 3-D stage, a stage with memory that doubles time and space, one that doubles both again."""
-    return make_decoder(small_config(SPECS["16ch-4x8x8-leading"]))
+    return small_decoder()
 
 
 def cases(specs: dict[str, LatentSpec]) -> Iterator[Any]:

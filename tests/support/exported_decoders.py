@@ -14,11 +14,24 @@ WAN = LatentSpec(
 )
 
 
+PARTS = {
+    "stem": "conv3d_stem",
+    "head": "pixel_shuffle_head",
+    "plain_head": "conv3d_head",
+    "stage0.block": "depthwise_separable_conv3d",
+    "stage1.block": "depthwise_separable_conv3d",
+    "stage2.block": "memory_conv2d",
+    "stage3.block": "memory_conv2d",
+    **{f"stage{index}.upsampler": "decoupled_pixel_shuffle3d" for index in (1, 2, 3)},
+}
+"""The parts of the small decoder, whatever else a space offers."""
+
+
 class Fixed:
-    """Chooses what is asked for, else what is offered first: a small decoder."""
+    """Chooses what is asked for, else one of `PARTS`, else what is offered first: a small decoder."""
 
     def __init__(self, **wanted: object) -> None:
-        self.wanted = {name.replace("_x_", "."): value for name, value in wanted.items()}
+        self.wanted = PARTS | {name.replace("_x_", "."): value for name, value in wanted.items()}
 
     def suggest_categorical(self, name, choices, /):  # type: ignore[no-untyped-def]
         return self.wanted.get(name, choices[0])

@@ -70,3 +70,8 @@ def small_config(spec: LatentSpec) -> DecoderConfig:
         head=get_block("pixel_shuffle_head").Config(),
         temporal_mode="causal" if spec.causal else "bidirectional",
     )
+
+
+def small_decoder() -> Decoder:
+    """A small causal one: a 3-D stage, a stage with memory that doubles time and space, one that doubles both again."""
+    return make_decoder(small_config(SPECS["16ch-4x8x8-leading"]))

@@ -218,7 +218,6 @@ def test_a_file_that_is_not_whole_is_refused(part: float, folder: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"nonsense": 1},
         {"dim_mult": [1, 1, 1, 1, 1]},
         {"dim_mult": "1, 1"},
         {"temperal_downsample": [True]},

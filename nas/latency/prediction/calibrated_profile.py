@@ -1,13 +1,11 @@
 """The profile that a calibration makes: coefficients by cost class, and its error on unseen decoders."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
+from nas.latency.prediction.typed_json import from_primitives
 from nas.latency.record import Runtime
-from nas.terminal.errors import UserError
 
 FORMAT = "calibrated-2"
 """Version of the file's format, its field `format`."""
@@ -31,6 +29,10 @@ class CalibrationPoint:
     """Measured time of one decode in milliseconds."""
     predicted_ms: float
     """Predicted time of one decode in milliseconds."""
+
+    def __post_init__(self) -> None:
+        if self.measured_ms <= 0 or self.predicted_ms < 0:
+            raise ValueError(f"times are above 0, got {self.measured_ms} and {self.predicted_ms} ms")
 
     @property
     def error(self) -> float:
@@ -85,27 +87,9 @@ class CalibratedProfile:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "CalibratedProfile":
-        """Inverse of `to_dict`."""
-        fields = {name: value for name, value in data.items() if name != "format"}
-        return cls(**{**fields, "points": tuple(CalibrationPoint(**point) for point in data["points"])})
+        """Inverse of `to_dict`; ValueError if something is missing, unknown or of another type."""
+        return from_primitives(cls, {name: value for name, value in data.items() if name != "format"})
 
 
 def _valid(coefficients: dict[str, float]) -> bool:
     return bool(coefficients) and all(value >= 0 for value in coefficients.values())
-
-
-def load_calibrated(path: Path) -> CalibratedProfile:
-    """The profile in a file; UserError if there is none or it is something else."""
-    advice = "make one with python -m nas.latency calibrate"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"there is no device profile {path}: {advice}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a device profile ({error}): {advice}") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise UserError(f"{path} is not a device profile of this version: {advice}")
-    try:
-        return CalibratedProfile.from_dict(data)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is a damaged device profile ({error}): {advice}") from error

@@ -17,12 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas.core_ml.program import HIGHEST_RANK
 from nas.latency.prediction.cost_classes import COST_CLASS_OF, FREE, CostClass
 from nas.latency.stages import stage_modules, watch_stages
+from nas.terminal.errors import UserError
 
 BYTES_PER_ELEMENT = 2
 """Size of a float16 number."""
 
 
-class UnknownOperationError(ValueError):
+class UnknownOperationError(UserError):
     """A decoder uses an operation without a known cost."""
 
 

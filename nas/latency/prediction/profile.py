@@ -9,6 +9,7 @@ from math import ceil, prod
 from typing import Any, ClassVar
 
 from nas.latency.prediction.operations import BYTES_PER_ELEMENT
+from nas.latency.prediction.typed_json import from_primitives
 from nas.latency.record import Runtime
 from nas.terminal.errors import unknown_name
 
@@ -28,6 +29,10 @@ class Machine:
     """On-chip memory in MB. Inputs and outputs of one operation are charged for what exceeds it, each on its own."""
     row_elements: int
     """The last axis of every tensor counts as the next multiple of this: rows begin at aligned addresses."""
+
+    def __post_init__(self) -> None:
+        if min(self.channel_lanes, self.row_elements) < 1 or self.depthwise_factor <= 0 or self.on_chip_mb < 0:
+            raise ValueError(f"lanes, rows and factors are above 0 and memory at least 0: {self}")
 
     def lane_factor(self, channels_in: int) -> float:
         """Multiply-accumulates that are computed for each one of a dense convolution."""
@@ -66,6 +71,10 @@ class Point:
     """Milliseconds per frame that the same model predicts when it is fitted to all other points."""
     source: str
     """Publication that the frame rate is from."""
+
+    def __post_init__(self) -> None:
+        if self.published_fps <= 0:
+            raise ValueError(f"published_fps must be above 0, got {self.published_fps}")
 
     @property
     def published_ms(self) -> float:
@@ -125,9 +134,8 @@ class Profile:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Profile":
-        """Inverse of `to_dict`."""
-        points = tuple(Point(**point) for point in data["points"])
-        return cls(**{**data, "machine": Machine(**data["machine"]), "points": points})
+        """Inverse of `to_dict`; ValueError if something is missing, unknown or of another type."""
+        return from_primitives(cls, data)
 
 
 def list_profiles() -> list[str]:

@@ -1,0 +1,109 @@
+"""Measure how far a short score can be trusted: distil a sample of decoders in full, then rank by what came before.
+
+python -m nas.benchmark curves
+python -m nas.benchmark rank
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from nas.machine.plugins import load_plugins
+from nas.terminal.parser import Parser, SubcommandParser, command_words, positive_int, run_command
+
+_TEACHER = "wan-tiny"
+"""The embedded teacher: a benchmark of this project's recipe on clips that everybody has."""
+_RESULT = Path("benchmark") / "curves.json"
+
+# Everything that imports torch is imported inside functions: --help has to answer at once.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = make_parser().parse_args(argv)
+    command = shlex.join([*command_words("nas.benchmark"), *(sys.argv[1:] if argv is None else argv)])
+
+    def run() -> None:
+        load_plugins()
+        arguments.run_it(arguments, command)
+
+    return run_command(run, continue_with=command)
+
+
+def curves(arguments: argparse.Namespace, command: str) -> None:
+    """Distil the sample in full, one thread each, at low priority; goes on where it was cut off."""
+    from nas.benchmark.curves import list_jobs, run_jobs
+    from nas.benchmark.design import distill_settings, make_sample, make_table, target_settings
+    from nas.data.make_targets import open_targets
+    from nas.data.splits import open_clips
+    from nas.teachers import load_teacher
+    from nas.terminal.console import make_console, progress, say
+
+    console = make_console()
+    teacher = load_teacher(_TEACHER)
+    crops = target_settings(teacher)
+    with progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
+        targets = open_targets(teacher, open_clips(None, crops.num_frames), crops, progress=advance)
+    with progress(console, "sample", "drawing decoders and predicting their latency") as advance:
+        sample = make_sample(teacher, arguments.per_band, arguments.seed, arguments.gmacs, advance)
+    folder = arguments.out.parent / f"{arguments.out.stem}-{targets.key}-{arguments.steps}"
+    settings = distill_settings(arguments.steps)
+    jobs = list_jobs(sample, settings, arguments.seeds, _TEACHER, crops, folder)
+    say(console, "curves", f"{len(jobs)} of {len(sample)} decoders, {arguments.workers} side by side, kept in {folder}")
+    with progress(console, "curves", "distilling") as advance:
+        found = run_jobs(jobs, arguments.workers, advance)
+    make_table(command, teacher, targets.key, arguments.steps, sample, found).save(arguments.out)
+    say(console, "saved", str(arguments.out))
+    say(console, "next", shlex.join([*command_words("nas.benchmark"), "rank", str(arguments.out)]))
+
+
+def rank(arguments: argparse.Namespace, command: str) -> None:
+    """Print how well short looks rank the decoders of a table."""
+    from nas.benchmark.rank import rank_other_seeds, rank_prefixes, spread_of_seeds
+    from nas.benchmark.table import CurveTable
+
+    table = CurveTable.load(arguments.table)
+    bands = ", ".join(f"{low:g} to {high:g}" for low, high in table.bands)
+    print(f"{len(table.decoders)} decoders, {len(table.curves)} curves of {table.distillation['steps']} steps;")
+    print(f"latency bands {bands} ms per frame; {table.machine}, {table.date}\n")
+    print("| looked at | cost | decoders | Spearman | within bands [95%] | Kendall within bands |")
+    print("|---|---|---|---|---|---|")
+    ceiling = rank_other_seeds(table)
+    for each in [*rank_prefixes(table), *([ceiling] if ceiling else [])]:
+        inside = f"{each.in_bands:.2f} [{each.low:.2f}, {each.high:.2f}]"
+        cells = [each.title, f"{each.cost:.0%}", str(each.decoders), f"{each.spearman:.2f}", inside]
+        print(f"| {' | '.join([*cells, f'{each.kendall:.2f}'])} |")
+    print(f"\nspread of seeds: {spread_of_seeds(table):.2f} dB (standard deviation of full scores)")
+
+
+def make_parser() -> Parser:
+    """Its arguments."""
+    parser = Parser("nas.benchmark", __doc__ or "")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=SubcommandParser)
+    _add_curves(commands.add_parser("curves", help="distil a sample of decoders in full", description=curves.__doc__))
+    ranking = commands.add_parser("rank", help="how well short looks rank", description=rank.__doc__)
+    ranking.add_argument("table", type=Path, nargs="?", default=_RESULT, metavar="FILE", help="default: %(default)s")
+    ranking.set_defaults(run_it=rank)
+    return parser
+
+
+def _add_curves(parser: argparse.ArgumentParser) -> None:
+    def count(name: str, default: int, what: str) -> None:
+        parser.add_argument(name, type=positive_int, default=default, metavar="N", help=f"{what} (default: {default})")
+
+    count("--per-band", 20, "decoders of each latency band")
+    count("--steps", 600, "steps of a full distillation")
+    count("--seeds", 3, "seeds of every third decoder; the others have one")
+    count("--workers", os.cpu_count() or 1, "distillations side by side")
+    parser.add_argument(
+        "--gmacs", type=float, default=1.0, metavar="G", help="most of one training sample, in billions (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sample (default: 0)")
+    parser.add_argument("--out", type=Path, default=_RESULT, metavar="FILE", help="the table (default: %(default)s)")
+    parser.set_defaults(run_it=curves)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

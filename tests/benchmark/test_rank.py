@@ -1,0 +1,90 @@
+"""Rank correlations of a made-up table, whose answers are known."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.benchmark.rank import rank_other_seeds, rank_prefixes, spread_of_seeds
+from nas.benchmark.table import Curve, CurveTable, DecoderRow
+from nas.terminal.errors import UserError
+
+BANDS = ((1.0, 2.0), (2.0, 4.0))
+
+
+def row(number: int, band: int) -> DecoderRow:
+    return DecoderRow(f"decoder {number}", str(number), "dw3d", band, 1.5 + band, 1000, 0.5, False, {})
+
+
+def make_table(short: list[float], full: list[float], seeds: int = 1) -> CurveTable:
+    """The first half of the decoders in the first band; other seeds are 1 dB better each."""
+    decoders = tuple(row(number, 2 * number // len(short)) for number in range(len(short)))
+    curves = tuple(
+        Curve(each.digest, seed, ((0, 10.0), (5, short[number]), (50, full[number] + seed)), full[number] + seed, 1.0)
+        for seed, (number, each) in itertools.product(range(seeds), enumerate(decoders))
+    )
+    return CurveTable("command", "machine", "2026-01-01", {}, "teacher", "key", {"steps": 50}, BANDS, decoders, curves)
+
+
+def test_what_ranks_alike_in_every_band_has_a_correlation_of_one() -> None:
+    full = [20.0, 21.0, 22.0, 23.0, 30.0, 31.0, 32.0, 33.0]
+    table = make_table(short=[1.0, 2.0, 3.0, 4.0, 1.5, 2.5, 3.5, 4.5], full=full)
+    before, short, last = rank_prefixes(table)
+    assert (before.cost, short.cost, last.cost) == (0.0, 0.1, 1.0)
+    assert before.in_bands == 0.0, "equal scores rank nothing"
+    assert short.in_bands == short.kendall == last.in_bands == pytest.approx(1.0)
+    assert short.spearman < 1.0 and last.spearman == pytest.approx(1.0)
+
+
+def test_bands_told_apart_are_no_achievement() -> None:
+    """A look that knows the band alone ranks well over all decoders, and not at all within bands."""
+    generator = np.random.default_rng(0)
+    noise = generator.normal(size=200)
+    full = [20 + 10 * (number >= 100) + float(generator.normal()) for number in range(200)]
+    _, short, _ = rank_prefixes(make_table([10.0 * (n >= 100) + float(noise[n]) for n in range(200)], full))
+    assert short.spearman > 0.7
+    assert abs(short.in_bands) < 0.2 and short.low < 0 < short.high
+    assert short.low < short.in_bands < short.high
+
+
+def test_an_interval_narrows_with_the_decoders() -> None:
+    def width(count: int) -> float:
+        generator = np.random.default_rng(1)
+        full = generator.normal(size=count)
+        short = full + generator.normal(size=count)
+        found = rank_prefixes(make_table(list(map(float, short)), list(map(float, full))))[1]
+        return found.high - found.low
+
+    assert width(400) < 0.5 * width(40)
+
+
+def test_other_seeds_give_the_ceiling_and_the_spread() -> None:
+    table = make_table([1.0, 2.0, 3.0, 4.0], [20.0, 21.0, 22.0, 23.0], seeds=3)
+    ceiling = rank_other_seeds(table)
+    assert ceiling is not None and ceiling.decoders == 4 and ceiling.in_bands == pytest.approx(1.0)
+    assert spread_of_seeds(table) == pytest.approx(1.0), "0, 1 and 2 dB"
+    assert rank_other_seeds(make_table([1.0, 2.0], [1.0, 2.0])) is None
+
+
+def test_what_could_not_be_trained_is_left_out() -> None:
+    table = make_table([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [20.0, 21.0, 22.0, 23.0, 24.0, 25.0])
+    broken = replace(table.curves[1], points=((0, 10.0),), failure="the loss is nan at step 3")
+    found = rank_prefixes(replace(table, curves=(table.curves[0], broken, *table.curves[2:])))
+    assert [each.decoders for each in found] == [5, 5, 5]
+
+
+def test_a_table_survives_json(tmp_path: Path) -> None:
+    table = make_table([1.0, 2.0], [20.0, 21.0], seeds=2)
+    table.save(tmp_path / "curves.json")
+    assert CurveTable.load(tmp_path / "curves.json") == table
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[]", '{"format": 99}', "not json"])
+def test_what_is_not_a_table_is_one_clear_line(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "curves.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=r"curves\.json (does not exist|is not a table of this version|is not valid)"):
+        CurveTable.load(path)
