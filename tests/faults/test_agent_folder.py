@@ -55,10 +55,16 @@ def test_of_its_own_folder_an_agent_deletes_what_it_made(tmp_path: Path) -> None
     assert left == {"incoming/notes.txt", "incoming/upload-folder", "uploads/notes.txt"}
 
 
-def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("x")
-    assert main(["serve", "--folder", str(tmp_path / "file" / "below")]) == 2
-    assert "is a file, not a folder" in capsys.readouterr().err
+    for name, words in (
+        ("file", "it is there already"),
+        ("file/below", "is a file, not a folder"),
+        ("x" * 300, "long"),
+    ):
+        assert main(["serve", "--folder", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
 
 
 def test_a_disk_without_locks(

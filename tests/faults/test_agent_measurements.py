@@ -57,6 +57,5 @@ def test_sizes_for_which_no_decoder_can_be_drawn(
     error = capsys.readouterr().err
     assert error.startswith("error: none of 5 random decoders") and "(the nearest has" in error
     assert not out.exists()
-    for words, reason in ((["--out", "profile"], "something.json"), (["--held-out", "1"], "--held-out has to be at")):
-        assert main(["calibrate", *words]) == 2
-        assert reason in capsys.readouterr().err
+    assert main(["calibrate", "--held-out", "1", "--out", str(out)]) == 2
+    assert "--held-out has to be at least 2 decoders" in capsys.readouterr().err

@@ -237,7 +237,7 @@ def test_sigterm_ends_the_agent_and_its_measurement(tmp_path: Path, monkeypatch:
     with running_agent(tmp_path / "agent") as running:
         job = running.request("POST", "/jobs", params=slow, json=config_json(adapt(COG, COG.latents, 2))).json()["id"]
         wait_until(lambda: running.request("GET", f"/jobs/{job}").json()["state"] == "running")
-        wait_until(lambda: list(temporary.glob("nas-latency-*/log.txt")))
+        wait_until(lambda: list(temporary.glob(".nas-tmp-*/log.txt")))
         children = _children(running.process.pid)
         assert children
         # One is silent, one is in the middle of an upload.

@@ -17,6 +17,8 @@ from nas.latency.agent.archive import pack
 from nas.latency.agent.exchange import NoAnswerError, ask, check_address, check_token
 from nas.latency.measurement.core_ml import convert
 from nas.latency.record import Kind, LatencyRecord, MeasurementFailedError, Runtime, Workload, provenance
+from nas.machine.files import disk_errors
+from nas.machine.temporary import temporary_folder
 from nas.terminal.errors import UserError
 from search_spaces import Decoder, LatentSpec
 
@@ -134,5 +136,5 @@ def _unreachable(address: str) -> UserError:
 
 def _package_body(device: str, decoder: Decoder, spec: LatentSpec, workload: Workload) -> bytes:
     """The decoder as a Core ML package with random weights, which take as long as others."""
-    with tempfile.TemporaryDirectory() as folder:
-        return pack(convert(device, Decoder(decoder.config), spec, workload, Path(folder)))
+    with disk_errors("cannot convert a decoder"), temporary_folder(Path(tempfile.gettempdir())) as folder:
+        return pack(convert(device, Decoder(decoder.config), spec, workload, folder))

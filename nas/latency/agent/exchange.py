@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 
 from nas.latency.agent import TOKEN_VARIABLE, transfer_limit_s
 from nas.terminal.errors import UserError
@@ -20,6 +19,7 @@ _TIMEOUT_S = (5.0, 30.0)
 _LARGEST_ANSWER = 16_000_000
 """Largest answer that is read, in bytes."""
 
+_CHUNK = 65_536
 _MAX_REASON = 500
 
 
@@ -97,10 +97,11 @@ def _exchange(
     with session.request(
         method, url, headers=headers, timeout=_TIMEOUT_S, allow_redirects=False, stream=True, **arguments
     ) as answer:
-        body = answer.raw.read(_LARGEST_ANSWER + 1, decode_content=False)
-        if len(body) <= _LARGEST_ANSWER:
-            # What is left of the answer is nothing, and the connection can be used again.
-            answer.raw.read(decode_content=False)
+        body = b""
+        for chunk in answer.iter_content(_CHUNK):
+            body += chunk
+            if len(body) > _LARGEST_ANSWER:
+                break
         return answer, body
 
 
@@ -115,7 +116,7 @@ def _explained(address: str, error: Exception) -> Exception:
     if "BadStatusLine" in reason:
         return UserError(f"{address} is not an agent: what answers there does not speak HTTP")
     # All of requests' own are OSErrors; a name that cannot be encoded for the resolver is a UnicodeError.
-    if isinstance(error, (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, UnicodeError)):
+    if isinstance(error, (OSError, http.client.HTTPException, UnicodeError)):
         return NoAnswerError(reason)
     return error
 

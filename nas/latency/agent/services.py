@@ -16,6 +16,7 @@ from nas.latency.measurement.host import describe_hardware, dtype_on
 from nas.latency.measurement.worker import measure_host
 from nas.latency.record import LatencyRecord, Runtime, Workload
 from nas.machine.device import choose_device
+from nas.machine.temporary import temporary_folder
 from nas.terminal.errors import unknown_name
 from search_spaces import DecoderConfig, build_skeleton
 
@@ -126,8 +127,8 @@ class CoreMLService:
 
     def measure(self, upload: Path, workload: Workload, stop: threading.Event) -> LatencyRecord:
         """Latency of the package; each setting of the compute units is measured in a process of its own."""
-        with tempfile.TemporaryDirectory(prefix="nas-package-") as folder:
-            package = Path(folder) / "decoder.mlpackage"
+        with temporary_folder(Path(tempfile.gettempdir())) as folder:
+            package = folder / "decoder.mlpackage"
             unpack(upload, package, self.largest_package)
             return measure_package(self.name, package, workload, stop=stop)
 

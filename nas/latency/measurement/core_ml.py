@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from nas.latency.measurement.isolated import run_isolated
 from nas.latency.measurement.worker import COMMAND
 from nas.latency.record import Kind, LatencyRecord, MeasurementFailedError, Runtime, Workload, provenance
+from nas.machine.files import disk_errors
+from nas.machine.temporary import temporary_folder
 from nas.terminal.errors import UserError
 from search_spaces import LatentSpec
 
@@ -50,8 +52,8 @@ class CoreMLDevice:
 
     def latency(self, decoder: nn.Module, spec: LatentSpec, workload: Workload) -> LatencyRecord:
         """Convert, then measure with every setting of the compute units; the fastest counts."""
-        with tempfile.TemporaryDirectory(prefix="nas-package-") as folder:
-            package = convert(self.name, decoder, spec, workload, Path(folder))
+        with disk_errors("cannot convert a decoder"), temporary_folder(Path(tempfile.gettempdir())) as folder:
+            package = convert(self.name, decoder, spec, workload, folder)
             return measure_package(self.name, package, workload)
 
 

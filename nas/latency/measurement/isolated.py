@@ -17,6 +17,7 @@ from typing import Any
 
 from nas.latency.record import MeasurementFailedError
 from nas.machine.files import disk_errors, read_json, write_json
+from nas.machine.temporary import temporary_folder
 from nas.terminal.errors import UserError
 
 TASK, RESULT, LOG = "task.json", "result.json", "log.txt"
@@ -49,12 +50,11 @@ def run_isolated(
         UserError: nothing is known about the decoder: something is missing that the user has to provide, or the disk
             of temporary files takes nothing.
     """
-    with disk_errors(_DISK), tempfile.TemporaryDirectory(prefix="nas-latency-") as name:
-        folder = Path(name)
+    with disk_errors(_DISK), temporary_folder(Path(tempfile.gettempdir())) as folder:
         write_json(folder / TASK, task)
         with (folder / LOG).open("w") as log:
             process = subprocess.Popen(
-                [*command, name], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                [*command, str(folder)], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
             try:
                 status = _wait(process, time_limit_s, stop or threading.Event())
