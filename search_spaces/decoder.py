@@ -1,13 +1,15 @@
 """Decoder: latents to frames, a flat sequence of parts built from a DecoderConfig."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from blocks import Block, BlockConfig, NotBuildableError, Shortcut, TimeContext, build_block
+from blocks.layers.convolutions import single_frames
 from blocks.registry import describe_error
-from blocks.time_context import Layout, State, to_layout
+from blocks.time_context import Layout, State, to_frames, to_layout, to_video
 from search_spaces.config import DecoderConfig, StageConfig
 
 
@@ -39,7 +41,8 @@ class Decoder(nn.Module):
     """A student decoder: the teacher's latents in, as many frames of the same size out.
 
     Latents are `(b, c, t, h, w)`, raw, as the teacher's `decode` takes them; frames `(b, 3, t', h', w')`, RGB,
-    nominally in [-1, 1] and not clamped. Built from `config` alone.
+    nominally in [-1, 1] and not clamped. Built from `config` alone. Where the latents have no time (images: a temporal
+    factor of 1) frames are decoded one by one, and kernels in time are 1 long.
 
     Raises:
         NotBuildableError: a part cannot be built for its place, such as a head for the width before it.
@@ -48,6 +51,10 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        with single_frames() if config.latents.temporal == 1 else nullcontext():
+            self._build_parts(config)
+
+    def _build_parts(self, config: DecoderConfig) -> None:
         width = config.stages[0].width
         self.stem = build_block(config.stem, config.latents.channels, out_channels=width)
         self.stages = nn.ModuleList()
@@ -63,15 +70,21 @@ class Decoder(nn.Module):
 
     def features(self, latents: Tensor, stages: Sequence[int]) -> tuple[Tensor, dict[int, Tensor]]:
         """Frames, and the outputs `(b, c, t, h, w)` of the stages with these indices."""
-        return self._run(latents, self._time(latents), frozenset(stages))
+        time = self._time(latents)
+        if self.config.latents.temporal == 1:
+            return self._run_images(latents, time, frozenset(stages))
+        return self._run(latents, time, frozenset(stages))
 
     def stream(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One chunk of a stream: the next latents and the state that the chunk before returned (None to start).
 
-        Every way of cutting latents into chunks gives the same frames. Only causal decoders stream.
+        Every way of cutting latents into chunks gives the same frames. Only causal decoders stream, and those whose
+        latents have no time, without a state.
         """
         if self.config.latents.frame_rule == "leading_if_odd":
             raise ValueError("latents with the frame rule 'leading_if_odd' cannot stream: it needs their whole number")
+        if self.config.latents.temporal == 1:
+            return self(latents), ()
         time = self._time(latents, streaming=True, state=state)
         frames, _ = self._run(latents, time, frozenset())
         return frames, time.new_state
@@ -130,6 +143,17 @@ class Decoder(nn.Module):
             for position, part in enumerate(stage.parts):
                 yield (index if position == last else None), part
         yield None, self.head
+
+    def _run_images(self, latents: Tensor, time: TimeContext, taps: frozenset[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """Where the latents have no time, each frame is a clip of its own, whatever the parts ask of the others."""
+        images = to_frames(latents)[:, :, None]
+        frames, tapped = self._run(images, self._time(images), taps)
+        return self._clip(frames, time), {index: self._clip(x, time) for index, x in tapped.items()}
+
+    @staticmethod
+    def _clip(images: Tensor, time: TimeContext) -> Tensor:
+        """`(b t, c, 1, h, w)` -> `(b, c, t, h, w)`."""
+        return to_video(images.flatten(1, 2), time)
 
     def _run(self, latents: Tensor, time: TimeContext, taps: frozenset[int]) -> tuple[Tensor, dict[int, Tensor]]:
         x = latents

@@ -1,4 +1,4 @@
-"""Published decoders as configs: Turbo-VAED exactly, Flash-VAED and TAEHV nearly; and the designs for other latents.
+"""Published decoders as configs: Turbo-VAED exactly; designs after Flash-VAED and TAEHV; and all for other latents.
 
 Turbo-VAED: arXiv 2508.09136. Flash-VAED: arXiv 2602.19161. TAEHV: the code of its author (madebyollin/taehv).
 """
@@ -74,8 +74,11 @@ def _turbo_vaed_4x8x8(latents: LatentSpec) -> DecoderConfig:
 
 
 def _flash_vaed_wan() -> DecoderConfig:
-    """Wan 2.1's decoder made depthwise low and narrow high. Differs by norms without weights (there: with), and by a
-    layer norm in the skip connection of the one block that widens.
+    """Wan 2.1's decoder made depthwise low and narrow high; not the published network, whose checkpoint does not fit.
+
+    Published has 5,859,723 parameters, 8,448 more: norms with a weight per channel before each SiLU, 1x1 convolutions
+    in six shortcuts that add the input here, and a depthwise step before the 1x1x1 in the shortcut of the one block
+    that widens (here a layer norm).
     """
     depthwise = _part("depthwise_separable_conv3d", kernel_size=3)
     frame_wise, nearest = _part("residual_conv2d"), _part("nearest_conv2plus1d")
@@ -116,8 +119,14 @@ def _flash_vaed_ltx() -> DecoderConfig:
 
 
 def _taehv_wan() -> DecoderConfig:
-    """TAEHV's taew2_1. Differs by latents that no 3 tanh(x / 3) limits, and by frames in [-1, 1] (there: [0, 1]).
-    Time grows before the enlargement (there: after it, for more multiply-accumulates and the same result).
+    """After TAEHV's taew2_1; its weights fit one to one, but give other frames at the start of a clip.
+
+    - Leading frames are dropped stage by stage, so that the memory of the next stage starts with zeros; TAEHV decodes
+      them all and trims three at the end. The first five frames differ (up to 1.2e-2 with random weights), the others
+      do not, nor does any where no frame is dropped (`frame_rule="multiple"`).
+    - The three convolutions after the enlargements have biases: 256 parameters more than the published 9,844,611.
+    - Latents are not limited by 3 tanh(x / 3), and frames are in [-1, 1] (there: [0, 1]).
+    - Time grows before the enlargement (there: after it, for more multiply-accumulates and the same result).
     """
     memory, nearest = _part("memory_conv2d"), _part("nearest_conv2d")
     return DecoderConfig(

@@ -1,18 +1,38 @@
 """Convolutions that take their frames before and after from the time context."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from blocks.time_context import TemporalMode, TimeContext, time_padding
 
+_SINGLE_FRAMES: ContextVar[bool] = ContextVar("single_frames", default=False)
+
+
+@contextmanager
+def single_frames() -> Iterator[None]:
+    """While it lasts, convolutions are built with kernels of length 1: for latents that are images, not videos."""
+    token = _SINGLE_FRAMES.set(True)
+    try:
+        yield
+    finally:
+        _SINGLE_FRAMES.reset(token)
+
 
 class Conv3d(nn.Conv3d):
-    """Dense or depthwise 3-D convolution, stride 1: zeros around each frame, `TimeContext.pad` in time."""
+    """Dense or depthwise 3-D convolution, stride 1: zeros around each frame, `TimeContext.pad` in time.
+
+    Within `single_frames` its kernel is 1 long.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int, int], groups: int = 1) -> None:
-        _, height, width = kernel_size
-        super().__init__(in_channels, out_channels, kernel_size, padding=(0, height // 2, width // 2), groups=groups)
+        length, height, width = kernel_size
+        kernel = (1 if _SINGLE_FRAMES.get() else length), height, width
+        super().__init__(in_channels, out_channels, kernel, padding=(0, height // 2, width // 2), groups=groups)
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:  # type: ignore[override]
         """`(b, in, t, h, w)` -> `(b, out, t, h, w)`."""
@@ -77,7 +97,7 @@ class BranchedConv(Conv3d):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__(in_channels, out_channels, (kernel_size, kernel_size, kernel_size))
         # The branches start at zero: at first this is the plain convolution.
-        self.temporal = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, 1, 1))
+        self.temporal = nn.Parameter(torch.zeros(out_channels, in_channels, self.kernel_size[0], 1, 1))
         self.spatial = nn.Parameter(torch.zeros(out_channels, in_channels, 1, kernel_size, kernel_size))
         self.pointwise = nn.Parameter(torch.zeros(out_channels, in_channels, 1, 1, 1))
 
@@ -89,7 +109,7 @@ class BranchedConv(Conv3d):
     def kernel(self, mode: TemporalMode) -> Tensor:
         """The sum of all kernels. Which of them meets the current frame depends on the mode."""
         size = self.kernel_size[0]
-        frames_before, around = time_padding(size, mode)[0], size // 2
+        frames_before, around = time_padding(size, mode)[0], self.kernel_size[1] // 2
         frames_after = size - 1 - frames_before
         now = [frames_before, frames_after]
         aside = [around] * 4

@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 import blocks
 from blocks import TimeContext, build_block, get_block
+from blocks.layers.convolutions import single_frames
 from blocks.time_context import to_layout
 from nas.core_ml import convert, interpreter, parts, program, semantics, semantics_layout, steps
 from nas.core_ml.convert import to_mil
@@ -68,12 +70,14 @@ class _Alone(nn.Module):
     def __init__(self, part: Part) -> None:
         super().__init__()
         self.part = part
-        self.block = build_block(part.config, part.in_channels, **dict(part.geometry))
+        with single_frames() if part.images else nullcontext():
+            self.block = build_block(part.config, part.in_channels, **dict(part.geometry))
 
     def forward(self, x: Tensor, *network: Tensor) -> Tensor:
         """One clip in one shot; a shortcut is added to the network's frames."""
         part = self.part
-        time = TimeContext(1, part.mode, drop_leading=part.drop_leading)
+        clips = part.grid[0] if part.images else 1
+        time = TimeContext(clips, part.mode, drop_leading=part.drop_leading)
         x = self.block(to_layout(x, part.incoming, self.block.input_layout, time), time)
         x = to_layout(x, self.block.output_layout, part.outgoing, time)
         for frames in network:
@@ -166,9 +170,10 @@ def _report(operations: Sequence[Operation]) -> PartReport:
 def _examples(part: Part) -> tuple[Tensor, ...]:
     """What goes in. Zeros take no memory until somebody reads them, which nobody does."""
     frames, height, width = part.grid
-    x = torch.zeros(1, part.in_channels, frames, height, width)
+    clips, frames = (frames, 1) if part.images else (1, frames)
+    x = torch.zeros(clips, part.in_channels, frames, height, width)
     if part.incoming == "frames":
-        x = x.view(frames, part.in_channels, height, width)
+        x = x.view(clips * frames, part.in_channels, height, width)
     return (x, torch.zeros(part.added_to)) if part.added_to else (x,)
 
 

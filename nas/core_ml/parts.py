@@ -41,6 +41,8 @@ class Part:
     """Shape of the frames that a linear shortcut is added to, in the outgoing layout; () for all other parts."""
     ends: bool = False
     """Whether the part returns the decoder's frames."""
+    images: bool = False
+    """Whether the latents have no time, so that each frame is a clip of its own."""
 
 
 def decoder_parts(decoder: Decoder, num_frames: int, height: int, width: int) -> list[tuple[str, Part]]:
@@ -62,6 +64,7 @@ def decoder_parts(decoder: Decoder, num_frames: int, height: int, width: int) ->
         decoder = build_skeleton(config)
     latents, placed = torch.empty(1, *shape, device="meta"), list(_placed(decoder))
     found: list[tuple[str, Part]] = []
+    images = config.latents.temporal == 1
     layout: Layout = "video"
     before = latents
     passed = _pass_through(decoder, latents, placed)
@@ -71,7 +74,7 @@ def decoder_parts(decoder: Decoder, num_frames: int, height: int, width: int) ->
             config_of_part,
             in_channels=int(x.shape[1]),
             geometry=tuple(geometry.items()),
-            grid=(int(x.shape[2 if video else 0]), int(x.shape[-2]), int(x.shape[-1])),
+            grid=(shape[1] if images else int(x.shape[2 if video else 0]), int(x.shape[-2]), int(x.shape[-1])),
             # A shortcut sees the latents, not what the head returned, and is added in the head's layout.
             incoming="video" if shortcut else layout,
             outgoing=layout if shortcut else block.output_layout,
@@ -79,6 +82,7 @@ def decoder_parts(decoder: Decoder, num_frames: int, height: int, width: int) ->
             drop_leading=config.latents.drops_leading(shape[1]),
             added_to=tuple(before.shape) if shortcut else (),
             ends=block is placed[-1][2],
+            images=images,
         )
         found.append((stage, part))
         layout, before = block.output_layout, out

@@ -12,6 +12,7 @@ from nas.teachers.registry import (
     published_repository,
     register_release,
     register_teacher,
+    unpublished_teachers,
     without_weights,
 )
 from nas.teachers.teacher import Tap, Teacher
@@ -27,6 +28,7 @@ __all__ = [
     "published_repository",
     "register_release",
     "register_teacher",
+    "unpublished_teachers",
     "without_weights",
 ]
 

@@ -32,7 +32,7 @@ def show_teachers(arguments: argparse.Namespace) -> None:
     """A table of all teachers, and where a published configuration is not its class's default."""
     from rich.table import Table
 
-    from nas.teachers import list_releases
+    from nas.teachers import list_releases, unpublished_teachers
     from nas.terminal.console import make_console
 
     load_plugins(arguments.plugin)
@@ -42,6 +42,9 @@ def show_teachers(arguments: argparse.Namespace) -> None:
         table.add_column(title, no_wrap=True)
     for release in list_releases():
         table.add_row(release.name, *(_costs(release) if arguments.costs else _facts(release)))
+    for name in unpublished_teachers():
+        # What it is like is in its weights, which only its user has.
+        table.add_row(name, *(["-"] * len(_COST_TITLES) if arguments.costs else _UNPUBLISHED))
     console.print(table)
     notes = [] if arguments.costs else [release for release in list_releases() if release.note]
     for release in notes:
@@ -49,6 +52,7 @@ def show_teachers(arguments: argparse.Namespace) -> None:
 
 
 _TITLES = ("published as", "channels", "compression", "frames of n latents", "decoder", "weights")
+_UNPUBLISHED = ("not published here", "-", "-", "-", "-", "--teacher-weights PATH")
 _COST_TITLES = ("clip", "GMACs per frame", "of that for features at", "", "memory")
 
 

@@ -116,6 +116,11 @@ def list_releases() -> list[Release]:
     return [_RELEASES[name][0] for name in sorted(_RELEASES)]
 
 
+def unpublished_teachers() -> list[str]:
+    """Registered names of which no published weights are known, sorted."""
+    return sorted(_LOADERS.keys() - _RELEASES.keys())
+
+
 def without_weights(release: Release) -> Teacher:
     """A published teacher of full size that only has a skeleton: for operations and shapes."""
     _, teacher = _RELEASES[release.name]

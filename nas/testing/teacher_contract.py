@@ -3,9 +3,12 @@
 from nas.testing import check_teacher
 
 check_teacher(load_teacher("my_teacher", folder_with_small_weights))
+
+docs/add_a_teacher.md has a whole example.
 """
 
 from collections.abc import Callable
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
@@ -77,6 +80,72 @@ def check_round_trip(teacher: "Teacher") -> None:
         _expect(teacher, torch.equal(teacher.decode(latents), frames), "decodes the same latents to other frames")
 
 
+def check_frames(teacher: "Teacher") -> None:
+    """n latent frames become as many frames as `spec` says, from the fewest on; what is off the grid is refused."""
+    spec = teacher.spec
+    for count in range(teacher.least_latents, teacher.least_latents + 4):
+        found = tuple(teacher.decode(random_latents(spec, count, 2, 3)).shape)
+        wanted = (1, 3, spec.num_frames(count), 2 * spec.spatial, 3 * spec.spatial)
+        _expect(teacher, found == wanted, f"decodes {count} latent frames to {found}, not {wanted}")
+    valid = {spec.num_frames(count) for count in range(1, 9)}
+    between = [count for count in range(1, spec.num_frames(4)) if count not in valid]
+    sizes = [(count, spec.spatial, spec.spatial) for count in between[:1]]
+    if spec.spatial > 1:
+        sizes.append((spec.num_frames(2), spec.spatial + 1, spec.spatial))
+    for size in sizes:
+        try:
+            teacher.encode(random_video(*size))
+        except ValueError:
+            continue
+        _expect(teacher, False, f"encodes {size}, which is not on the grid of its latents, instead of a ValueError")
+
+
+def check_statistics(teacher: "Teacher") -> None:
+    """Mean and standard deviation, if known, are numbers, one per channel; the spec is the same when asked again."""
+    spec = teacher.spec
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        fits = len(values) in (0, spec.channels) and all(isfinite(value) for value in values)
+        _expect(
+            teacher, fits, f"has a {name} of the latents that is not one number for each of {spec.channels} channels"
+        )
+    _expect(teacher, teacher.spec == spec, "has another spec when it is asked again")
+
+
+def check_taps(teacher: "Teacher") -> None:
+    """Features are on the grids that the taps declare, and the same ones where the decode stops behind them."""
+    spec, names = teacher.spec, teacher.tap_names
+    _expect(
+        teacher, len(set(names)) == len(names) >= 2, f"has the taps {names}, at least two different ones are needed"
+    )
+    _expect(teacher, tuple(teacher.taps) == names, f"has the taps {names}, but describes {tuple(teacher.taps)}")
+    frames, height, width = _SIZES[1]
+    latents = random_latents(spec, frames, height, width)
+    _, whole = teacher.decode_with_features(latents, names)
+    single = int(spec.drops_leading(frames))
+    for name, tap in teacher.taps.items():
+        grid = (frames - single) * tap.temporal + single, tap.spatial * height, tap.spatial * width
+        found, wanted = tuple(whole[name].shape), (1, tap.channels, *grid)
+        _expect(teacher, found == wanted, f"has features {found} at {name}, not {wanted}")
+        _expect(teacher, bool(whole[name].isfinite().all()), f"has features at {name} that are not finite")
+    for count in range(1, len(names) + 1):
+        stopped = teacher.features(latents, names[:count])
+        same = all(torch.equal(stopped[name], whole[name]) for name in names[:count])
+        _expect(teacher, same, f"has other features when decoding stops after {names[count - 1]}")
+
+
+def check_images(teacher: "Teacher") -> None:
+    """Where the latents have no time, frame by frame equals the clip, encoded and decoded."""
+    spec = teacher.spec
+    if spec.temporal > 1:
+        return
+    video, latents = random_video(3, 2 * spec.spatial, 2 * spec.spatial), random_latents(spec, 3)
+    for word, use, clip in (("encodes", teacher.encode, video), ("decodes", teacher.decode, latents)):
+        whole = use(clip)
+        apart = torch.cat([use(frame) for frame in torch.split(clip, 1, dim=2)], dim=2)
+        error = float((whole - apart).abs().max()) / (1 + float(whole.abs().max()))
+        _expect(teacher, error < 1e-4, f"{word} a frame in a clip to something else than the frame alone")
+
+
 def check_batch_independence(teacher: "Teacher") -> None:
     """Members of a batch do not mix, in any of the three uses."""
     latents, taps = random_latents(teacher.spec, 2), teacher.tap_names[:2]
@@ -98,9 +167,13 @@ def check_batch_independence(teacher: "Teacher") -> None:
 
 
 TEACHER_CHECKS: dict[str, Check] = {
+    "statistics": check_statistics,
     "frozen": check_frozen,
-    "random_numbers": check_random_numbers,
+    "frames": check_frames,
     "round_trip": check_round_trip,
+    "images": check_images,
+    "taps": check_taps,
+    "random_numbers": check_random_numbers,
     "batch_independence": check_batch_independence,
 }
 """Every check of a teacher by its name."""

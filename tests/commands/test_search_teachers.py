@@ -84,7 +84,7 @@ def check_finalize(shell: Shell, teacher: Teacher) -> None:
         assert frames.shape == (1, 3, *expected) and bool(frames.isfinite().all())
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+@pytest.mark.parametrize("name", sorted(OFF_THE_GRID))
 def test_what_is_off_the_grid_is_refused_before_anything_is_loaded(name: str, tmp_path: Path) -> None:
     """There are no weights and no clips here."""
     shell = Shell(tmp_path, tmp_path / "cache")

@@ -18,11 +18,12 @@ from nas.core_ml.part_reports import _KNOWN, inspect_parts
 from nas.core_ml.parts import Part, decoder_parts
 from nas.core_ml.steps import Step, module_steps
 from nas.latency.prediction.operations import list_operations
-from search_spaces import SEARCH_SPACES, Decoder, build_skeleton
+from search_spaces import SEARCH_SPACES, Decoder, LatentSpec, build_skeleton
 from tests.support.small_decoders import SPECS, make_config
 from tests.support.small_modules import Calls
 
 SPEC = SPECS["16ch-4x8x8-leading"]
+IMAGES = LatentSpec(channels=4, spatial=8, temporal=1)
 
 MOVES = ("transpose", "reshape", "squeeze", "expand_dims")
 """What two neighbours may leave out where one undoes what the other did."""
@@ -35,15 +36,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "seed"),
+    ("space", "seed", "spec"),
     [
-        ("memory2d", 0),
-        *(pytest.param(space, seed, marks=pytest.mark.slow) for space in SEARCH_SPACES for seed in (1, 2)),
+        ("memory2d", 0, SPEC),
+        ("hybrid", 1, IMAGES),
+        *(pytest.param(space, seed, SPEC, marks=pytest.mark.slow) for space in SEARCH_SPACES for seed in (1, 2)),
+        *(pytest.param(space, 2, IMAGES, marks=pytest.mark.slow) for space in SEARCH_SPACES),
     ],
 )
-def test_parts_add_up_to_the_decoder(space: str, seed: int) -> None:
+def test_parts_add_up_to_the_decoder(space: str, seed: int, spec: LatentSpec) -> None:
     """Every operation of the decoder's own program, but for moves at the seams that cancel each other there."""
-    config = make_config(space, SPEC, seed)
+    config = make_config(space, spec, seed)
     placed = decoder_parts(build_skeleton(config), 5, 32, 32)
     assert list(dict.fromkeys(stage for stage, _ in placed)) == list(Decoder(config).stage_modules())
     reports = inspect_parts(part for _, part in placed)
@@ -59,7 +62,8 @@ def test_parts_add_up_to_the_decoder(space: str, seed: int) -> None:
 
     (op_types, moves), (whole_types, whole_moves) = counts(apart), counts(whole)
     assert op_types == whole_types
-    assert whole_moves <= moves <= 1.25 * whole_moves + 2
+    # Cutting a clip into images and joining them again is no part's.
+    assert whole_moves - 6 * (spec is IMAGES) <= moves <= 1.25 * whole_moves + 2
 
 
 def test_what_is_known_is_not_converted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ COMMANDS = sorted(
 SNIPPETS = {
     f"{page}-{number}": text
     for number, (page, language, text) in enumerate(FENCES)
-    if language == "python" and "@register_block" not in text
+    # A block is one file of several lines that does nothing; the page about teachers has a test of its own.
+    if language == "python" and "@register_block" not in text and page != "docs/add_a_teacher.md"
 }
 LARGEST_README = 10_000
 """Bytes."""
@@ -110,6 +111,19 @@ def test_the_block_that_the_readme_adds_keeps_the_contract(tmp_path: Path, monke
     finally:
         _REGISTRY.clear()
         _REGISTRY.update(kept)
+
+
+def test_the_teacher_that_the_page_adds_keeps_the_contract(tmp_path: Path) -> None:
+    """As the page has it: a file, the contract on small weights, and the table of teachers."""
+    (tmp_path / "my_teacher.py").write_text(python_snippet("class ImageTeacher"))
+    (tmp_path / "check.py").write_text(python_snippet("check_teacher(load_teacher"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for words in (["check.py"], ["-m", "nas.teachers", "--plugin", "my_teacher"]):
+        command = [sys.executable, *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("image-kl ")]
+    assert "--teacher-weights PATH" in row
 
 
 def anchors(content: str) -> set[str]:
