@@ -2,8 +2,11 @@
 
 import argparse
 import importlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
