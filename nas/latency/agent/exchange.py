@@ -20,7 +20,8 @@ _LARGEST_ANSWER = 16_000_000
 """Largest answer that is read, in bytes."""
 
 _CHUNK = 65_536
-_MAX_REASON = 500
+_MAX_REASON = 2000
+"""Longest reason of another program that is repeated: four settings of the compute units have one each."""
 
 
 class NoAnswerError(Exception):
