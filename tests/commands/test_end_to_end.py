@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nas.latency.budget import format_ms
 from nas.machine.files import read_json
 from search_spaces import Decoder, DecoderConfig
 from tests.support.commands import Inputs, Shell, children_cpu_seconds, make_run, wait_for_file
@@ -73,7 +74,7 @@ def test_same_command_again_does_nothing_more(shell: Shell, inputs: Inputs, run_
     for trial in trials:
         row = next(line for line in done.stdout.splitlines() if re.match(rf" +{trial.number}  ", line))
         latency = trial.user_attrs["latency"]["ms_per_frame"]
-        assert f" {latency:.1f}*" in row
+        assert f" {format_ms(latency, BUDGET_MS)}*" in row
         assert (f"{trial.value:.2f}" if was_trained(trial) else "over budget, not trained") in row
     assert "ms/frame*: per decoded frame at 64x64 x 5 frames, predicted for iphone-16-pro" in done.stdout
     assert re.search(r"^front +\d.* ms/frame\* \d+\.\d+ dB", done.stdout, re.MULTILINE)
