@@ -102,7 +102,7 @@ def _read(path: Path) -> _Measurements:
     try:
         found = read_fields(_Measurements, read_json(path))
         for record in found.records.values():
-            read_fields(LatencyRecord, record)
+            LatencyRecord.from_dict(record)
     except UserError:
         raise
     except ValueError as error:

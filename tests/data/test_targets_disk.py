@@ -32,8 +32,8 @@ NUM_CROPS = 10
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    for number in range(NUM_VIDEOS):
-        write_video(folder / f"{number}.mkv", 6, 16, 24, number)
+    for number, split in enumerate([*["train"] * (NUM_VIDEOS - 2), "score", "test"]):
+        write_video(folder / split / f"{number}.mkv", 6, 16, 24, number)
     return folder
 
 
