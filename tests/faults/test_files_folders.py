@@ -60,6 +60,7 @@ def test_a_file_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest
     assert find_videos(Path()) == ([Path(name)], [])
 
 
+@pytest.mark.slow
 def test_names_that_the_terminal_cannot_print(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """They are in the skipped ones, in the folder's name and among those that are used."""
     inputs = make_inputs(tmp_path_factory)

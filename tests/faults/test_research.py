@@ -45,7 +45,8 @@ def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     sys.modules.pop(MODULE, None)
 
 
-@pytest.mark.parametrize("device", ["iphone-16-pro", pytest.param("host", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["iphone-16-pro", "host"])
 def test_a_part_that_is_not_there_at_a_width_is_left_out(tmp_path: Path, inputs: Inputs, device: str) -> None:
     shell = Shell(tmp_path, inputs.cache)
     arguments = ["--plugin", write_plugin(tmp_path), "--space", "groups", "--run", "R", "--device", device]
@@ -68,8 +69,14 @@ def test_a_part_that_is_not_there_at_a_width_is_left_out(tmp_path: Path, inputs:
     ("widths", "groups", "check", "reason"),
     [
         ((12, 36), "config.groups", "", "in_channels must be divisible by groups"),
-        ((64,), "8 // (in_channels - 64)", "", "ZeroDivisionError: integer division or modulo by zero"),
-        ((64,), "8", TOO_LONG, "its parts do not run together: IndexError: no more than one frame"),
+        pytest.param(
+            *((64,), "8 // (in_channels - 64)", "", "ZeroDivisionError: integer division or modulo by zero"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *((64,), "8", TOO_LONG, "its parts do not run together: IndexError: no more than one frame"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["refuses", "fails", "does-not-run"],
 )

@@ -145,6 +145,7 @@ def test_a_damaged_study_in_every_command(shell: Shell, inputs: Inputs, run: Pat
     assert path.read_bytes() == data[: len(data) // 2]
 
 
+@pytest.mark.slow
 def test_a_locked_study_is_said_to_be_locked(shell: Shell, inputs: Inputs, run: Path) -> None:
     connection = sqlite3.connect(run / "study.db", isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
@@ -154,7 +155,9 @@ def test_a_locked_study_is_said_to_be_locked(shell: Shell, inputs: Inputs, run: 
     assert "free space" not in done.error
 
 
-@pytest.mark.parametrize("harm", ["moved", "deleted", "database deleted"])
+@pytest.mark.parametrize(
+    "harm", [*(pytest.param(each, marks=pytest.mark.slow) for each in ("moved", "deleted")), "database deleted"]
+)
 def test_a_run_that_goes_away_while_it_is_searched(shell: Shell, inputs: Inputs, harm: str) -> None:
     arguments = inputs.arguments("--run", "R", "--trials", "3", "--steps", "4000")
     running = shell.start_fork("nas.search", *arguments)

@@ -96,6 +96,7 @@ def test_a_command_refuses_it_with_status_2(tmp_path: Path, tmp_path_factory: py
         refuse(shell, module, ["--plugin", "my_lab"], "the plugin 'my_lab' cannot be loaded (ModuleNotFoundError: ")
 
 
+@pytest.mark.slow
 def test_it_is_searched(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     inputs = make_inputs(tmp_path_factory)
     write_package(tmp_path, installed=False)

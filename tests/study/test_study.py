@@ -228,6 +228,7 @@ def test_a_search_without_anything_new_stops_and_says_so(tmp_path: Path) -> None
     assert len(read_outcomes(again)) == 14, "one more proposal is enough to see that nothing has changed"
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_new_starts_the_count_again(tmp_path: Path) -> None:
     study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
     assert run(study, StudyLimits(8, fruitless=100), Arithmetic()) == "trials"
