@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from nas.machine.plugins import load_plugins
-from nas.terminal.parser import Parser, SubcommandParser, command_words, positive_int, run_command
+from nas.terminal.parser import Parser, SubcommandParser, command_words, positive_int, run_command, seed_number
 
 _TEACHER = "wan-tiny"
 """The embedded teacher: a benchmark of this project's recipe on clips that everybody has."""
@@ -100,7 +100,7 @@ def _add_curves(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gmacs", type=float, default=1.0, metavar="G", help="most of one training sample, in billions (default: 1)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sample (default: 0)")
+    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the sample (default: 0)")
     parser.add_argument("--out", type=Path, default=_RESULT, metavar="FILE", help="the table (default: %(default)s)")
     parser.set_defaults(run_it=curves)
 

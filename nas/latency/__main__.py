@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nas.latency.agent import TOKEN_VARIABLE
 from nas.machine.plugins import load_plugins
 from nas.terminal.errors import UserError
-from nas.terminal.parser import Parser, command_words, positive_int, run_command, seed_number
+from nas.terminal.parser import Parser, SubcommandParser, command_words, positive_int, run_command, seed_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,7 +138,7 @@ def measure(arguments: argparse.Namespace) -> None:
 def make_parser() -> Parser:
     """The parser of the command line."""
     parser = Parser("nas.latency", __doc__ or "")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_CommandParser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=SubcommandParser)
     _add_calibrate(
         commands.add_parser("calibrate", help="make a latency profile of a device", description=calibrate.__doc__)
     )
@@ -149,14 +149,6 @@ def make_parser() -> Parser:
         )
     )
     return parser
-
-
-class _CommandParser(Parser):
-    """Parser of one command; argparse names it after the whole program."""
-
-    def __init__(self, prog: str, description: str, **_: object) -> None:
-        super().__init__("nas.latency", description)
-        self.prog = prog
 
 
 def _add_calibrate(parser: Parser) -> None:

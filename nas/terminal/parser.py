@@ -71,10 +71,7 @@ def positive_int(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: the text is something else.
     """
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got '{_shortened(text)}'") from error
+    value = _whole_number(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {_shortened(text)}")
     if value > _LARGEST:
@@ -88,13 +85,17 @@ def seed_number(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: the text is something else.
     """
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got '{_shortened(text)}'") from error
+    value = _whole_number(text)
     if not 0 <= value < SEEDS:
         raise argparse.ArgumentTypeError(f"expected a seed from 0 to {SEEDS - 1}, got {_shortened(text)}")
     return value
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{_shortened(text)}'") from error
 
 
 def parse_resolution(text: str) -> tuple[int, int]:
