@@ -1,6 +1,5 @@
 """What somebody adds is not there at every width, or fails at some size: left out with the reason, never a crash."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import torch
 from blocks import NotBuildableError
 from blocks.registry import _REGISTRY
 from nas.latency.calibration_design import design_programs
-from nas.machine import plugins
-from nas.machine.plugins import PLUGINS_VARIABLE, load_plugins
+from nas.machine.plugins import load_plugins
 from nas.testing import CHECKS
 from search_spaces import SEARCH_SPACES, LatentSpec, build_skeleton, warm_starts
 from search_spaces.choices import RandomChooser
 from tests.support.commands import Inputs, Shell, make_inputs
 from tests.support.grouped_block import MODULE, write_plugin
+from tests.support.plugin_package import forgotten_afterwards
 from tests.support.run_folders import read_trials, was_trained
 
 WAN = LatentSpec(channels=16, spatial=8, temporal=4)
@@ -33,16 +32,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 @pytest.fixture
 def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that is searched for plugins; what is registered by them is forgotten after the test."""
-    blocks, spaces = dict(_REGISTRY), dict(SEARCH_SPACES)
-    monkeypatch.setattr(plugins, "_loaded", [])
-    monkeypatch.setenv(PLUGINS_VARIABLE, "")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    _REGISTRY.clear()
-    _REGISTRY.update(blocks)
-    SEARCH_SPACES.clear()
-    SEARCH_SPACES.update(spaces)
-    sys.modules.pop(MODULE, None)
+    with forgotten_afterwards(tmp_path, MODULE, monkeypatch) as folder:
+        yield folder
 
 
 @pytest.mark.slow

@@ -11,10 +11,8 @@ import pytest
 import torch
 
 from blocks import list_blocks
-from blocks.registry import _REGISTRY
 from nas.latency import Workload
 from nas.latency.measurement.worker import measure_host
-from nas.machine import plugins
 from nas.machine.files import read_json
 from nas.machine.plugins import PLUGINS_VARIABLE, load_plugins, loaded_plugins
 from nas.terminal.errors import UserError
@@ -22,7 +20,7 @@ from nas.testing import check_block, check_space
 from nas.testing.space_contract import LATENTS, Dice
 from search_spaces import SEARCH_SPACES
 from tests.support.commands import Shell, make_inputs, refuse
-from tests.support.plugin_package import MODULE, write_package
+from tests.support.plugin_package import MODULE, forgotten_afterwards, write_package
 from tests.support.run_folders import read_trials, was_trained
 
 ROOT = Path(__file__).parents[2]
@@ -31,16 +29,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def nothing_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that is searched for modules; what is registered by them is forgotten after the test."""
-    blocks, spaces = dict(_REGISTRY), dict(SEARCH_SPACES)
-    monkeypatch.setattr(plugins, "_loaded", [])
-    monkeypatch.setenv(PLUGINS_VARIABLE, "")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for kept, registry in ((blocks, _REGISTRY), (spaces, SEARCH_SPACES)):
-        registry.clear()
-        registry.update(kept)  # type: ignore[arg-type]
-    for name in [name for name in sys.modules if name.split(".")[0] == "my_lab"]:
-        del sys.modules[name]
+    with forgotten_afterwards(tmp_path, "my_lab", monkeypatch) as folder:
+        yield folder
 
 
 def test_an_installed_package_is_found(nothing_loaded: Path) -> None:

@@ -1,6 +1,16 @@
 """A package of somebody else with a block and a search space of its own."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from blocks.registry import _REGISTRY
+from nas.machine import plugins
+from nas.machine.plugins import PLUGINS_VARIABLE
+from search_spaces import SEARCH_SPACES
 
 MODULE = "my_lab.decoders"
 
@@ -59,3 +69,18 @@ def write_package(folder: Path, *, installed: bool) -> None:
         metadata.mkdir()
         (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-lab\nVersion: 1.0\n")
         (metadata / "entry_points.txt").write_text(f"[turbo_vaed_nas.plugins]\ndecoders = {MODULE}\n")
+
+
+@contextmanager
+def forgotten_afterwards(folder: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that is searched for plugins; what `package` registers is forgotten at the end."""
+    blocks, spaces = dict(_REGISTRY), dict(SEARCH_SPACES)
+    monkeypatch.setattr(plugins, "_loaded", [])
+    monkeypatch.setenv(PLUGINS_VARIABLE, "")
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    for kept, registry in ((blocks, _REGISTRY), (spaces, SEARCH_SPACES)):
+        registry.clear()
+        registry.update(kept)  # type: ignore[arg-type]
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        del sys.modules[name]
