@@ -11,7 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nas.machine.plugins import load_plugins
-from nas.study.options import add_options, check_fit, run_settings, study_limits, timed_decode
+from nas.study.options import (
+    add_options,
+    check_fit,
+    describe_budget,
+    open_devices,
+    run_settings,
+    study_limits,
+    timed_decode,
+)
 from nas.terminal.parser import NothingFeasibleError, Parser, command_words, run_command
 
 if TYPE_CHECKING:
@@ -37,7 +45,6 @@ def search(arguments: argparse.Namespace) -> None:
     from nas.data.make_targets import open_targets
     from nas.data.splits import open_clips
     from nas.distillation.recipes import recipe_for
-    from nas.latency import open_device
     from nas.machine.device import choose_device
     from nas.study import contents
     from nas.study.run import open_run
@@ -50,7 +57,8 @@ def search(arguments: argparse.Namespace) -> None:
     load_plugins(arguments.plugin)
     console = show.make_console()
     found = contents.contents_of_space(arguments.space)
-    device, latency_device = choose_device(), open_device(arguments.device)
+    device = choose_device()
+    latency_devices = open_devices(arguments)
     recipe = recipe_for(device)
     limits = study_limits(arguments, recipe)
     # Weights take a while; whether the decode fits the teacher is known from its publication.
@@ -62,7 +70,7 @@ def search(arguments: argparse.Namespace) -> None:
         clips = open_clips(arguments.clips, recipe.frames_per_clip(teacher), advance)
     found |= contents.contents_of_teacher(teacher.name, teacher.weights_hash)
     found |= contents.contents_of_clips(clips)
-    found |= contents.contents_of_device(latency_device, workload)
+    found |= contents.contents_of_devices(latency_devices.values(), workload)
     found |= contents.contents_of_recipe(recipe, settings.steps, settings.seed)
     run, existed = open_run(settings, arguments.run, found, partial(show.warn, console))
     with run.lock():
@@ -73,7 +81,8 @@ def search(arguments: argparse.Namespace) -> None:
         show.say(console, "clips", clips.describe())
         for line in [*clips.warnings(), *run.version_changes()]:
             show.warn(console, line)
-        show.say(console, "budget", f"{settings.describe_constraints()} {latency_device.describe(workload)}")
+        for line in describe_budget(settings, latency_devices):
+            show.say(console, "budget", line)
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
         show.say(console, "run", f"{run.folder} ({'continued' if existed else 'new'})")
         with show.progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
@@ -81,7 +90,15 @@ def search(arguments: argparse.Namespace) -> None:
             crops = recipe.short.settings(teacher)
             targets = open_targets(teacher, clips, crops, progress=advance, announce=announce)
         with database_errors(run.folder):
-            trained = ShortDistillation(run, targets, latency_device, device, recipe)
+            first, *more = latency_devices
+            trained = ShortDistillation(
+                run,
+                targets,
+                latency_devices[first],
+                device,
+                recipe,
+                more_devices={name: latency_devices[name] for name in more},
+            )
             run_trials(console, trained, space, limits)
 
 
@@ -92,7 +109,7 @@ def run_trials(
     from nas.study.outcomes import best_outcomes, read_outcomes, trained_count
     from nas.study.presence import Presence
     from nas.study.study import BudgetUnreachableError, open_study, run_study
-    from nas.study.table import TrialTable, front_line
+    from nas.study.table import TrialTable
     from nas.terminal import console as show
 
     run, latency_device = distillation.run, distillation.latency_device
@@ -137,7 +154,7 @@ def run_trials(
     show.say(console, "trials", table.counts())
     if stopped := _why_stopped(ending, limits):
         show.say(console, "stopped", stopped)
-    show.say(console, "front", front_line(found))
+    table.front(found)
     show.say(console, "saved", str(run.folder))
     show.say(console, "next", shlex.join(["python", "-m", "nas.finalize", str(run.folder)]))
 
@@ -163,13 +180,20 @@ def make_parser() -> Parser:
 
 
 def _nothing_feasible(settings: "RunSettings", error: "BudgetUnreachableError") -> str:
-    fastest = error.fastest
-    stage = fastest.latency.dominant_stage()
-    return (
+    from nas.study.costs import latency_on
+
+    closest, constraint = error.closest, error.constraint
+    start = (
         f"no decoder of the space '{settings.space}' that was proposed meets {settings.describe_constraints()}; "
-        f"the fastest is {fastest.config.summary()}: {fastest.latency.describe()}, "
-        f"{100 * fastest.latency.by_stage[stage] / sum(fastest.latency.by_stage.values()):.0f}% of it in {stage}"
+        f"the {'fastest' if len(settings.constraints) == 1 else 'closest'} is {closest.config.summary()}: "
     )
+    latency = {"latency": closest.latency, **{latency_on(name): each for name, each in closest.latencies.items()}}
+    if constraint.name not in latency:
+        return f"{start}{constraint.describe_value(error.value)}"
+    record = latency[constraint.name]
+    stage = record.dominant_stage()
+    share = 100 * record.by_stage[stage] / sum(record.by_stage.values())
+    return f"{start}{record.describe()}, {share:.0f}% of it in {stage}"
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ import blocks
 from blocks import TimeContext, build_block, get_block
 from blocks.layers.convolutions import single_frames
 from blocks.time_context import to_layout
-from nas.core_ml import convert, interpreter, parts, program, semantics, semantics_layout, steps
+from nas.core_ml import convert, interpreter, liveness, parts, program, semantics, semantics_layout, steps
 from nas.core_ml.convert import to_mil
 from nas.core_ml.interpreter import unknown_operations
+from nas.core_ml.liveness import peak_activations, weight_bytes
 from nas.core_ml.parts import Part
 from nas.core_ml.program import HIGHEST_RANK, Operation, Program, from_mil
 from nas.core_ml.steps import Step, steps_of
@@ -41,6 +42,10 @@ class PartReport:
     """Why the part cannot ship; empty if it can."""
     steps: tuple[Step, ...]
     """Operations of the part's program in the order of execution; empty if it cannot be converted."""
+    peak_activations: int = 0
+    """Most bytes of activations that are alive at once, see `nas.core_ml.liveness`; 0 if it cannot be converted."""
+    weight_bytes: int = 0
+    """Bytes of its weights in float16; 0 if it cannot be converted."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives."""
@@ -49,7 +54,12 @@ class PartReport:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "PartReport":
         """Inverse of `to_dict`."""
-        return cls(data["problem"], tuple(Step.from_dict(step) for step in data["steps"]))
+        return cls(
+            problem=data["problem"],
+            steps=tuple(Step.from_dict(step) for step in data["steps"]),
+            peak_activations=data["peak_activations"],
+            weight_bytes=data["weight_bytes"],
+        )
 
 
 def inspect_parts(parts: Iterable[Part]) -> dict[Part, PartReport]:
@@ -85,7 +95,7 @@ class _Alone(nn.Module):
         return to_layout(x, part.outgoing, "video", time).clamp(-1, 1) if part.ends else x
 
 
-_CONVERTERS = (parts, convert, program, steps, interpreter, semantics, semantics_layout)
+_CONVERTERS = (parts, convert, program, steps, interpreter, liveness, semantics, semantics_layout)
 """Modules beside this one that decide what a report of a part says."""
 
 _KNOWN: dict[Part, PartReport] = {}
@@ -164,7 +174,7 @@ def _report(operations: Sequence[Operation]) -> PartReport:
         problem = f"tensors of more than {HIGHEST_RANK} axes in {', '.join(high)}"
     elif unknown:
         problem = f"operations that cannot be proven: {', '.join(unknown)}"
-    return PartReport(problem, steps_of(operations))
+    return PartReport(problem, steps_of(operations), peak_activations(operations), weight_bytes(operations))
 
 
 def _examples(part: Part) -> tuple[Tensor, ...]:

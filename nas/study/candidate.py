@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from nas.latency import LatencyRecord
+from nas.study.costs import Costs
 from search_spaces import DecoderConfig
 
 Report = Callable[[int, float], None]
@@ -18,17 +18,13 @@ class Candidate(Protocol):
         """The architecture."""
 
     @property
-    def latency(self) -> LatencyRecord:
-        """Latency on the device that the budget is for.
+    def costs(self) -> Costs:
+        """Every number that a constraint may be about: at least those that the constraints of the study are about.
 
         Raises:
-            MeasurementFailedError: the device cannot run the decoder.
+            MeasurementFailedError: a device cannot run the decoder.
             blocks.NotBuildableError: a part cannot be built for its place.
         """
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters."""
 
     @property
     def problem(self) -> str:
@@ -47,8 +43,3 @@ class Candidate(Protocol):
 
 
 MakeCandidate = Callable[[DecoderConfig], Candidate]
-
-
-def constrained_values(latency: LatencyRecord) -> dict[str, float]:
-    """The numbers that constraints are about, by their names."""
-    return {"latency": latency.ms_per_frame}

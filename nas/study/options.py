@@ -5,6 +5,7 @@ Imports no torch and no optuna, so that `--help` answers at once.
 
 import argparse
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,21 @@ from nas.distillation.recipes import CPU, GPU, Recipe
 from nas.latency import DEFAULT_DEVICE, Workload, parse_budget
 from nas.machine.plugins import named_plugins
 from nas.machine.reading import real_path
+from nas.study.constraints import Constraint, in_words
+from nas.study.limits import parse_bytes, parse_count
 from nas.study.settings import RunSettings
 from nas.terminal.errors import UserError
 from nas.terminal.parser import Parser, parse_resolution, positive_int, seed_number
 
 if TYPE_CHECKING:
+    from nas.latency.devices import LatencyDevice
     from nas.study.study import StudyLimits
     from search_spaces import LatentSpec
 
 _USUAL_FRAMES = 17
 """Frames of the timed decode, as in the papers."""
+_LIMITS = {"max_params": parse_count, "max_memory": parse_bytes, "max_size": parse_bytes}
+"""Limits beside the latency budget -> what reads them."""
 
 
 def add_options(parser: Parser) -> None:
@@ -44,9 +50,16 @@ def add_options(parser: Parser) -> None:
     )
     budget.add_argument(
         "--device",
-        default=DEFAULT_DEVICE,
-        help="name, host, profile.json or agent's http:// address (default: %(default)s)",
+        action="append",
+        metavar="DEVICE",
+        help="name, host, profile.json or agent's http:// address; may be repeated, and the budget has to be met on"
+        f" all (default: {DEFAULT_DEVICE})",
     )
+    budget.add_argument("--max-params", metavar="COUNT", help="parameters of the decoder: 5M, 500k (default: any)")
+    budget.add_argument(
+        "--max-memory", metavar="SIZE", help="activations that the timed decode holds at once: 200MB (default: any)"
+    )
+    budget.add_argument("--max-size", metavar="SIZE", help="Core ML package in 16 bit: 20MB (default: any)")
     budget.add_argument(
         "--resolution", default="512x512", metavar="HxW", help="size of the timed decode (default: %(default)s)"
     )
@@ -81,16 +94,20 @@ def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Reci
     """What the run keeps of the arguments.
 
     Raises:
-        UserError: the budget is not one.
+        UserError: a limit is not one, or a device is named twice.
     """
     parse_budget(arguments.latency_budget)
+    devices = named_devices(arguments)
+    limits = {
+        name: _limit(f"--{name.replace('_', '-')}", getattr(arguments, name), read) for name, read in _LIMITS.items()
+    }
     weights, clips = arguments.teacher_weights, arguments.clips
     return RunSettings(
         teacher=arguments.teacher,
         teacher_weights=str(real_path(weights)) if weights else None,
         clips=str(real_path(clips)) if clips else None,
         budget=arguments.latency_budget.replace(" ", ""),
-        device=arguments.device,
+        device=devices[0],
         height=workload.height,
         width=workload.width,
         frames=workload.num_frames,
@@ -98,7 +115,28 @@ def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Reci
         steps=arguments.steps or recipe.short_steps,
         seed=arguments.seed,
         plugins=named_plugins(),
+        more_devices=tuple(devices[1:]),
+        **limits,
     )
+
+
+def named_devices(arguments: argparse.Namespace) -> list[str]:
+    """The devices that the budget is for; UserError if one is named twice."""
+    names: list[str] = arguments.device or [DEFAULT_DEVICE]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--device {twice[0]} is given twice: name each device once")
+    return names
+
+
+def _limit(flag: str, text: str | None, read: Callable[[str], float]) -> str | None:
+    """A limit as it was written, without spaces; UserError if it is not one."""
+    if text is None:
+        return None
+    try:
+        read(text)
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}") from error
+    return text.replace(" ", "")
 
 
 def _parse_time_limit(text: str) -> float:
@@ -136,3 +174,28 @@ def study_limits(arguments: argparse.Namespace, recipe: Recipe) -> "StudyLimits"
 
     seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else recipe.search_seconds
     return StudyLimits(trials=arguments.trials, seconds=seconds)
+
+
+def open_devices(arguments: argparse.Namespace) -> "dict[str, LatencyDevice]":
+    """The devices that the budget is for, by the names that they were asked for with.
+
+    Raises:
+        UserError: one cannot be opened, or two names are of the same device.
+    """
+    from nas.latency import open_device
+
+    found = {name: open_device(name) for name in named_devices(arguments)}
+    names: dict[str, str] = {}
+    for asked, device in found.items():
+        if device.name in names:
+            raise UserError(f"--device {names[device.name]} and --device {asked} are both {device.name}: name it once")
+        names[device.name] = asked
+    return found
+
+
+def describe_budget(settings: RunSettings, devices: "Mapping[str, LatencyDevice]") -> list[str]:
+    """What a decoder may cost, a line for each device and one for all other limits."""
+    latency = Constraint("latency", settings.constraints[0].limit, "ms per frame").describe()
+    lines = [f"{latency} {device.describe(settings.workload)}" for device in devices.values()]
+    others = [constraint for constraint in settings.constraints if not constraint.name.startswith("latency")]
+    return [*lines, f"at most {in_words(others)}"] if others else lines

@@ -1,8 +1,8 @@
 """Candidates of a search: their latency on the device, their score after a short distillation, their files."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import torch
@@ -10,11 +10,13 @@ import torch
 from nas.data.targets import Targets
 from nas.distillation.distill import Progress, distill
 from nas.distillation.recipes import Recipe
+from nas.export.footprint import footprint
 from nas.export.lint import lint
 from nas.latency import LatencyRecord, Workload
 from nas.latency.devices import LatencyDevice
 from nas.machine.files import disk_errors, write_json
 from nas.study.candidate import Report
+from nas.study.costs import Costs
 from nas.study.run import Run
 from search_spaces import Decoder, DecoderConfig, build_skeleton
 
@@ -46,6 +48,8 @@ class ShortDistillation:
     """How they are trained."""
     on_step: Callable[[int, int, int], None] = lambda number, step, steps: None
     """`on_step(trial number, step, steps)`, often enough for a progress display, and before files are written."""
+    more_devices: Mapping[str, LatencyDevice] = field(default_factory=dict)
+    """Further devices that the latency budget is for, by the names that they were asked for with."""
 
     @property
     def workload(self) -> Workload:
@@ -77,17 +81,22 @@ class DistilledCandidate:
         return build(self.config, self._search.run.settings.seed)
 
     @cached_property
-    def latency(self) -> LatencyRecord:
-        """Latency on the device that the budget is for."""
-        device = self._search.latency_device
+    def costs(self) -> Costs:
+        """Latency on every device that the budget is for, parameters, and of memory and size what is limited."""
+        search, parameters = self._search, count_parameters(self.skeleton)
+        takes = footprint(self.skeleton, search.workload) if search.run.settings.limits_footprint else None
+        return Costs(
+            latency=self._latency(search.latency_device),
+            parameters=parameters,
+            latencies={name: self._latency(device) for name, device in search.more_devices.items()},
+            memory=None if takes is None else takes.memory,
+            size=None if takes is None else takes.size,
+        )
+
+    def _latency(self, device: LatencyDevice) -> LatencyRecord:
         skeleton = self.skeleton  # also where weights are needed: it shows at no cost that the parts fit together
         decoder = self.decoder if device.needs_weights else skeleton
         return device.latency(decoder, self.config.latents, self._search.workload)
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters."""
-        return count_parameters(self.skeleton)
 
     @cached_property
     def problem(self) -> str:

@@ -17,10 +17,10 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from blocks import NotBuildableError
-from nas.latency import LatencyRecord
 from nas.latency.record import MeasurementFailedError
-from nas.study.candidate import MakeCandidate, constrained_values
-from nas.study.constraints import Constraint, all_met
+from nas.study.candidate import MakeCandidate
+from nas.study.constraints import Constraint, all_met, most_violated
+from nas.study.costs import Costs
 from nas.study.outcomes import TRAINED, Outcome, check_trials, finished_trials, read_outcomes, status_of, trained_count
 from nas.study.storage import database_path, open_copy, open_storage, readable
 from nas.study.trial import drop_unbuildable, drop_unmeasured, run_trial
@@ -51,12 +51,23 @@ class StudyLimits:
 
 
 class BudgetUnreachableError(Exception):
-    """Nothing that was proposed met the budget."""
+    """Nothing that was proposed met the constraints."""
 
-    def __init__(self, fastest: Outcome) -> None:
-        super().__init__(f"the fastest of all proposals takes {fastest.latency.describe()}")
-        self.fastest = fastest
-        """The fastest proposal."""
+    def __init__(self, found: Sequence[Outcome], constraints: Sequence[Constraint]) -> None:
+        def worst(outcome: Outcome) -> tuple[Constraint, float]:
+            values = outcome.costs.values()
+            constraint = most_violated(constraints, values)
+            return constraint, values[constraint.name]
+
+        def violation(outcome: Outcome) -> float:
+            constraint, value = worst(outcome)
+            return constraint.violation(value)
+
+        self.closest = min(found, key=violation)
+        """The proposal whose largest violation is the least: with one constraint on latency the fastest one."""
+        self.constraint, self.value = worst(self.closest)
+        """The constraint that it violates most, and its value."""
+        super().__init__(f"the closest of all proposals has {self.constraint.describe_value(self.value)}")
 
 
 def open_study(
@@ -172,7 +183,7 @@ def run_study(
             unmeasured += 1
             if unmeasured == _MOST_UNMEASURED:
                 raise UserError(f"the device ran none of the last {unmeasured} decoders: {error}") from error
-        if _nothing_new(study, limits):
+        if _nothing_new(study, limits, constraints):
             return "nothing new"
     return "trials"
 
@@ -184,20 +195,20 @@ def _enqueue_warm_starts(
     constraints: Sequence[Constraint],
     make_candidate: MakeCandidate,
 ) -> None:
-    """Queue the published designs with the latencies that were found in choosing their widths."""
-    found: dict[DecoderConfig, LatencyRecord] = {}
+    """Queue the published designs with the costs that were found in choosing their widths."""
+    found: dict[DecoderConfig, Costs] = {}
 
     def fits(config: DecoderConfig) -> bool:
         try:
-            found[config] = make_candidate(config).latency
+            found[config] = make_candidate(config).costs
         except (MeasurementFailedError, NotBuildableError):
             return False
-        return all_met(constraints, constrained_values(found[config]))
+        return all_met(constraints, found[config].values())
 
     for title, config in warm_starts(space, latents, fits):
         known: dict[str, Any] = {"preset": title}
         if config in found:
-            known |= {"digest": config.digest(), "latency": found[config].to_dict()}
+            known |= {"digest": config.digest(), **found[config].to_dict()}
         study.enqueue_trial(space.params(config), user_attrs=known, skip_if_exists=True)
 
 
@@ -228,7 +239,7 @@ def _requeue_interrupted(study: optuna.Study, on_given_up: Callable[[int, str], 
             on_given_up(trial.number, DecoderConfig.from_dict(config).summary() if config else "")
 
 
-def _nothing_new(study: optuna.Study, limits: StudyLimits) -> bool:
+def _nothing_new(study: optuna.Study, limits: StudyLimits, constraints: Sequence[Constraint]) -> bool:
     """Whether none of the last proposals was worth training.
 
     Raises:
@@ -244,7 +255,7 @@ def _nothing_new(study: optuna.Study, limits: StudyLimits) -> bool:
     found = read_outcomes(study)
     if unfit := [outcome.detail for outcome in found if outcome.status == "not exportable"]:
         raise UserError(f"nothing within the budget can be exported: {unfit[0]}: choose another --space")
-    raise BudgetUnreachableError(min(found, key=lambda outcome: outcome.latency.ms_per_frame))
+    raise BudgetUnreachableError(found, constraints)
 
 
 @contextmanager

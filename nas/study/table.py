@@ -9,7 +9,7 @@ from rich.markup import escape
 from nas.latency.budget import format_ms
 from nas.study.outcomes import TRAINED, Outcome, pareto_front
 from nas.study.study import MAX_ATTEMPTS, StudyLimits
-from nas.terminal.console import StatusLine, format_count, format_seconds, warn
+from nas.terminal.console import StatusLine, format_count, format_seconds, say, warn
 from search_spaces import DecoderConfig
 
 _OTHER_COLUMNS = 4 + 10 + 10 + 30
@@ -52,10 +52,16 @@ class TrialTable:
         best = outcome.status == "scored" and (self._best is None or _score(outcome) > _score(self._best))
         if best:
             self._best = outcome
-        name = f"{outcome.preset}: {outcome.config.summary()}" if outcome.preset else outcome.config.summary()
-        latency = f"{format_ms(outcome.latency.ms_per_frame, self._budget_ms)}{mark(outcome)}"
-        style = "green" if best else "" if outcome.status == "scored" else "dim"
-        self._row(str(outcome.number), name, latency, format_count(outcome.parameters), _verdict(outcome), style)
+        self._outcome_row(outcome, "green" if best else "" if outcome.status == "scored" else "dim")
+
+    def front(self, found: list[Outcome]) -> None:
+        """What no other decoder beats in both latency and score, fastest first, a row each."""
+        front = pareto_front(found)
+        which = f"{len(front)} decoders that no other beats" if len(front) > 1 else "one decoder that no other beats"
+        say(self._console, "front", f"{which} in both latency and score")
+        self.header()
+        for outcome in front:
+            self._outcome_row(outcome, "green" if outcome is front[-1] else "")
 
     def unmeasured(self, config: DecoderConfig, reason: str) -> None:
         """A proposal could not be run on the device."""
@@ -107,6 +113,11 @@ class TrialTable:
         known = [estimate for estimate in (by_trials, by_time) if estimate is not None]
         return min(known) if known else None
 
+    def _outcome_row(self, outcome: Outcome, style: str) -> None:
+        name = f"{outcome.preset}: {outcome.config.summary()}" if outcome.preset else outcome.config.summary()
+        latency = f"{format_ms(outcome.latency.ms_per_frame, self._budget_ms)}{mark(outcome)}"
+        self._row(str(outcome.number), name, latency, format_count(outcome.parameters), _verdict(outcome), style)
+
     def _row(self, number: str, name: str, latency: str, parameters: str, verdict: str, style: str) -> None:
         if len(name) > self._name_width:
             name = name[: self._name_width - 2] + ".."
@@ -121,20 +132,11 @@ def mark(outcome: Outcome) -> str:
     return "*" if outcome.latency.kind == "predicted" else ""
 
 
-def front_line(found: list[Outcome]) -> str:
-    """The Pareto front in one line: `11.3 ms/frame* 25.2 dB | ...`."""
-    points = (
-        f"{format_ms(each.latency.ms_per_frame)} ms/frame{mark(each)} {_score(each):.2f} dB"
-        for each in pareto_front(found)
-    )
-    return " | ".join(points)
-
-
 def _verdict(outcome: Outcome) -> str:
     if outcome.status == "scored":
         return f"{_score(outcome):.2f}"
     if outcome.status == "over budget":
-        return "over budget, not trained"
+        return f"over budget{f' ({outcome.detail})' if outcome.detail else ''}, not trained"
     if outcome.status == "pruned":
         return f"stopped early ({_score(outcome):.2f})"
     if outcome.status == "not exportable":

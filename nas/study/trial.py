@@ -1,15 +1,16 @@
 """One trial: a candidate against the constraints, then its short distillation, then its outcome in the study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.distillation.distill import DivergedError
-from nas.latency import LatencyRecord
 from nas.latency.record import MeasurementFailedError
-from nas.study.candidate import Candidate, constrained_values
-from nas.study.constraints import Constraint, all_met
+from nas.study.candidate import Candidate
+from nas.study.constraints import Constraint, all_met, most_violated
+from nas.study.costs import Costs
 from nas.study.outcomes import Outcome, Status, finished_trials, status_of
 from search_spaces import DecoderConfig
 
@@ -26,10 +27,10 @@ def run_trial(
         MeasurementFailedError: the device cannot run it. The trial is still running then: see `drop_unmeasured`.
         NotBuildableError: a part cannot be built for its place. The trial is still running: see `drop_unbuildable`.
     """
-    config, latency = candidate.config, known_latency(study, candidate)
-    values = constrained_values(latency)
-    known = {"config": config.to_dict(), "digest": config.digest(), "latency": latency.to_dict()}
-    for key, value in {**known, "parameters": candidate.parameters}.items():
+    config, costs = candidate.config, known_costs(study, candidate)
+    values = costs.values()
+    known = {"config": config.to_dict(), "digest": config.digest(), **costs.to_dict()}
+    for key, value in known.items():
         trial.set_user_attr(key, value)
     for constraint in constraints:
         trial.set_constraint(constraint.name, constraint.violation(values[constraint.name]))
@@ -37,7 +38,7 @@ def run_trial(
     status: Status
     detail, score = "", None
     if not all_met(constraints, values):
-        status, state = "over budget", TrialState.PRUNED
+        status, state, detail = "over budget", TrialState.PRUNED, excess(constraints, values)
     elif twin is not None:
         status, state, score, detail = "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}"
     elif problem := candidate.problem:
@@ -48,7 +49,14 @@ def run_trial(
         trial.set_user_attr(key, value)
     study.tell(trial, score if state == TrialState.COMPLETE else None, state)
     preset = str(trial.user_attrs.get("preset", ""))
-    return Outcome(trial.number, config, latency, candidate.parameters, status, score, detail, preset)
+    outcome = Outcome(trial.number, config, costs.latency, costs.parameters, status, score, detail, preset)
+    return replace(outcome, latencies=costs.latencies, memory=costs.memory, size=costs.size)
+
+
+def excess(constraints: Sequence[Constraint], values: Mapping[str, float]) -> str:
+    """The value that is over its limit most, in words; empty if it is the latency on the first device."""
+    worst = most_violated(constraints, values)
+    return "" if worst.name == "latency" else worst.describe_value(values[worst.name])
 
 
 def drop_unmeasured(study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, reason: str) -> None:
@@ -66,17 +74,17 @@ def drop_unbuildable(study: optuna.Study, trial: optuna.Trial, config: DecoderCo
     study.tell(trial, state=TrialState.PRUNED)
 
 
-def known_latency(study: optuna.Study, candidate: Candidate) -> LatencyRecord:
-    """A decoder is measured once; an equal one takes that number, or that failure."""
+def known_costs(study: optuna.Study, candidate: Candidate) -> Costs:
+    """A decoder is measured once; an equal one takes those numbers, or that failure."""
     digest = candidate.config.digest()
     for trial in study.get_trials(deepcopy=False):
         if trial.user_attrs.get("digest") != digest:
             continue
         if "latency" in trial.user_attrs:
-            return LatencyRecord.from_dict(trial.user_attrs["latency"])
+            return Costs.from_dict(trial.user_attrs)
         if "unmeasured" in trial.user_attrs:
             raise MeasurementFailedError(trial.user_attrs["unmeasured"])
-    return candidate.latency
+    return candidate.costs
 
 
 def _train(trial: optuna.Trial, candidate: Candidate) -> tuple[Status, TrialState, float | None, str]:

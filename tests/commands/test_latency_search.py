@@ -13,6 +13,7 @@ import pytest
 from nas.latency import LatencyRecord, MeasurementFailedError
 from nas.machine.files import read_json
 from nas.study.constraints import Constraint
+from nas.study.costs import Costs
 from nas.study.outcomes import Outcome, read_outcomes
 from nas.study.remeasure import measured_leaders
 from nas.study.run import load_run
@@ -87,14 +88,13 @@ class Chosen:
 
     config: DecoderConfig
     device: Choosy
-    parameters: int = 1000
     problem: str = ""
 
     @property
-    def latency(self) -> LatencyRecord:
+    def costs(self) -> Costs:
         if not self.device.runs(self.config):
             raise MeasurementFailedError(BROKEN_UNITS)
-        return RECORD
+        return Costs(RECORD, parameters=1000)
 
     def train(self, number: int, report: Callable[[int, float], None]) -> float:
         assert self.device.runs(self.config)
@@ -168,7 +168,7 @@ def test_a_search_goes_on_when_its_agent_is_killed_and_started_again(
     finished = [trial for trial in trials if "latency" in trial.user_attrs]
     assert {trial.user_attrs["latency"]["kind"] for trial in finished} == {"measured"}
     assert f"by the agent at {first.address}" in stdout
-    assert "*" not in "".join(line for line in stdout.splitlines() if line.startswith("front"))
+    assert "*" not in stdout.split("\nfront ")[1]
     assert json.loads((shell.folder / "R" / "config.json").read_text())["settings"]["device"] == first.address
 
 
