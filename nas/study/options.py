@@ -17,7 +17,7 @@ from nas.terminal.errors import UserError
 from nas.terminal.parser import Parser, parse_resolution, positive_int, seed_number
 
 if TYPE_CHECKING:
-    from nas.study.study import StudyLimits
+    from nas.study.limits import StudyLimits
     from search_spaces import LatentSpec
 
 _USUAL_FRAMES = 17
@@ -67,6 +67,12 @@ def add_options(parser: Parser) -> None:
         metavar="TIME",
         help=f"start no candidate after this long, e.g. 2h (default: {_written_limit(CPU)}, with a GPU"
         f" {_written_limit(GPU)})",
+    )
+    study.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="candidates trained side by side (default: one for each core of a CPU, one on a GPU)",
     )
     study.add_argument(
         "--seed", type=seed_number, default=0, metavar="N", help="seed of everything random (default: 0)"
@@ -132,7 +138,7 @@ def _written_limit(recipe: Recipe) -> str:
 
 def study_limits(arguments: argparse.Namespace, recipe: Recipe) -> "StudyLimits":
     """When the search ends; UserError if the time limit is not one."""
-    from nas.study.study import StudyLimits
+    from nas.study.limits import StudyLimits
 
     seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else recipe.search_seconds
     return StudyLimits(trials=arguments.trials, seconds=seconds)
