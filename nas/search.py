@@ -6,7 +6,7 @@ python -m nas.search --teacher wan-tiny --latency-budget 30ms
 import argparse
 import shlex
 import sys
-from dataclasses import replace
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,12 @@ from nas.terminal.parser import NothingFeasibleError, Parser, command_words, run
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
+    from nas.study.outcomes import Outcome
     from nas.study.settings import RunSettings
     from nas.study.short_distillation import DistilledCandidate, ShortDistillation
-    from nas.study.study import BudgetUnreachableError, Ending, StudyLimits
+    from nas.study.table import TrialTable
+    from nas.workers.pool import Pool
     from search_spaces import DecoderConfig, SearchSpace
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
@@ -52,13 +55,13 @@ def search(arguments: argparse.Namespace) -> None:
     from nas.study.storage import database_errors
     from nas.teachers import load_teacher, published_latents
     from nas.terminal import console as show
+    from nas.workers import make_pool
     from search_spaces import SEARCH_SPACES
 
     load_plugins(arguments.plugin)
     console = show.make_console()
     found = contents.contents_of_space(arguments.space)
-    device = choose_device()
-    latency_devices = open_devices(arguments)
+    device, latency_devices = choose_device(), open_devices(arguments)
     recipe = recipe_for(device)
     limits = study_limits(arguments, recipe)
     # Weights take a while; whether the decode fits the teacher is known from its publication.
@@ -90,34 +93,35 @@ def search(arguments: argparse.Namespace) -> None:
             crops = recipe.short.settings(teacher)
             targets = open_targets(teacher, clips, crops, progress=advance, announce=announce)
         with database_errors(run.folder):
-            first, *more = latency_devices
-            trained = ShortDistillation(
-                run,
-                targets,
-                latency_devices[first],
-                device,
-                recipe,
-                more_devices={name: latency_devices[name] for name in more},
-            )
-            run_trials(console, trained, space, limits)
+            first, *more = latency_devices.values()
+            further = dict(zip(settings.more_devices, more, strict=True))
+            trained = ShortDistillation(run, targets, first, device, recipe, further)
+            with closing(make_pool(device, arguments.workers)) as pool:
+                run_trials(console, trained, space, limits, pool)
 
 
 def run_trials(
-    console: "Console", distillation: "ShortDistillation", space: "SearchSpace", limits: "StudyLimits"
+    console: "Console",
+    distillation: "ShortDistillation",
+    space: "SearchSpace",
+    limits: "StudyLimits",
+    pool: "Pool",
 ) -> None:
     """Open the study, run its trials under a live table, print what was found."""
-    from nas.study.outcomes import best_outcomes, read_outcomes, trained_count
+    from nas.study.limits import BudgetUnreachableError
+    from nas.study.loop import Events, run_study
+    from nas.study.outcomes import read_outcomes, trained_count
     from nas.study.presence import Presence
-    from nas.study.study import BudgetUnreachableError, open_study, run_study
+    from nas.study.study import open_study
     from nas.study.table import TrialTable
     from nas.terminal import console as show
 
-    run, latency_device = distillation.run, distillation.latency_device
+    run = distillation.run
     given_up: list[tuple[int, str]] = []
     study = open_study(
         run.storage_url,
         run.settings.seed,
-        warmup_steps=run.settings.steps // 3,
+        steps=run.settings.steps,
         on_given_up=lambda number, decoder: given_up.append((number, decoder)),
     )
     present = Presence.of(run.folder, "config.json", "study.db")
@@ -130,29 +134,47 @@ def run_trials(
         for number, decoder in given_up:
             table.given_up(number, decoder)
 
-        def on_step(number: int, step: int, steps: int) -> None:
+        def on_tick(running: dict[int, int]) -> None:
             present.check()
-            table.progress(number, step, steps)
+            table.progress(running, run.settings.steps)
 
         def make_candidate(config: "DecoderConfig") -> "DistilledCandidate":
             table.waiting(config)
-            return replace(distillation, on_step=on_step).candidate(config)
+            return distillation.candidate(config)
 
-        latents = distillation.targets.spec
         try:
-            left_out = table.unmeasured, table.unbuildable
-            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, *left_out)
+            ending = run_study(
+                study,
+                space,
+                distillation.targets.spec,
+                constraints,
+                limits,
+                make_candidate,
+                pool,
+                run.settings.steps,
+                Events(table.add, table.unmeasured, table.unbuildable, on_tick),
+                measured_here=distillation.is_measured,
+            )
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
     present.check()
-    found = read_outcomes(study)
+    _say_what_was_found(console, distillation, table, read_outcomes(study), _why_stopped(ending, limits))
+
+
+def _say_what_was_found(
+    console: "Console", distillation: "ShortDistillation", table: "TrialTable", found: "list[Outcome]", stopped: str
+) -> None:
+    from nas.study.outcomes import best_outcomes
+    from nas.terminal import console as show
+
+    run, latency_device = distillation.run, distillation.latency_device
     if not best_outcomes(found):
         raise NothingFeasibleError("no candidate was scored: give the search more --trials or time (--time-limit)")
     mark = "*" if latency_device.kind == "predicted" else ""
     decode = latency_device.describe(distillation.workload)
     console.print(f"ms/frame{mark}: per decoded frame {decode}", style="dim", soft_wrap=True)
     show.say(console, "trials", table.counts())
-    if stopped := _why_stopped(ending, limits):
+    if stopped:
         show.say(console, "stopped", stopped)
     table.front(found)
     show.say(console, "saved", str(run.folder))

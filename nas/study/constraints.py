@@ -49,6 +49,12 @@ def most_violated(constraints: Sequence[Constraint], values: Mapping[str, float]
     return max(constraints, key=lambda constraint: constraint.violation(values[constraint.name]))
 
 
+def excess(constraints: Sequence[Constraint], values: Mapping[str, float]) -> str:
+    """The value that is over its limit most, in words; empty if it is the first one, which has a column of its own."""
+    worst = most_violated(constraints, values)
+    return "" if worst == constraints[0] else worst.describe_value(values[worst.name])
+
+
 def in_words(constraints: Sequence[Constraint]) -> str:
     """All limits: "30 ms per frame, 5 M parameters and 20 MB of package"."""
     *first, last = (constraint.describe() for constraint in constraints)

@@ -1,36 +1,65 @@
-"""Limits as people write them: numbers of parameters and of bytes."""
+"""When a search ends."""
 
-import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
-_BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9}
-_LIMIT = re.compile(r"(\d+\.?\d*|\.\d+)\s*([a-z]*)", re.IGNORECASE)
+import optuna
+
+from nas.study.constraints import Constraint, most_violated
+from nas.study.outcomes import TRAINED, Outcome, finished_trials, read_outcomes, status_of
+from nas.terminal.errors import UserError
+
+Ending = Literal["trials", "time", "nothing new"]
+"""Why a study ended: all candidates were trained, the time was over, or proposals gave nothing new to train."""
 
 
-def parse_count(text: str) -> float:
-    """A number of things: "5M", "500k", "5000000"; case and spaces do not matter.
+@dataclass(frozen=True)
+class StudyLimits:
+    """When a study ends."""
+
+    trials: int
+    """Candidates to train, over the whole life of the study; proposals that are not trained do not count."""
+    seconds: float | None = None
+    """Seconds after which no new candidate is started in this process; None: no limit."""
+    fruitless: int = 100
+    """Proposals in a row that may give nothing to train (over budget, not exportable, known before)."""
+
+
+class BudgetUnreachableError(Exception):
+    """Nothing that was proposed met the constraints."""
+
+    def __init__(self, found: Sequence[Outcome], constraints: Sequence[Constraint]) -> None:
+        def worst(outcome: Outcome) -> tuple[Constraint, float]:
+            values = outcome.costs.values()
+            constraint = most_violated(constraints, values)
+            return constraint, values[constraint.name]
+
+        def violation(outcome: Outcome) -> float:
+            constraint, value = worst(outcome)
+            return constraint.violation(value)
+
+        self.closest = min(found, key=violation)
+        """The proposal whose largest violation is the least: with one constraint on latency the fastest one."""
+        self.constraint, self.value = worst(self.closest)
+        """The constraint that it violates most, and its value."""
+        super().__init__(f"the closest of all proposals has {self.constraint.describe_value(self.value)}")
+
+
+def nothing_new(study: optuna.Study, limits: StudyLimits, constraints: Sequence[Constraint]) -> bool:
+    """Whether none of the last proposals was worth training.
 
     Raises:
-        ValueError: it is something else, or not positive.
+        BudgetUnreachableError: no proposal ever met the constraints.
+        UserError: no proposal that met them can be exported.
     """
-    return _read(text, _COUNTS, "a number such as 5M or 500k")
-
-
-def parse_bytes(text: str) -> float:
-    """A number of bytes, in powers of ten: "200MB", "1.5GB"; case and spaces do not matter.
-
-    Raises:
-        ValueError: it is something else, without a unit, or not positive.
-    """
-    return _read(text, _BYTES, "a size such as 20MB or 1.5GB")
-
-
-def _read(text: str, units: dict[str, float], wanted: str) -> float:
-    found = _LIMIT.fullmatch(text.strip())
-    scale = units.get(found[2].lower()) if found else None
-    if found is None or scale is None:
-        raise ValueError(f"expected {wanted}, got {text[:40]!r}")
-    value = float(found[1]) * scale
-    if not 0 < value < float("inf"):
-        raise ValueError(f"expected {wanted}, more than 0, got {text[:40]!r}")
-    return value
+    statuses = [status_of(trial) for trial in finished_trials(study)]
+    last = statuses[-limits.fruitless :]
+    if len(last) < limits.fruitless or not set(last).isdisjoint(TRAINED):
+        return False
+    if not set(statuses).isdisjoint(TRAINED):
+        return True
+    found = read_outcomes(study)
+    if unfit := [outcome.detail for outcome in found if outcome.status == "not exportable"]:
+        raise UserError(f"nothing within the budget can be exported: {unfit[0]}: choose another --space")
+    raise BudgetUnreachableError(found, constraints)

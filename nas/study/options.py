@@ -14,14 +14,14 @@ from nas.latency import DEFAULT_DEVICE, Workload, parse_budget
 from nas.machine.plugins import named_plugins
 from nas.machine.reading import real_path
 from nas.study.constraints import Constraint, in_words
-from nas.study.limits import parse_bytes, parse_count
+from nas.study.quantities import parse_bytes, parse_count
 from nas.study.settings import RunSettings
 from nas.terminal.errors import UserError
 from nas.terminal.parser import Parser, parse_resolution, positive_int, seed_number
 
 if TYPE_CHECKING:
     from nas.latency.devices import LatencyDevice
-    from nas.study.study import StudyLimits
+    from nas.study.limits import StudyLimits
     from search_spaces import LatentSpec
 
 _USUAL_FRAMES = 17
@@ -32,6 +32,13 @@ _LIMITS = {"max_params": parse_count, "max_memory": parse_bytes, "max_size": par
 
 def add_options(parser: Parser) -> None:
     """Add everything that a search may be asked for to its parser."""
+    _add_what_is_distilled(parser)
+    _add_limits(parser)
+    _add_how(parser)
+    parser.add_plugin_option()
+
+
+def _add_what_is_distilled(parser: Parser) -> None:
     teacher = parser.add_argument_group("what is distilled")
     teacher.add_argument("--teacher", default="wan-tiny", help="name of the teacher (default: wan-tiny, embedded)")
     teacher.add_argument(
@@ -41,6 +48,9 @@ def add_options(parser: Parser) -> None:
         help="diffusers folder or safetensors file (default: as published)",
     )
     teacher.add_argument("--clips", type=Path, metavar="DIR", help="folder of your videos (default: embedded clips)")
+
+
+def _add_limits(parser: Parser) -> None:
     budget = parser.add_argument_group("what it may cost")
     budget.add_argument(
         "--latency-budget",
@@ -66,6 +76,9 @@ def add_options(parser: Parser) -> None:
     budget.add_argument(
         "--frames", type=positive_int, metavar="N", help="frames of the timed decode (default: 17 or just below)"
     )
+
+
+def _add_how(parser: Parser) -> None:
     study = parser.add_argument_group("how it is searched")
     study.add_argument("--space", default="hybrid", help="search space (default: %(default)s)")
     study.add_argument("--trials", type=positive_int, default=30, metavar="N", help="candidates to train (default: 30)")
@@ -82,12 +95,17 @@ def add_options(parser: Parser) -> None:
         f" {_written_limit(GPU)})",
     )
     study.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="candidates trained side by side (default: one for each core of a CPU, one on a GPU)",
+    )
+    study.add_argument(
         "--seed", type=seed_number, default=0, metavar="N", help="seed of everything random (default: 0)"
     )
     study.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
     )
-    parser.add_plugin_option()
 
 
 def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Recipe) -> RunSettings:
@@ -170,7 +188,7 @@ def _written_limit(recipe: Recipe) -> str:
 
 def study_limits(arguments: argparse.Namespace, recipe: Recipe) -> "StudyLimits":
     """When the search ends; UserError if the time limit is not one."""
-    from nas.study.study import StudyLimits
+    from nas.study.limits import StudyLimits
 
     seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else recipe.search_seconds
     return StudyLimits(trials=arguments.trials, seconds=seconds)

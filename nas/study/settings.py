@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from nas.latency import Workload, parse_budget
 from nas.study.constraints import Constraint, in_words
 from nas.study.costs import latency_on
-from nas.study.limits import parse_bytes, parse_count
+from nas.study.quantities import parse_bytes, parse_count
 from nas.terminal.parser import SEEDS
 
 _FLAGS = {"budget": "--latency-budget", "plugins": "--plugin", "more_devices": "--device"}

@@ -7,8 +7,8 @@ import pytest
 from nas.distillation.recipes import CPU
 from nas.latency import Workload
 from nas.search import make_parser
-from nas.study.limits import parse_bytes, parse_count
 from nas.study.options import describe_budget, open_devices, run_settings
+from nas.study.quantities import parse_bytes, parse_count
 from nas.study.settings import RunSettings, difference
 from nas.terminal.errors import UserError
 from tests.support.small_runs import SETTINGS
