@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.benchmark.rank import rank_looks, rank_other_seeds, spread_of_seeds
+from nas.benchmark.rank import extrapolate, list_looks, rank_looks, rank_other_seeds, spread_of_seeds
 from nas.benchmark.table import Curve, CurveTable, DecoderRow
 from nas.terminal.errors import UserError
 
