@@ -68,7 +68,7 @@ def inspect_parts(parts: Iterable[Part]) -> dict[Part, PartReport]:
         NotBuildableError: a part cannot be built for its place.
     """
     wanted = list(dict.fromkeys(parts))
-    found = {part: report for part in wanted if (report := _known(part)) is not None}
+    found = {part: report for part in wanted if (report := known_report(part)) is not None}
     new = [part for part in wanted if part not in found]
     for part, report in zip(new, _convert(new), strict=True):
         _keep(part, report)
@@ -88,8 +88,12 @@ _MOST_ALIKE = 8
 """Converted parts of one structure that conclusions are drawn from."""
 
 
-def _known(part: Part) -> PartReport | None:
-    """What is known of a part: remembered, on disk, or concluded from those of its structure."""
+def known_report(part: Part) -> PartReport | None:
+    """What is known of a part: remembered, on disk, or concluded from those of its structure; nothing is converted.
+
+    Raises:
+        NotBuildableError: the part cannot be built for its place.
+    """
     if part in _KNOWN:
         return _KNOWN[part]
     try:

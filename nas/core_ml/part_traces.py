@@ -5,9 +5,9 @@ Two parts whose traces differ in nothing but sizes become the same Core ML progr
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -30,19 +30,21 @@ class UntraceablePartError(Exception):
 
 
 @dataclass(frozen=True)
-class Product:
-    """A convolution or a product of matrices, which every program of the part has, too."""
+class TracedOperation:
+    """One of PyTorch's operations."""
 
-    kernel: Shape
-    """Shape of a convolution's weight; () for a product of matrices."""
-    groups: int
-    """Groups of a convolution; 1 for a dense one and for a product of matrices."""
-    macs: int
-    """Multiply-accumulates."""
+    name: str
+    """Name of the operator without its overload."""
     reads: tuple[Shape, ...]
-    """Shapes of a convolution's input, weight and bias; of the factors of a product."""
-    writes: Shape
-    """Shape of the result."""
+    """Shapes of the inputs; an axis along which an input is expanded has length 1."""
+    writes: tuple[Shape, ...]
+    """Shapes of the results."""
+    groups: int = 1
+    """Groups of a convolution; 1 for a dense one and for all other operations."""
+    macs: int = 0
+    """Multiply-accumulates of a convolution; 0 for all other operations."""
+    constant: bool = False
+    """Whether the operation sees nothing but weights and constants, so that a converter computes it beforehand."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class PartTrace:
     """Hash of everything but sizes: which operations there are, and which of their sizes are equal or 1."""
     sizes: tuple[int, ...]
     """Every size of every tensor that an operation reads or writes, in order."""
-    products: tuple[Product, ...]
-    """Convolutions and products of matrices, in order."""
+    operations: tuple[TracedOperation, ...]
+    """Every operation, views included, in the order of execution."""
     parameters: int
     """Number of parameters of the part."""
 
@@ -110,7 +112,7 @@ def _trace(part: Part) -> PartTrace:
         with _WithoutValues():
             module = PartAlone(part).eval()
         inputs = example_inputs(part)
-        recorder = _Recorder()
+        recorder = _Recorder([*module.parameters(), *module.buffers()])
         try:
             with recorder:
                 out = module(*inputs)
@@ -124,7 +126,7 @@ def _trace(part: Part) -> PartTrace:
     return PartTrace(
         structure=hashlib.sha256(text.encode()).hexdigest()[:24],
         sizes=tuple(recorder.sizes),
-        products=tuple(recorder.products),
+        operations=tuple(recorder.operations),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
     )
 
@@ -148,16 +150,23 @@ class _WithoutValues(TorchFunctionMode):
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation that PyTorch dispatches while it is active."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        # By identity; the tensors are kept, so that no other one gets their place.
+        self._constants = {id(weight): weight for weight in weights}
         self.structure: list[Any] = []
         self.sizes: list[int] = []
-        self.products: list[Product] = []
+        self.operations: list[TracedOperation] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        reads = [tuple(leaf.shape) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        writes = [tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        given, made = (
+            [leaf for leaf in tree_leaves(each) if isinstance(leaf, Tensor)] for each in ((args, kwargs), out)
+        )
+        constant = all(id(tensor) in self._constants for tensor in given)
+        if constant:
+            self._constants |= {id(tensor): tensor for tensor in made}
+        reads, writes = ([tuple(tensor.shape) for tensor in tensors] for tensors in (given, made))
         shapes = reads + writes
         first = {shape: index for index, shape in reversed(list(enumerate(shapes)))}
         ones = [[index for index, size in enumerate(shape) if size == 1] for shape in shapes]
@@ -165,29 +174,20 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.structure.append([str(func), len(reads), ranks, [first[shape] for shape in shapes], ones])
         for shape in shapes:
             self.sizes.extend(shape)
-        count = _PRODUCTS.get(str(func.overloadpacket))
-        if count is not None:
-            self.products.append(count(args, out))
+        self.operations.append(replace(_operation(func, args, given, made), constant=constant))
         return out
 
 
-def _convolution(args: Any, out: Tensor) -> Product:
-    """Every weight meets every output position of its clip (input position, if transposed)."""
-    x, weight, bias, transposed, groups = *(args[index] for index in (0, 1, 2)), args[6], int(args[8])
-    positions = (x if transposed else out).shape[2:]
-    reads = tuple(tuple(tensor.shape) for tensor in (x, weight, bias) if tensor is not None)
-    macs = prod((x.shape[0], *weight.shape, *positions))
-    return Product(tuple(weight.shape), groups, macs, reads, tuple(out.shape))
+def _operation(func: Any, args: Any, given: Sequence[Tensor], made: Sequence[Tensor]) -> TracedOperation:
+    name = str(func.overloadpacket.__name__)
+    reads, writes = tuple(map(_distinct, given)), tuple(map(_distinct, made))
+    if name != "convolution":
+        return TracedOperation(name, reads, writes)
+    x, weight, transposed = args[0], args[1], args[6]
+    # Every weight meets every output position of its clip (input position, if transposed).
+    positions = (x if transposed else made[0]).shape[2:]
+    return TracedOperation(name, reads, writes, int(args[8]), prod((x.shape[0], *weight.shape, *positions)))
 
 
-def _product(args: Any, out: Tensor) -> Product:
-    """The first factor is `(..., n, k)`: k multiply-accumulates for each of the results."""
-    one, other = args[-2:]
-    reads = tuple(one.shape), tuple(other.shape)
-    return Product((), 1, out.numel() * int(one.shape[-1]), reads, tuple(out.shape))
-
-
-_PRODUCTS: dict[str, Callable[[Any, Tensor], Product]] = {
-    "aten.convolution": _convolution,
-    **{f"aten.{name}": _product for name in ("mm", "bmm", "addmm", "baddbmm")},
-}
+def _distinct(tensor: Tensor) -> Shape:
+    return tuple(size if stride else 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

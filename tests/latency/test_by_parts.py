@@ -56,6 +56,17 @@ def test_the_sum_over_parts_is_the_whole_prediction(space: str, count: int) -> N
         assert by_parts.fits(config, whole.total) and not by_parts.fits(config, whole.total * 0.999)
 
 
+def test_a_bound_charges_for_no_arithmetic_on_weights() -> None:
+    """Which a converter does beforehand: what is left of a sum of kernels is one convolution."""
+    block = get_block("reparameterized_conv3d").Config()
+    config = small_config(SPEC)
+    config = replace(config, stages=(replace(config.stages[0], width=512, block=block), *config.stages[1:]))
+    by_parts = iphone().by_parts(USUAL)
+    part = next(part for _, part in by_parts.parts(config) if part.config == block)
+    bound = by_parts.part_bound(part)
+    assert 0.9 * by_parts.part_latency("stage0", part)[""] <= bound[""] <= by_parts.part_latency("stage0", part)[""]
+
+
 def test_a_decoder_over_the_budget_costs_no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part_reports, "to_mil", lambda *_, **__: pytest.fail("converted"))
     by_parts = iphone().by_parts(USUAL)

@@ -1,19 +1,21 @@
 """Predicted latency of an architecture as the sum over its parts: exact, and in a millisecond once the parts are known.
 
 A Core ML program is its parts' programs one after the other, so what a profile charges for a part is found once and
-holds for every decoder with that part at that place. A new part is first asked for less: its convolutions alone, seen
-in PyTorch without data, give a bound that most decoders over a budget are over.
+holds for every decoder with that part at that place. Of a new part its operations in PyTorch, seen without data, give
+a bound that most decoders over a budget are over: nothing has to be converted to know that.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 
 from blocks import NotBuildableError
-from nas.core_ml.part_reports import inspect_parts
-from nas.core_ml.part_traces import Product, UntraceablePartError, trace_part
+from nas.core_ml.part_reports import inspect_parts, known_report
+from nas.core_ml.part_traces import TracedOperation, UntraceablePartError, trace_part
 from nas.core_ml.parts import Part, decoder_parts
+from nas.core_ml.steps import Step
 from nas.latency.prediction.calibrated_profile import CalibratedProfile
 from nas.latency.prediction.core_ml_operations import operation_of
+from nas.latency.prediction.cost_classes import COST_CLASS_OF, CostClass
 from nas.latency.prediction.operations import Convolution, Operation
 from nas.latency.prediction.predict import Prediction, costs_of, sum_by_stage
 from nas.latency.prediction.profile import Profile
@@ -87,30 +89,46 @@ class LatencyByParts:
 
     def part_bound(self, part: Part) -> dict[str, float]:
         """A bound below `part_latency`, exact where it is known already; `NotBuildableError` as `at_least`."""
+        if part not in self._charges:
+            self._recall(part)
         if part in self._charges:
             return {units: sum(charges) for units, charges in self._charges[part].items()}
         if part not in self._bounds:
-            self._bounds[part] = {units: sum(self._of_products(part, cost)) for units, cost in self._costs.items()}
+            operations = list(_lower_operations(part))
+            self._bounds[part] = {
+                units: sum(cost(each) / self.workload.num_frames for each in operations)
+                for units, cost in self._costs.items()
+            }
         return self._bounds[part]
 
     def fits(self, config: DecoderConfig, limit: float) -> bool:
         """Whether a decoder is predicted to take at most `limit` milliseconds per frame.
 
-        One that cannot be built or converted does not fit. `UnknownOperationError` as `predict`.
+        One that cannot be built or converted does not fit. New parts are converted one by one, those that weigh most
+        first, until it shows. `UnknownOperationError` as `predict`.
         """
         try:
-            return self.at_least(config, limit) <= limit and self.predict(config).total <= limit
+            while self.at_least(config, limit) <= limit:
+                unknown = [place for place in self.parts(config) if place[1] not in self._charges]
+                if not unknown:
+                    return self.predict(config).total <= limit
+                self._find_out([max(unknown, key=lambda place: max(self.part_bound(place[1]).values()))])
+            return False
         except (NotBuildableError, MeasurementFailedError):
             return False
 
-    def _of_products(self, part: Part, cost: Callable[[Operation], float]) -> Iterator[float]:
-        try:
-            products = trace_part(part).products
-        except UntraceablePartError as error:
-            raise NotBuildableError(f"{part.config.name}: {error}") from error
-        for product in products:
-            if product.kernel:
-                yield cost(_as_operation(product)) / self.workload.num_frames
+    def _recall(self, part: Part) -> None:
+        """Charge for a part if what it becomes is known without converting it."""
+        report = known_report(part)
+        if report is not None and not report.problem:
+            self._charge(part, report.steps)
+
+    def _charge(self, part: Part, steps: Iterable[Step]) -> None:
+        operations = [operation_of(step, part.config.name) for step in steps]
+        self._charges[part] = {
+            units: tuple(cost(each) / self.workload.num_frames for each in operations)
+            for units, cost in self._costs.items()
+        }
 
     def _find_out(self, parts: list[tuple[str, Part]]) -> None:
         """Convert the parts that are not known, together, and charge for each."""
@@ -121,22 +139,41 @@ class LatencyByParts:
         for stage, part in new:
             if problem := reports[part].problem:
                 raise MeasurementFailedError(f"{stage}: {part.config.name}: {problem}")
-            operations = [operation_of(step, stage) for step in reports[part].steps]
-            self._charges[part] = {
-                units: tuple(cost(each) / self.workload.num_frames for each in operations)
-                for units, cost in self._costs.items()
-            }
+            self._charge(part, reports[part].steps)
 
 
-def _as_operation(product: Product) -> Operation:
-    channels_in = product.kernel[1]
+_IN_EVERY_PROGRAM = ("conv", "elementwise", "reduction", "resize")
+"""Cost classes of PyTorch's operations that have a counterpart in Core ML; copies may be left out there."""
+
+_FOLDED = ("native_batch_norm", "_native_batch_norm_legit_no_training")
+"""Operations that are folded into a convolution."""
+
+
+def _lower_operations(part: Part) -> Iterator[Operation]:
+    """Operations that a part's program has at least; `NotBuildableError` if the part does not run."""
+    try:
+        trace = trace_part(part)
+    except UntraceablePartError as error:
+        raise NotBuildableError(f"{part.config.name}: {error}") from error
+    for each in trace.operations:
+        name = each.name.rstrip("_")
+        cost_class = COST_CLASS_OF.get(name)
+        if cost_class in _IN_EVERY_PROGRAM and name not in _FOLDED and not each.constant:
+            yield _lower_operation(each, cost_class)
+
+
+def _lower_operation(traced: TracedOperation, cost_class: CostClass) -> Operation:
+    if cost_class != "conv":
+        return Operation(traced.name, cost_class, stage="", macs=0, reads=traced.reads, writes=traced.writes)
+    kernel = traced.reads[1]
+    channels_in, depthwise = kernel[1], traced.groups > 1 and kernel[1] == 1
     return Operation(
-        name="conv",
-        cost_class="depthwise_conv" if product.groups > 1 and channels_in == 1 else "conv",
+        name=traced.name,
+        cost_class="depthwise_conv" if depthwise else "conv",
         stage="",
-        macs=product.macs,
-        reads=product.reads,
-        writes=(product.writes,),
+        macs=traced.macs,
+        reads=traced.reads,
+        writes=traced.writes,
         channels_in=channels_in,
-        convolution=Convolution(product.writes[1], product.groups, product.kernel[2:], product.reads[0]),
+        convolution=Convolution(traced.writes[0][1], traced.groups, kernel[2:], traced.reads[0]),
     )
