@@ -1,67 +1,54 @@
 """How many bytes a Core ML program takes: activations at once, and weights. Nothing is computed.
 
-Counted: every value from the operation that computes it to the last one that reads it, the inputs of the program from
-its start, and its outputs to its end. An operation holds its inputs and its results together: none is taken to compute
-in place, and none to be fused with the next. Operations that only give a value another shape share its bytes.
-Floating-point values count two bytes an element, as they ship. Weights are no activations, and what a kernel needs for
-itself is not known.
+Counted: every value from the step that makes it to the last one that reads it, the inputs of the program from its
+start, and its outputs to its end. A step holds its inputs and its results together: none is taken to compute in place,
+and none to be fused with the next. Steps that only give a value another shape share its bytes. Every value counts two
+bytes an element, as it ships. Weights are no activations, and what a kernel needs for itself is not known.
 """
 
 from collections.abc import Sequence
+from math import prod
 
-from nas.core_ml.program import Operation, Value
+from nas.core_ml.steps import Shape, Step
 
-_ANOTHER_SHAPE = ("expand_dims", "identity", "reshape", "squeeze")
-"""Operations whose result is their input under another shape."""
-_FLOATS = ("fp16", "fp32")
-_FLOAT_BYTES = 2
+_BYTES = 2
+"""Bytes of an element in float16."""
+_SHARING = ("cast", "expand_dims", "identity", "reshape", "squeeze")
+"""Steps whose result is their input under another shape; a cast is none in a program that is float16 throughout."""
 
 
-def peak_activations(operations: Sequence[Operation]) -> int:
-    """Most bytes of activations that are alive at once; operations are in the order of execution."""
-    holder: dict[str, str] = {}
-    size: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for index, operation in enumerate(operations):
-        for value in _activations(operation):
-            # What nothing before has computed is an input.
-            owner = holder.setdefault(value.name, value.name)
-            size.setdefault(owner, _bytes(value))
-            last[owner] = index
-        shared = _shared(operation)
-        for result in operation.results:
-            owner = holder[result.name] = result.name if shared is None else holder[shared.name]
-            size.setdefault(owner, _bytes(result))
-    alive = size.keys() - {result.name for operation in operations for result in operation.results}
-    peak = held = sum(size[name] for name in alive)
-    for index, operation in enumerate(operations):
-        new = {holder[result.name] for result in operation.results} - alive
-        alive, held = alive | new, held + sum(size[name] for name in new)
+def peak_activations(steps: Sequence[Step]) -> int:
+    """Most bytes of activations that are alive at once; steps are in the order of execution."""
+    # A value that shares the bytes of another is known by the number of that one.
+    holder: dict[int, int] = {}
+    size: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for index, step in enumerate(steps):
+        for number, (_, shape) in zip(step.reads, step.inputs, strict=True):
+            if number >= 0:
+                owner = holder.setdefault(number, number)
+                size.setdefault(owner, _bytes(shape))
+                last[owner] = index
+        shared = holder.get(step.reads[0]) if step.op_type in _SHARING and step.reads else None
+        for number, shape in zip(step.writes, step.results, strict=True):
+            owner = holder[number] = number if shared is None else shared
+            size.setdefault(owner, _bytes(shape))
+    alive = size.keys() - {number for step in steps for number in step.writes}
+    peak = held = sum(size[number] for number in alive)
+    for index, step in enumerate(steps):
+        new = {holder[number] for number in step.writes} - alive
+        alive, held = alive | new, held + sum(size[number] for number in new)
         peak = max(peak, held)
-        done = {name for name in alive if last.get(name) == index}
-        alive, held = alive - done, held - sum(size[name] for name in done)
+        done = {number for number in alive if last.get(number) == index}
+        alive, held = alive - done, held - sum(size[number] for number in done)
     return peak
 
 
-def weight_bytes(operations: Sequence[Operation]) -> int:
-    """Bytes of all weights in float16, each once."""
-    constants = {value.name: value for operation in operations for value in operation.values()}
-    return sum(_bytes(value) for value in constants.values() if value.constant is not None and value.dtype in _FLOATS)
+def weight_bytes(steps: Sequence[Step]) -> int:
+    """Bytes of all weights in float16; of one that several steps read as often as it is read."""
+    inputs = (pair for step in steps for pair in zip(step.reads, step.inputs, strict=True))
+    return sum(_bytes(shape) for number, (_, shape) in inputs if number < 0)
 
 
-def _shared(operation: Operation) -> Value | None:
-    """The value whose bytes the result of an operation shares; None if the result has its own."""
-    value = operation.inputs.get("x")
-    if not isinstance(value, Value) or value.constant is not None:
-        return None
-    cast = operation.op_type == "cast" and value.dtype in _FLOATS and operation.results[0].dtype in _FLOATS
-    return value if cast or operation.op_type in _ANOTHER_SHAPE else None
-
-
-def _activations(operation: Operation) -> list[Value]:
-    """The inputs that are not constants."""
-    return [value for value in operation.values() if value.constant is None]
-
-
-def _bytes(value: Value) -> int:
-    return value.elements * _FLOAT_BYTES if value.dtype in _FLOATS else value.bytes
+def _bytes(shape: Shape) -> int:
+    return _BYTES * prod(shape)

@@ -1,7 +1,7 @@
 """The operations of a converted module without their values: types, shapes, multiply-accumulates."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from math import isqrt, prod
 from typing import Any
 
@@ -27,6 +27,10 @@ class Step:
     """Multiply-accumulates of convolutions and matrix products; 0 for all others."""
     groups: int = 1
     """Groups of a convolution; 1 for a dense one and for all other operations."""
+    reads: tuple[int, ...] = ()
+    """Number of each input, by which the step that makes it is found; -1 for a weight."""
+    writes: tuple[int, ...] = ()
+    """Number of each result; what no step makes is an input of the program."""
 
     def input(self, name: str) -> Shape:
         """Shape of the tensor with this parameter name; KeyError if there is none."""
@@ -36,12 +40,14 @@ class Step:
     def from_dict(cls, data: dict[str, Any]) -> "Step":
         """Inverse of `dataclasses.asdict`, through JSON."""
         inputs = tuple((name, tuple(shape)) for name, shape in data["inputs"])
-        return cls(**{**data, "inputs": inputs, "results": tuple(map(tuple, data["results"]))})
+        plain = {name: tuple(data[name]) for name in ("reads", "writes")}
+        return cls(**{**data, **plain, "inputs": inputs, "results": tuple(map(tuple, data["results"]))})
 
 
 def steps_of(operations: Iterable[Operation]) -> tuple[Step, ...]:
     """The operations without their values, in the order of execution."""
-    return tuple(map(_step, operations))
+    numbers: dict[str, int] = {}
+    return tuple(_step(operation, numbers) for operation in operations)
 
 
 def module_steps(module: nn.Module, *inputs: Tensor) -> tuple[Step, ...]:
@@ -54,50 +60,54 @@ def module_steps(module: nn.Module, *inputs: Tensor) -> tuple[Step, ...]:
     return steps_of(from_mil(to_mil(module, *inputs, precision="float32")).operations)
 
 
-def _step(operation: Operation) -> Step:
-    count = _MACS.get(operation.op_type)
-    return Step(
+def _step(operation: Operation, numbers: dict[str, int]) -> Step:
+    """One step; `numbers` holds those of the values before and is added to."""
+
+    def number(value: Value) -> int:
+        return -1 if value.constant is not None else numbers.setdefault(value.name, len(numbers))
+
+    tensors = list(_tensors(operation))
+    step = Step(
         op_type=operation.op_type,
-        inputs=tuple(_tensors(operation)),
+        inputs=tuple((name, value.shape) for name, value in tensors),
         results=tuple(value.shape for value in operation.results),
-        macs=0 if count is None else count(operation),
         groups=int(operation.constant("groups")) if "groups" in operation.inputs else 1,
+        reads=tuple(number(value) for _, value in tensors),
+        writes=tuple(map(number, operation.results)),
     )
+    if operation.op_type == "einsum":
+        return replace(step, macs=_einsum(operation))
+    count = MACS_OF_SHAPES.get(operation.op_type)
+    return step if count is None else replace(step, macs=count(step))
 
 
-def _tensors(operation: Operation) -> Iterable[tuple[str, Shape]]:
+def _tensors(operation: Operation) -> Iterable[tuple[str, Value]]:
     for name, given in operation.inputs.items():
         for value in given if isinstance(given, tuple) else (given,):
             if value.shape and (value.constant is None or value.dtype in ("fp16", "fp32")):
-                yield name, value.shape
+                yield name, value
 
 
-def _shape(operation: Operation, name: str) -> Shape:
-    value = operation.inputs[name]
-    assert isinstance(value, Value)
-    return value.shape
-
-
-def _convolution(operation: Operation) -> int:
+def _convolution(step: Step) -> int:
     """Every weight meets every output position of its clip (input position, if transposed)."""
-    x, weight, (out,) = _shape(operation, "x"), _shape(operation, "weight"), operation.results
-    positions = x if operation.op_type == "conv_transpose" else out.shape
+    x, weight, (out,) = step.input("x"), step.input("weight"), step.results
+    positions = x if step.op_type == "conv_transpose" else out
     return prod((x[0], *weight, *positions[2:]))
 
 
-def _linear(operation: Operation) -> int:
-    return operation.results[0].elements * _shape(operation, "x")[-1]
+def _linear(step: Step) -> int:
+    return prod(step.results[0]) * step.input("x")[-1]
 
 
-def _matmul(operation: Operation) -> int:
+def _matmul(step: Step) -> int:
     """(n, k) times (k, m), either transposed or not: k^2 is what the sizes of all three leave."""
-    x, y, out = (shape[-2:] for shape in (_shape(operation, "x"), _shape(operation, "y"), operation.results[0].shape))
-    return operation.results[0].elements * isqrt(prod(x) * prod(y) // prod(out))
+    x, y, out = (shape[-2:] for shape in (step.input("x"), step.input("y"), step.results[0]))
+    return prod(step.results[0]) * isqrt(prod(x) * prod(y) // prod(out))
 
 
-def _attention(operation: Operation) -> int:
-    query, key, (out,) = _shape(operation, "query"), _shape(operation, "key"), operation.results
-    return prod(query[:-1]) * key[-2] * (query[-1] + out.shape[-1])
+def _attention(step: Step) -> int:
+    query, key, (out,) = step.input("query"), step.input("key"), step.results
+    return prod(query[:-1]) * key[-2] * (query[-1] + out[-1])
 
 
 def _einsum(operation: Operation) -> int:
@@ -113,11 +123,11 @@ def _einsum(operation: Operation) -> int:
     return prod(sizes.values())
 
 
-_MACS = {
+MACS_OF_SHAPES: dict[str, Callable[[Step], int]] = {
     "conv": _convolution,
     "conv_transpose": _convolution,
     "linear": _linear,
     "matmul": _matmul,
     "scaled_dot_product_attention": _attention,
-    "einsum": _einsum,
 }
+"""Multiply-accumulates of a step by its type, where shapes alone tell them."""

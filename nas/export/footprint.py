@@ -4,11 +4,13 @@ Both are computed from what its parts become in Core ML, which is kept on disk; 
 """
 
 from dataclasses import dataclass
+from math import prod
 
+from nas.core_ml.liveness import peak_activations, weight_bytes
 from nas.core_ml.part_reports import inspect_parts
-from nas.core_ml.parts import UntraceablePartError, decoder_parts
+from nas.core_ml.parts import decoder_parts
 from nas.latency import MeasurementFailedError, Workload
-from search_spaces import Decoder
+from search_spaces import DecoderConfig
 
 _FLOAT_BYTES = 2
 """Activations ship as float16."""
@@ -26,29 +28,26 @@ class Footprint:
     """Bytes of the exported package with weights in float16."""
 
 
-def footprint(decoder: Decoder, workload: Workload) -> Footprint:
-    """Memory and size of a decoder; it may be on the meta device.
+def footprint(config: DecoderConfig, workload: Workload) -> Footprint:
+    """Memory and size of an architecture; nothing is built where its parts are known.
 
     Between two parts only the result of the first is alive, and the latents if a linear shortcut reads them at the end.
 
     Raises:
         ValueError: the workload is not on the grid of the latents.
+        NotBuildableError: a part cannot be built for its place.
         MeasurementFailedError: a part cannot be converted to Core ML.
     """
-    try:
-        parts = decoder_parts(decoder, workload.num_frames, workload.height, workload.width)
-    except UntraceablePartError as error:
-        raise MeasurementFailedError(str(error)) from error
+    parts = decoder_parts(config, workload.num_frames, workload.height, workload.width)
     reports = inspect_parts(part for _, part in parts)
     for stage, part in parts:
         if not reports[part].steps:
             raise MeasurementFailedError(f"{stage}: {part.config.name}: {reports[part].problem}")
-    channels, frames, height, width = decoder.config.latents.latent_shape(
-        workload.num_frames, workload.height, workload.width
-    )
-    kept = _FLOAT_BYTES * channels * frames * height * width if decoder.config.shortcut is not None else 0
+    latents = prod(config.latents.latent_shape(workload.num_frames, workload.height, workload.width))
+    kept = 0 if config.shortcut is None else _FLOAT_BYTES * latents
     # The stem and the shortcut read the latents themselves: theirs are counted already.
-    held = (reports[part].peak_activations + (0 if stage in ("stem", "shortcut") else kept) for stage, part in parts)
-    operations = sum(len(reports[part].steps) for _, part in parts)
-    weights = sum(reports[part].weight_bytes for _, part in parts)
-    return Footprint(max(held), weights + _BYTES_OF_AN_OPERATION * operations)
+    held = {part: peak_activations(report.steps) for part, report in reports.items()}
+    memory = max(held[part] + (0 if stage in ("stem", "shortcut") else kept) for stage, part in parts)
+    weights = {part: weight_bytes(report.steps) for part, report in reports.items()}
+    size = sum(weights[part] + _BYTES_OF_AN_OPERATION * len(reports[part].steps) for _, part in parts)
+    return Footprint(memory, size)

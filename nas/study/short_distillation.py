@@ -83,7 +83,7 @@ class DistilledCandidate:
     def costs(self) -> Costs:
         """Latency on every device that the budget is for, parameters, and of memory and size what is limited."""
         search, parameters = self._search, count_parameters(self.skeleton)
-        takes = footprint(self.skeleton, search.workload) if search.run.settings.limits_footprint else None
+        takes = footprint(self.config, search.workload) if search.run.settings.limits_footprint else None
         return Costs(
             latency=self._latency(search.latency_device),
             parameters=parameters,
