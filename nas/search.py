@@ -4,41 +4,26 @@ python -m nas.search --teacher wan-tiny --latency-budget 30ms
 """
 
 import argparse
-import re
 import shlex
 import sys
-from dataclasses import replace
+from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.distillation.recipes import CPU, GPU
-from nas.latency import DEFAULT_DEVICE, parse_budget
-from nas.machine.plugins import load_plugins, named_plugins
-from nas.machine.reading import real_path
-from nas.terminal.errors import UserError
-from nas.terminal.parser import (
-    NothingFeasibleError,
-    Parser,
-    command_words,
-    parse_resolution,
-    positive_int,
-    run_command,
-    seed_number,
-)
+from nas.machine.plugins import load_plugins
+from nas.study.options import add_options, check_fit, run_settings, study_limits, timed_decode
+from nas.terminal.parser import NothingFeasibleError, Parser, command_words, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nas.distillation.recipes import Recipe
-    from nas.latency import Workload
+    from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
+    from nas.study.outcomes import Outcome
     from nas.study.settings import RunSettings
     from nas.study.short_distillation import DistilledCandidate, ShortDistillation
-    from nas.study.study import BudgetUnreachableError, Ending, StudyLimits
-    from search_spaces import DecoderConfig, LatentSpec, SearchSpace
-
-_USUAL_FRAMES = 17
-"""Frames of the timed decode, as in the papers."""
+    from nas.study.table import TrialTable
+    from nas.workers.pool import Pool
+    from search_spaces import DecoderConfig, SearchSpace
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -63,6 +48,7 @@ def search(arguments: argparse.Namespace) -> None:
     from nas.study.storage import database_errors
     from nas.teachers import load_teacher, published_latents
     from nas.terminal import console as show
+    from nas.workers import make_pool
     from search_spaces import SEARCH_SPACES
 
     load_plugins(arguments.plugin)
@@ -70,12 +56,12 @@ def search(arguments: argparse.Namespace) -> None:
     found = contents.contents_of_space(arguments.space)
     device, latency_device = choose_device(), open_device(arguments.device)
     recipe = recipe_for(device)
-    limits = _limits(arguments, recipe)
+    limits = study_limits(arguments, recipe)
     # Weights take a while; whether the decode fits the teacher is known from its publication.
-    workload = _workload(arguments, published_latents(arguments.teacher))
-    settings = _settings(arguments, workload, recipe)
+    workload = timed_decode(arguments, published_latents(arguments.teacher))
+    settings = run_settings(arguments, workload, recipe)
     teacher = load_teacher(settings.teacher, arguments.teacher_weights, device)
-    _check_fit(workload, teacher.spec, teacher.name)
+    check_fit(workload, teacher.spec, teacher.name)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(arguments.clips, recipe.frames_per_clip(teacher), advance)
     found |= contents.contents_of_teacher(teacher.name, teacher.weights_hash)
@@ -100,17 +86,24 @@ def search(arguments: argparse.Namespace) -> None:
             targets = open_targets(teacher, clips, crops, progress=advance, announce=announce)
         with database_errors(run.folder):
             trained = ShortDistillation(run, targets, latency_device, device, recipe)
-            run_trials(console, trained, space, limits)
+            with closing(make_pool(device, arguments.workers)) as pool:
+                run_trials(console, trained, space, limits, pool)
 
 
 def run_trials(
-    console: "Console", distillation: "ShortDistillation", space: "SearchSpace", limits: "StudyLimits"
+    console: "Console",
+    distillation: "ShortDistillation",
+    space: "SearchSpace",
+    limits: "StudyLimits",
+    pool: "Pool",
 ) -> None:
     """Open the study, run its trials under a live table, print what was found."""
-    from nas.study.outcomes import best_outcomes, read_outcomes, trained_count
+    from nas.study.limits import BudgetUnreachableError
+    from nas.study.loop import Events, run_study
+    from nas.study.outcomes import read_outcomes, trained_count
     from nas.study.presence import Presence
-    from nas.study.study import BudgetUnreachableError, open_study, run_study
-    from nas.study.table import TrialTable, front_line
+    from nas.study.study import open_study
+    from nas.study.table import TrialTable
     from nas.terminal import console as show
 
     run, latency_device = distillation.run, distillation.latency_device
@@ -118,7 +111,7 @@ def run_trials(
     study = open_study(
         run.storage_url,
         run.settings.seed,
-        warmup_steps=run.settings.steps // 3,
+        steps=run.settings.steps,
         on_given_up=lambda number, decoder: given_up.append((number, decoder)),
     )
     present = Presence.of(run.folder, "config.json", "study.db")
@@ -131,29 +124,48 @@ def run_trials(
         for number, decoder in given_up:
             table.given_up(number, decoder)
 
-        def on_step(number: int, step: int, steps: int) -> None:
+        def on_tick(running: dict[int, int]) -> None:
             present.check()
-            table.progress(number, step, steps)
+            table.progress(running, run.settings.steps)
 
         def make_candidate(config: "DecoderConfig") -> "DistilledCandidate":
             table.waiting(config)
-            return replace(distillation, on_step=on_step).candidate(config)
+            return distillation.candidate(config)
 
-        latents = distillation.targets.spec
         try:
-            left_out = table.unmeasured, table.unbuildable
-            ending = run_study(study, space, latents, constraints, limits, make_candidate, table.add, *left_out)
+            ending = run_study(
+                study,
+                space,
+                distillation.targets.spec,
+                constraints,
+                limits,
+                make_candidate,
+                pool,
+                run.settings.steps,
+                Events(table.add, table.unmeasured, table.unbuildable, on_tick),
+                measured_here=latency_device.kind == "measured",
+            )
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
     present.check()
-    found = read_outcomes(study)
+    _say_what_was_found(console, distillation, table, read_outcomes(study), _why_stopped(ending, limits))
+
+
+def _say_what_was_found(
+    console: "Console", distillation: "ShortDistillation", table: "TrialTable", found: "list[Outcome]", stopped: str
+) -> None:
+    from nas.study.outcomes import best_outcomes
+    from nas.study.table import front_line
+    from nas.terminal import console as show
+
+    run, latency_device = distillation.run, distillation.latency_device
     if not best_outcomes(found):
         raise NothingFeasibleError("no candidate was scored: give the search more --trials or time (--time-limit)")
     mark = "*" if latency_device.kind == "predicted" else ""
     decode = latency_device.describe(distillation.workload)
     console.print(f"ms/frame{mark}: per decoded frame {decode}", style="dim", soft_wrap=True)
     show.say(console, "trials", table.counts())
-    if stopped := _why_stopped(ending, limits):
+    if stopped:
         show.say(console, "stopped", stopped)
     show.say(console, "front", front_line(found))
     show.say(console, "saved", str(run.folder))
@@ -176,114 +188,8 @@ def _why_stopped(ending: "Ending", limits: "StudyLimits") -> str:
 def make_parser() -> Parser:
     """Its arguments."""
     parser = Parser("nas.search", __doc__ or "")
-    teacher = parser.add_argument_group("what is distilled")
-    teacher.add_argument("--teacher", default="wan-tiny", help="name of the teacher (default: wan-tiny, embedded)")
-    teacher.add_argument(
-        "--teacher-weights",
-        type=Path,
-        metavar="PATH",
-        help="diffusers folder or safetensors file (default: as published)",
-    )
-    teacher.add_argument("--clips", type=Path, metavar="DIR", help="folder of your videos (default: embedded clips)")
-    budget = parser.add_argument_group("what it may cost")
-    budget.add_argument(
-        "--latency-budget",
-        required=True,
-        metavar="TIME",
-        help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps",
-    )
-    budget.add_argument(
-        "--device",
-        default=DEFAULT_DEVICE,
-        help="name, host, profile.json or agent's http:// address (default: %(default)s)",
-    )
-    budget.add_argument(
-        "--resolution", default="512x512", metavar="HxW", help="size of the timed decode (default: %(default)s)"
-    )
-    budget.add_argument(
-        "--frames", type=positive_int, metavar="N", help="frames of the timed decode (default: 17 or just below)"
-    )
-    study = parser.add_argument_group("how it is searched")
-    study.add_argument("--space", default="hybrid", help="search space (default: %(default)s)")
-    study.add_argument("--trials", type=positive_int, default=30, metavar="N", help="candidates to train (default: 30)")
-    study.add_argument(
-        "--steps",
-        type=positive_int,
-        metavar="N",
-        help=f"steps of each short distillation (default: {CPU.short_steps}, with a GPU {GPU.short_steps})",
-    )
-    study.add_argument(
-        "--time-limit",
-        metavar="TIME",
-        help=f"start no candidate after this long, e.g. 2h (default: {_written_limit(CPU)}, with a GPU"
-        f" {_written_limit(GPU)})",
-    )
-    study.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="seed of everything random (default: 0)"
-    )
-    study.add_argument(
-        "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
-    )
-    parser.add_plugin_option()
+    add_options(parser)
     return parser
-
-
-def _settings(arguments: argparse.Namespace, workload: "Workload", recipe: "Recipe") -> "RunSettings":
-    from nas.study.settings import RunSettings
-
-    parse_budget(arguments.latency_budget)
-    weights, clips = arguments.teacher_weights, arguments.clips
-    return RunSettings(
-        teacher=arguments.teacher,
-        teacher_weights=str(real_path(weights)) if weights else None,
-        clips=str(real_path(clips)) if clips else None,
-        budget=arguments.latency_budget.replace(" ", ""),
-        device=arguments.device,
-        height=workload.height,
-        width=workload.width,
-        frames=workload.num_frames,
-        space=arguments.space,
-        steps=arguments.steps or recipe.short_steps,
-        seed=arguments.seed,
-        plugins=named_plugins(),
-    )
-
-
-def _parse_time_limit(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip().lower())
-    if not found or float(found[1]) == 0:
-        raise UserError(f"expected a time limit such as 90s, 30m or 2h, got '{text}'")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-def _workload(arguments: argparse.Namespace, latents: "LatentSpec | None") -> "Workload":
-    """The timed decode; UserError if it is not on the grid of these latents."""
-    from nas.latency import Workload
-
-    height, width = parse_resolution(arguments.resolution)
-    usual = _USUAL_FRAMES if latents is None else latents.largest_clip(_USUAL_FRAMES)
-    workload = Workload(height, width, arguments.frames or usual)
-    if latents is not None:
-        _check_fit(workload, latents, arguments.teacher)
-    return workload
-
-
-def _check_fit(workload: "Workload", latents: "LatentSpec", teacher: str) -> None:
-    try:
-        latents.latent_shape(workload.num_frames, workload.height, workload.width)
-    except ValueError as error:
-        raise UserError(f"--frames or --resolution does not fit {teacher}: {error}") from error
-
-
-def _written_limit(recipe: "Recipe") -> str:
-    return "none" if recipe.search_seconds is None else f"{recipe.search_seconds / 60:g}m"
-
-
-def _limits(arguments: argparse.Namespace, recipe: "Recipe") -> "StudyLimits":
-    from nas.study.study import StudyLimits
-
-    seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else recipe.search_seconds
-    return StudyLimits(trials=arguments.trials, seconds=seconds)
 
 
 def _nothing_feasible(settings: "RunSettings", error: "BudgetUnreachableError") -> str:

@@ -98,7 +98,7 @@ def _add_curves(parser: argparse.ArgumentParser) -> None:
     count("--seeds", 3, "seeds of every third decoder; the others have one")
     count("--workers", os.cpu_count() or 1, "distillations side by side")
     parser.add_argument(
-        "--gmacs", type=float, default=1.0, metavar="G", help="most of one training sample, in billions (default: 1)"
+        "--gmacs", type=float, default=1.5, metavar="G", help="most of one training sample, in billions (default: 1.5)"
     )
     parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the sample (default: 0)")
     parser.add_argument("--out", type=Path, default=_RESULT, metavar="FILE", help="the table (default: %(default)s)")

@@ -16,10 +16,9 @@ from nas.data.settings import TargetSettings
 from nas.data.splits import open_clips
 from nas.data.targets import Targets
 from nas.distillation.distill import DivergedError, Progress, distill, score_student
-from nas.distillation.initialise import initialise
+from nas.distillation.initialise import build, initialise
 from nas.distillation.settings import DistillSettings
 from nas.machine.files import disk_errors, read_json, write_json
-from nas.study.short_distillation import build
 from nas.teachers import load_teacher
 from search_spaces import DecoderConfig
 

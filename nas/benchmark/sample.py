@@ -3,13 +3,14 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from math import inf
 from typing import Any
 
 from blocks import get_block
 from search_spaces import PRESETS, SEARCH_SPACES, DecoderConfig, LatentSpec, adapt
 
-BANDS = ((0.75, 1.5), (1.5, 3.0), (3.0, 6.0))
+BANDS = ((1.0, 2.0), (2.0, 4.0), (4.0, 8.0))
 """Latency bands in milliseconds per frame, from above the first number to the second: eightfold from end to end.
 
 A search has to tell decoders of like latency apart; that a slow one beats one of an eighth of its latency is no news.
@@ -17,8 +18,10 @@ A search has to tell decoders of like latency apart; that a slow one beats one o
 
 _DIVISORS = (1, 2, 4, 8)
 """What the widths of published designs are divided by."""
-_LARGEST_WIDTH = 96
-"""Channels above which no width is drawn: almost all decoders with more are over the last band."""
+_LARGEST_WIDTHS = (32, 48, 64, 96, 128)
+"""Channels above which a walk draws no width, another for each walk: most decoders with more are over the last band."""
+_LARGEST_DEPTHS = (1, 2, 3, 5)
+"""Blocks above which a walk draws no depth, likewise."""
 _MOST_DRAWS = 20_000
 """Random decoders that are looked at before the sample is given up."""
 
@@ -107,25 +110,25 @@ def _published(latents: LatentSpec) -> Iterator[tuple[str, DecoderConfig]]:
 
 def _random_walks(latents: LatentSpec, seed: int) -> Iterator[tuple[str, DecoderConfig]]:
     """Decoders of all spaces in turn."""
-    chooser = _Narrow(seed)
-    while True:
+    source = random.Random(seed)
+    for number in count():
         for name, space in SEARCH_SPACES.items():
-            yield f"{name} #{chooser.walks}", space.suggest(chooser, latents)
-        chooser.walks += 1
+            yield f"{name} #{number}", space.suggest(_Narrow(source), latents)
 
 
 class _Narrow:
-    """Decides at random, widths from the narrower ones."""
+    """Decides at random, widths and depths up to what it has drawn first."""
 
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self.walks = 0
+    def __init__(self, source: random.Random) -> None:
+        self._random = source
+        self._largest = {"width": source.choice(_LARGEST_WIDTHS), "depth": source.choice(_LARGEST_DEPTHS)}
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
         """One of `choices`."""
         options = list(choices)
-        if ".width" in name:
-            options = [width for width in options if width <= _LARGEST_WIDTH] or [min(options)]
+        kind = name.split(".")[1] if name.startswith("stage") else ""
+        if kind in self._largest:
+            options = [size for size in options if size <= self._largest[kind]] or [min(options)]
         return self._random.choice(options)
 
 

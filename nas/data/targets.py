@@ -7,7 +7,7 @@ made by `nas.data.make_targets`) or are computed as they are asked for.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -69,6 +69,10 @@ class ShardSamples:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process reads the tensors itself."""
+        return self.__dict__ | {"loaded": None if self.loaded is None else {}}
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> TargetBatch:
         """The samples with these indices."""

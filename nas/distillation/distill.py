@@ -64,6 +64,7 @@ def distill(
     *,
     device: torch.device | str,
     checkpoint: Path | None = None,
+    until: int | None = None,
     report: Callable[[Progress], None] | None = None,
     fresh: bool = True,
 ) -> DistillResult:
@@ -77,6 +78,7 @@ def distill(
         settings: how.
         device: where.
         checkpoint: file to save to and, if it is there, to resume from.
+        until: step at which to stop with a checkpoint; the schedule stays that of `settings.steps`. None: at the end.
         report: called after every step; what it raises ends the run and leaves the last checkpoint valid.
         fresh: the decoder has its first weights, so the latents' statistics are folded into its stem and its shortcut
             is fitted. False to go on from weights that were trained.
@@ -86,18 +88,17 @@ def distill(
         UserError: the checkpoint is damaged or of another distillation; the disk does not take it.
     """
     device = torch.device(device)
-    for name in ("train", "score"):
-        if len(targets.split(name)) == 0:
-            raise ValueError(f"there is nothing to distil from: the {name} split of the targets is empty")
+    _refuse_empty(targets)
     run = prepare(decoder, targets, settings, device, checkpoint, fresh)
     state, train, held_out = run.state, targets.split("train"), targets.split("score")
     clock = time.monotonic() - state.seconds
-    while state.step < settings.steps:
+    end = settings.steps if until is None else min(until, settings.steps)
+    while state.step < end:
         samples = batch_indices(len(train), settings.batch_size, settings.seed, state.step)
         loss = run.loss(train.batch(samples, device))
         _update(state, loss, settings)
         state.step += 1
-        last = state.step == settings.steps
+        last = state.step == end
         score = None
         if last or state.step % settings.report_every == 0:
             score = score_student(state.modules["average"], held_out, settings.batch_size, device)
@@ -117,6 +118,12 @@ def distill(
         taps_left_out=run.taps_left_out,
         perceptual=perceptual_off(settings) or "on",
     )
+
+
+def _refuse_empty(targets: Targets) -> None:
+    for name in ("train", "score"):
+        if len(targets.split(name)) == 0:
+            raise ValueError(f"there is nothing to distil from: the {name} split of the targets is empty")
 
 
 @torch.inference_mode()

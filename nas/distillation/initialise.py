@@ -1,11 +1,19 @@
 """Where training begins: everything about the weights of a student that needs no gradient."""
 
+import torch
+
 from nas.data.targets import Samples
-from search_spaces import Decoder
+from search_spaces import Decoder, DecoderConfig
 from search_spaces.decoder import silence
 
 _FIT_SAMPLES = 128
 """Samples that the shortcut is fitted to: a linear map has few weights."""
+
+
+def build(config: DecoderConfig, seed: int) -> Decoder:
+    """A fresh decoder on the CPU; the same weights for the same seed."""
+    torch.manual_seed(seed)
+    return Decoder(config)
 
 
 def initialise(decoder: Decoder, split: Samples) -> None:

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from nas.distillation.distill import DistillResult, Progress, distill
+from nas.distillation.initialise import build
 from nas.distillation.settings import DistillSettings
 from nas.evaluation.quality import evaluate, evaluate_teacher
 from nas.export.package import ExportError, export_decoder, model_metadata
@@ -25,7 +26,7 @@ from nas.model import TurboVAED
 from nas.model.folder import check_model, is_model_folder, read_record, write_model_folder
 from nas.model.record import ModelRecord, PackageRecord, TeacherRecord
 from nas.study.outcomes import Outcome
-from nas.study.short_distillation import build, count_parameters
+from nas.study.short_distillation import count_parameters
 from nas.teachers import Teacher, published_repository
 from nas.terminal.console import format_seconds, progress, say, warn
 from nas.terminal.errors import UserError

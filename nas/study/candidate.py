@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from nas.latency import LatencyRecord
+from nas.workers.job import Segment
+from nas.workers.pool import Work
 from search_spaces import DecoderConfig
-
-Report = Callable[[int, float], None]
-"""`report(step, score in dB)` on the way through a short distillation; may raise `optuna.TrialPruned`."""
 
 
 class Candidate(Protocol):
@@ -34,16 +33,14 @@ class Candidate(Protocol):
     def problem(self) -> str:
         """Why the decoder cannot be exported; empty if it can."""
 
-    def train(self, number: int, report: Report) -> float:
-        """PSNR in dB against the teacher after a short distillation.
+    def work(self, until: int) -> Work:
+        """What trains it, from where it was stopped before, up to a step, wherever it is called."""
 
-        Args:
-            number: number of the trial.
-            report: called with every score on the way.
+    def record(self, number: int, segment: Segment) -> None:
+        """Keep what is known of its training, as the trial with this number; told after every job."""
 
-        Raises:
-            nas.distillation.distill.DivergedError: it cannot be trained.
-        """
+    def forget(self) -> None:
+        """It will not be trained any further: remove what only that would need."""
 
 
 MakeCandidate = Callable[[DecoderConfig], Candidate]

@@ -1,28 +1,23 @@
 """Candidates of a search: their latency on the device, their score after a short distillation, their files."""
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
 from nas.data.targets import Targets
-from nas.distillation.distill import Progress, distill
+from nas.distillation.initialise import build
 from nas.distillation.recipes import Recipe
+from nas.distillation.settings import DistillSettings
 from nas.export.lint import lint
 from nas.latency import LatencyRecord, Workload
 from nas.latency.devices import LatencyDevice
 from nas.machine.files import disk_errors, write_json
-from nas.study.candidate import Report
 from nas.study.run import Run
+from nas.study.rungs import rungs
+from nas.workers.job import Job, Segment
 from search_spaces import Decoder, DecoderConfig, build_skeleton
-
-
-def build(config: DecoderConfig, seed: int) -> Decoder:
-    """A fresh decoder on the CPU; the same weights for the same seed."""
-    torch.manual_seed(seed)
-    return Decoder(config)
 
 
 def count_parameters(module: torch.nn.Module) -> int:
@@ -44,8 +39,6 @@ class ShortDistillation:
     """Where they are trained."""
     recipe: Recipe
     """How they are trained."""
-    on_step: Callable[[int, int, int], None] = lambda number, step, steps: None
-    """`on_step(trial number, step, steps)`, often enough for a progress display, and before files are written."""
 
     @property
     def workload(self) -> Workload:
@@ -94,28 +87,38 @@ class DistilledCandidate:
         """Why it cannot be exported to Core ML; empty if it can."""
         return "; ".join(lint(self.skeleton, self._search.workload).problems)
 
-    def train(self, number: int, report: Report) -> float:
-        """PSNR in dB against the teacher after a short distillation; writes `trials/<number>/`."""
-        search, run = self._search, self._search.run
-        settings = search.recipe.distillation(run.settings.steps, run.settings.seed)
-        folder = run.trial_folder(number)
-        search.on_step(number, 0, settings.steps)
+    @property
+    def settings(self) -> DistillSettings:
+        """How it is distilled; scored at every rung."""
+        run = self._search.run.settings
+        settings = self._search.recipe.distillation(run.steps, run.seed)
+        return replace(settings, report_every=rungs(run.steps)[0], checkpoint_every=rungs(run.steps)[0])
+
+    def work(self, until: int) -> Job:
+        """The job that trains it up to a step."""
+        search = self._search
+        return Job(self.config, self.settings, until, search.targets, str(search.device), self._checkpoint)
+
+    def record(self, number: int, segment: Segment) -> None:
+        """Write `trials/<number>/`."""
+        folder = self._search.run.trial_folder(number)
+        found = {
+            "curve": segment.curve,
+            "score_db": segment.curve[-1][1] if segment.curve else None,
+            "seconds": round(segment.seconds, 1),
+            "failure": segment.failure,
+            "settings": asdict(self.settings),
+        }
         with disk_errors("cannot write the trial"):
             write_json(folder / "config.json", self.config.to_dict())
-        curve: list[tuple[int, float]] = []
+            write_json(folder / "result.json", found)
 
-        def on_progress(progress: Progress) -> None:
-            search.on_step(number, progress.step, progress.steps)
-            if progress.score is not None:
-                curve.append((progress.step, progress.score))
-                with disk_errors("cannot write the trial"):
-                    write_json(folder / "result.json", {"curve": curve, "settings": asdict(settings)})
-                report(progress.step, progress.score)
+    def forget(self) -> None:
+        """Remove its checkpoint."""
+        with disk_errors("cannot remove a checkpoint"):
+            self._checkpoint.unlink(missing_ok=True)
 
-        started = time.monotonic()
-        result = distill(self.decoder, search.targets, settings, device=search.device, report=on_progress)
-        search.on_step(number, settings.steps, settings.steps)
-        found = {"curve": curve, "score_db": result.score, "seconds": round(time.monotonic() - started, 1)}
-        with disk_errors("cannot write the trial"):
-            write_json(folder / "result.json", {**found, "settings": asdict(settings)})
-        return result.score
+    @property
+    def _checkpoint(self) -> Path:
+        """By what decides its weights, so that a trial that was cut off is continued by the one that repeats it."""
+        return self._search.run.folder / "training" / f"{self.config.digest()}-{self.settings.seed}.pt"

@@ -1,69 +1,31 @@
-"""The Optuna study: asking for proposals, running their trials, telling what became of them, and when to stop.
+"""The Optuna study in its database: made, opened again after whatever ended its search, and read."""
 
-A proposal over the budget, or one that cannot be exported, is never trained. Others get a short distillation, pruned if
-they fall behind, and a score. Latency is a constraint of the study, so the sampler learns where the budget ends.
-"""
-
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import optuna
 import sqlalchemy
 from optuna.trial import TrialState
 
-from blocks import NotBuildableError
-from nas.latency import LatencyRecord
-from nas.latency.record import MeasurementFailedError
-from nas.study.candidate import MakeCandidate, constrained_values
-from nas.study.constraints import Constraint, all_met
-from nas.study.outcomes import TRAINED, Outcome, check_trials, finished_trials, read_outcomes, status_of, trained_count
+from nas.study.outcomes import check_trials
+from nas.study.rungs import FrontPruner, rungs
 from nas.study.storage import database_path, open_copy, open_storage, readable
-from nas.study.trial import drop_unbuildable, drop_unmeasured, run_trial
 from nas.terminal.errors import UserError
 from nas.terminal.parser import SEEDS
-from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
+from search_spaces import DecoderConfig
 
 STUDY_NAME = "search"
 MAX_ATTEMPTS = 3
 """How often a proposal is tried that was cut off (by a kill, not by an error)."""
-_MOST_UNMEASURED = 10
-"""Proposals in a row that the device may fail to run."""
-
-Ending = Literal["trials", "time", "nothing new"]
-"""Why a study ended: all candidates were trained, the time was over, or proposals gave nothing new to train."""
-
-
-@dataclass(frozen=True)
-class StudyLimits:
-    """When a study ends."""
-
-    trials: int
-    """Candidates to train, over the whole life of the study; proposals that are not trained do not count."""
-    seconds: float | None = None
-    """Seconds after which no new candidate is started in this process; None: no limit."""
-    fruitless: int = 100
-    """Proposals in a row that may give nothing to train (over budget, not exportable, known before)."""
-
-
-class BudgetUnreachableError(Exception):
-    """Nothing that was proposed met the budget."""
-
-    def __init__(self, fastest: Outcome) -> None:
-        super().__init__(f"the fastest of all proposals takes {fastest.latency.describe()}")
-        self.fastest = fastest
-        """The fastest proposal."""
 
 
 def open_study(
     storage_url: str | sqlalchemy.URL,
     seed: int,
     *,
-    warmup_steps: int,
+    steps: int,
     on_given_up: Callable[[int, str], None] = lambda number, decoder: None,
 ) -> optuna.Study:
     """The study in this database, made if it is not there; proposals that were cut off are queued again.
@@ -71,7 +33,7 @@ def open_study(
     Args:
         storage_url: SQLAlchemy URL of the database.
         seed: random seed of the sampler.
-        warmup_steps: distillation steps before which no candidate is pruned.
+        steps: length of the short distillation of a candidate.
         on_given_up: called with the number and the decoder of each trial that was cut off too often to be queued again.
 
     Raises:
@@ -86,10 +48,10 @@ def open_study(
         study_name=STUDY_NAME,
         storage=open_storage(storage_url),
         direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warmup_steps),
+        pruner=FrontPruner(rungs(steps)),
         load_if_exists=True,
     )
-    with _without_experimental_warnings():
+    with without_experimental_warnings():
         # Another stream of random numbers after every resume, or the same proposals would come again.
         seed = (seed + len(study.get_trials(deepcopy=False))) % SEEDS
         study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
@@ -127,92 +89,6 @@ def _open_checked_copy(path: Path) -> optuna.Study | None:
     return study
 
 
-def run_study(
-    study: optuna.Study,
-    space: SearchSpace,
-    latents: LatentSpec,
-    constraints: Sequence[Constraint],
-    limits: StudyLimits,
-    make_candidate: MakeCandidate,
-    on_outcome: Callable[[Outcome], None],
-    on_unmeasured: Callable[[DecoderConfig, str], None] = lambda config, reason: None,
-    on_unbuildable: Callable[[DecoderConfig, str], None] = lambda config, reason: None,
-) -> Ending:
-    """Propose, measure and score until a limit is reached; every outcome is in the database before the next proposal.
-
-    A decoder that the device cannot run has no outcome: it is reported with the reason, and not proposed for training.
-    One with a part that cannot be built is left out likewise.
-
-    Raises:
-        BudgetUnreachableError: nothing within the constraints was found.
-        UserError: the device ran none of the last ten proposals, `limits.fruitless` in a row cannot be built, or
-            nothing within the constraints can be exported.
-    """
-    unmeasured = unbuildable = 0
-    deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
-    if not study.user_attrs.get("warm_started"):
-        _enqueue_warm_starts(study, space, latents, constraints, make_candidate)
-        study.set_user_attr("warm_started", True)
-    while trained_count(study) < limits.trials:
-        if deadline is not None and time.monotonic() >= deadline:
-            return "time"
-        trial, config = _propose(study, space, latents)
-        try:
-            on_outcome(run_trial(study, trial, make_candidate(config), constraints))
-            unmeasured = unbuildable = 0
-        except NotBuildableError as error:
-            drop_unbuildable(study, trial, config, str(error))
-            on_unbuildable(config, str(error))
-            unbuildable += 1
-            if unbuildable == limits.fruitless:
-                raise UserError(f"none of the last {unbuildable} decoders can be built: {error}") from error
-        except MeasurementFailedError as error:
-            drop_unmeasured(study, trial, config, str(error))
-            on_unmeasured(config, str(error))
-            unmeasured += 1
-            if unmeasured == _MOST_UNMEASURED:
-                raise UserError(f"the device ran none of the last {unmeasured} decoders: {error}") from error
-        if _nothing_new(study, limits):
-            return "nothing new"
-    return "trials"
-
-
-def _enqueue_warm_starts(
-    study: optuna.Study,
-    space: SearchSpace,
-    latents: LatentSpec,
-    constraints: Sequence[Constraint],
-    make_candidate: MakeCandidate,
-) -> None:
-    """Queue the published designs with the latencies that were found in choosing their widths."""
-    found: dict[DecoderConfig, LatencyRecord] = {}
-
-    def fits(config: DecoderConfig) -> bool:
-        try:
-            found[config] = make_candidate(config).latency
-        except (MeasurementFailedError, NotBuildableError):
-            return False
-        return all_met(constraints, constrained_values(found[config]))
-
-    for title, config in warm_starts(space, latents, fits):
-        known: dict[str, Any] = {"preset": title}
-        if config in found:
-            known |= {"digest": config.digest(), "latency": found[config].to_dict()}
-        study.enqueue_trial(space.params(config), user_attrs=known, skip_if_exists=True)
-
-
-def _propose(study: optuna.Study, space: SearchSpace, latents: LatentSpec) -> tuple[optuna.Trial, DecoderConfig]:
-    """The next proposal; UserError if the choices in the study are not those of the space."""
-    with _without_experimental_warnings():
-        trial = study.ask()
-        try:
-            return trial, space.suggest(trial, latents)
-        except ValueError as error:
-            raise UserError(
-                f"the study does not fit the space '{space.name}' ({error}): start a new run with another --run"
-            ) from error
-
-
 def _requeue_interrupted(study: optuna.Study, on_given_up: Callable[[int, str], None]) -> None:
     """A trial that is still running when nobody works on the study was cut off: fail it and queue its choices again."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -228,27 +104,8 @@ def _requeue_interrupted(study: optuna.Study, on_given_up: Callable[[int, str], 
             on_given_up(trial.number, DecoderConfig.from_dict(config).summary() if config else "")
 
 
-def _nothing_new(study: optuna.Study, limits: StudyLimits) -> bool:
-    """Whether none of the last proposals was worth training.
-
-    Raises:
-        BudgetUnreachableError: no proposal ever met the constraints.
-        UserError: no proposal that met them can be exported.
-    """
-    statuses = [status_of(trial) for trial in finished_trials(study)]
-    last = statuses[-limits.fruitless :]
-    if len(last) < limits.fruitless or not set(last).isdisjoint(TRAINED):
-        return False
-    if not set(statuses).isdisjoint(TRAINED):
-        return True
-    found = read_outcomes(study)
-    if unfit := [outcome.detail for outcome in found if outcome.status == "not exportable"]:
-        raise UserError(f"nothing within the budget can be exported: {unfit[0]}: choose another --space")
-    raise BudgetUnreachableError(min(found, key=lambda outcome: outcome.latency.ms_per_frame))
-
-
 @contextmanager
-def _without_experimental_warnings() -> Iterator[None]:
+def without_experimental_warnings() -> Iterator[None]:
     """Optuna calls the grouped search space experimental; there is nothing that a user could do about it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -2,13 +2,15 @@
 
 import math
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.markup import escape
 
 from nas.latency.budget import format_ms
+from nas.study.limits import StudyLimits
 from nas.study.outcomes import TRAINED, Outcome, pareto_front
-from nas.study.study import MAX_ATTEMPTS, StudyLimits
+from nas.study.study import MAX_ATTEMPTS
 from nas.terminal.console import StatusLine, format_count, format_seconds, warn
 from search_spaces import DecoderConfig
 
@@ -41,7 +43,7 @@ class TrialTable:
         if outcome.status in TRAINED:
             self.trained += 1
         self.replay(outcome)
-        self.progress(None, 0, 0)
+        self.progress({}, 0)
 
     def replay(self, outcome: Outcome) -> None:
         """Show a proposal that was finished before."""
@@ -85,24 +87,30 @@ class TrialTable:
         what = f"#{number} {decoder}".rstrip()
         warn(self._console, f"left out, {what}: it was cut off {MAX_ATTEMPTS} times (does it run out of memory?)")
 
-    def progress(self, number: int | None, step: int, steps: int) -> None:
-        """Redraw the status line: the best so far, the trial in progress, the time left."""
+    def progress(self, running: Mapping[int, int], steps: int) -> None:
+        """Redraw the status line: the best so far, the trials that are trained, the time left.
+
+        Args:
+            running: steps done by each trial that is trained.
+            steps: steps of a whole short distillation.
+        """
         parts = []
         if self._best is not None:
             latency = f"{format_ms(self._best.latency.ms_per_frame)} ms/frame{mark(self._best)}"
             parts.append(f"best #{self._best.number}  {latency}  {_score(self._best):.2f} dB")
         parts.append(self.counts())
-        if number is not None:
-            parts.append(f"#{number} step {step}/{steps}")
-        left = self._seconds_left(step / steps if steps else 0.0)
+        if running:
+            trained = ", ".join(f"#{number} ({done}/{steps} steps)" for number, done in running.items())
+            parts.append(f"training {trained}")
+        left = self._seconds_left()
         if left is not None:
             parts.append(f"{format_seconds(left)} left")
         self._status.show("   ".join(parts))
 
-    def _seconds_left(self, fraction: float) -> float | None:
+    def _seconds_left(self) -> float | None:
         spent = time.monotonic() - self._started
-        done = self.trained - self._trained_before + fraction
-        by_trials = spent / done * (self._limits.trials - self.trained - fraction) if done > 0.2 else None
+        done = self.trained - self._trained_before
+        by_trials = spent / done * (self._limits.trials - self.trained) if done else None
         by_time = None if self._limits.seconds is None else max(0.0, self._limits.seconds - spent)
         known = [estimate for estimate in (by_trials, by_time) if estimate is not None]
         return min(known) if known else None

@@ -1,26 +1,41 @@
 """One trial: a candidate against the constraints, then its short distillation, then its outcome in the study."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.distillation.distill import DivergedError
 from nas.latency import LatencyRecord
 from nas.latency.record import MeasurementFailedError
 from nas.study.candidate import Candidate, constrained_values
 from nas.study.constraints import Constraint, all_met
 from nas.study.outcomes import Outcome, Status, finished_trials, status_of
+from nas.workers.job import Segment
 from search_spaces import DecoderConfig
 
 _UNBUILDABLE = 1000.0
 """Violation of the constraints by what cannot be built: worse than any latency."""
 
 
-def run_trial(
+@dataclass
+class Training:
+    """A trial whose candidate is trained, job by job."""
+
+    trial: optuna.Trial
+    """The trial, which is running."""
+    candidate: Candidate
+    """The candidate."""
+    latency: LatencyRecord
+    """Latency of the candidate."""
+    steps: int = 0
+    """Steps that it was trained for and told about."""
+
+
+def begin_trial(
     study: optuna.Study, trial: optuna.Trial, candidate: Candidate, constraints: Sequence[Constraint]
-) -> Outcome:
-    """Find out what becomes of a candidate, and tell the study.
+) -> Training | Outcome:
+    """Find out whether a candidate is worth training; if not, the study is told what became of it.
 
     Raises:
         MeasurementFailedError: the device cannot run it. The trial is still running then: see `drop_unmeasured`.
@@ -33,22 +48,71 @@ def run_trial(
         trial.set_user_attr(key, value)
     for constraint in constraints:
         trial.set_constraint(constraint.name, constraint.violation(values[constraint.name]))
-    twin = _finished_twin(study, config)
-    status: Status
-    detail, score = "", None
+    training = Training(trial, candidate, latency)
     if not all_met(constraints, values):
-        status, state = "over budget", TrialState.PRUNED
-    elif twin is not None:
-        status, state, score, detail = "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}"
-    elif problem := candidate.problem:
-        status, state, detail = "not exportable", TrialState.PRUNED, problem
-    else:
-        status, state, score, detail = _train(trial, candidate)
+        return _end(study, training, "over budget", TrialState.PRUNED)
+    if (twin := _finished_twin(study, config)) is not None:
+        return _end(study, training, "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}")
+    if problem := candidate.problem:
+        return _end(study, training, "not exportable", TrialState.PRUNED, detail=problem)
+    return training
+
+
+def advance_trial(study: optuna.Study, training: Training, segment: Segment, steps: int) -> Outcome | None:
+    """Tell the study what a job has found; what became of the candidate, or None if it is to be trained on.
+
+    Args:
+        study: the study, whose pruner decides.
+        training: the trial.
+        segment: what is known of the distillation now.
+        steps: length of the whole distillation.
+    """
+    trial = training.trial
+    training.candidate.record(trial.number, segment)
+    if segment.failure:
+        # To the sampler a failed trial says nothing, a worthless one that was stopped says to keep away.
+        trial.report(0.0, training.steps + 1)
+        return end_training(study, training, "failed", TrialState.PRUNED, detail=segment.failure)
+    for step, score in segment.curve:
+        if step > training.steps:
+            trial.report(score, step)
+            training.steps = step
+    score = segment.curve[-1][1]
+    if training.steps >= steps:
+        return end_training(study, training, "scored", TrialState.COMPLETE, score)
+    return end_training(study, training, "pruned", TrialState.PRUNED, score) if trial.should_prune() else None
+
+
+def end_training(
+    study: optuna.Study,
+    training: Training,
+    status: Status,
+    state: TrialState,
+    score: float | None = None,
+    detail: str = "",
+) -> Outcome:
+    """End a trial that was trained."""
+    outcome = _end(study, training, status, state, score, detail)
+    training.candidate.forget()
+    return outcome
+
+
+def _end(
+    study: optuna.Study,
+    training: Training,
+    status: Status,
+    state: TrialState,
+    score: float | None = None,
+    detail: str = "",
+) -> Outcome:
+    """Tell the study what became of a trial."""
+    trial, candidate = training.trial, training.candidate
     for key, value in {"status": status, "score": score, "detail": detail}.items():
         trial.set_user_attr(key, value)
     study.tell(trial, score if state == TrialState.COMPLETE else None, state)
     preset = str(trial.user_attrs.get("preset", ""))
-    return Outcome(trial.number, config, latency, candidate.parameters, status, score, detail, preset)
+    latency, parameters = training.latency, candidate.parameters
+    return Outcome(trial.number, candidate.config, latency, parameters, status, score, detail, preset)
 
 
 def drop_unmeasured(study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, reason: str) -> None:
@@ -77,25 +141,6 @@ def known_latency(study: optuna.Study, candidate: Candidate) -> LatencyRecord:
         if "unmeasured" in trial.user_attrs:
             raise MeasurementFailedError(trial.user_attrs["unmeasured"])
     return candidate.latency
-
-
-def _train(trial: optuna.Trial, candidate: Candidate) -> tuple[Status, TrialState, float | None, str]:
-    """How it ended, its state for Optuna, its score in dB, and why it failed."""
-    last: list[float] = []
-
-    def report(step: int, score: float) -> None:
-        last.append(score)
-        trial.report(score, step)
-        if trial.should_prune():
-            raise optuna.TrialPruned
-
-    try:
-        score = candidate.train(trial.number, report)
-    except optuna.TrialPruned:
-        return "pruned", TrialState.PRUNED, last[-1], ""
-    except DivergedError as error:
-        return "failed", TrialState.FAIL, None, str(error)
-    return "scored", TrialState.COMPLETE, score, ""
 
 
 def _finished_twin(study: optuna.Study, config: DecoderConfig) -> FrozenTrial | None:

@@ -13,10 +13,14 @@ import pytest
 from nas.latency import LatencyRecord, MeasurementFailedError
 from nas.machine.files import read_json
 from nas.study.constraints import Constraint
+from nas.study.limits import StudyLimits
+from nas.study.loop import Events, run_study
 from nas.study.outcomes import Outcome, read_outcomes
 from nas.study.remeasure import measured_leaders
 from nas.study.run import load_run
-from nas.study.study import StudyLimits, load_study, open_study, run_study
+from nas.study.study import load_study, open_study
+from nas.workers.job import Segment
+from nas.workers.pool import InlinePool
 from search_spaces import SEARCH_SPACES, DecoderConfig, LatentSpec
 from tests.support.agents import TOKEN, running_agent
 from tests.support.commands import Inputs, Shell, make_run, refuse
@@ -96,9 +100,15 @@ class Chosen:
             raise MeasurementFailedError(BROKEN_UNITS)
         return RECORD
 
-    def train(self, number: int, report: Callable[[int, float], None]) -> float:
+    def work(self, until: int) -> Callable[[], Segment]:
         assert self.device.runs(self.config)
-        return 20.0
+        return lambda: Segment(((until, 20.0),))
+
+    def record(self, number: int, segment: Segment) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
 
 
 RECORD = latency(5.0, "measured")
@@ -106,7 +116,7 @@ RECORD = latency(5.0, "measured")
 
 def search(folder: Path, device: Choosy, trials: int) -> tuple[list[Outcome], dict[str, str]]:
     """Outcomes, and the reason for each decoder that was left out."""
-    study = open_study(f"sqlite:///{folder / 'study.db'}", 0, warmup_steps=0)
+    study = open_study(f"sqlite:///{folder / 'study.db'}", 0, steps=30)
     left_out: dict[str, str] = {}
     outcomes: list[Outcome] = []
     latents = LatentSpec(channels=16, spatial=8, temporal=4)
@@ -118,8 +128,9 @@ def search(folder: Path, device: Choosy, trials: int) -> tuple[list[Outcome], di
         (Constraint("latency", 10.0, "ms per frame"),),
         limits,
         device.candidate,
-        outcomes.append,
-        lambda config, reason: left_out.update({config.digest(): reason}),
+        InlinePool(),
+        30,
+        Events(outcomes.append, lambda config, reason: left_out.update({config.digest(): reason})),
     )
     return outcomes, left_out
 

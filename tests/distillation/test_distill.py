@@ -291,32 +291,21 @@ def test_nothing_to_train_on_is_refused() -> None:
 
 
 def test_a_candidate_is_trained_by_a_short_distillation(tmp_path: Path) -> None:
-    """It tells every score on the way, stops when the study says so, and leaves what it found in the trial's folder."""
+    """Job by job as in one go; it leaves what it found in the folder of the trial, and no checkpoint."""
     settings = RunSettings("formula", None, None, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", steps=12, seed=0)
-    steps: list[tuple[int, int, int]] = []
-    search = ShortDistillation(
-        Run(tmp_path, settings),
-        make_targets(),
-        open_device("iphone-16-pro"),
-        CPU,
-        recipes.CPU,
-        lambda *step: steps.append(step),
-    )
-    told: list[tuple[int, float]] = []
-    score = search.candidate(CONFIG).train(3, lambda step, value: told.append((step, value)))
-    assert [step for step, _ in told] == [2, 4, 6, 8, 10, 12] and told[-1][1] == score
-    # Also before the first step and after the last, when files are about to be written.
-    assert steps == [(3, step, 12) for step in [*range(13), 12]]
+    search = ShortDistillation(Run(tmp_path, settings), make_targets(), open_device("iphone-16-pro"), CPU, recipes.CPU)
+    candidate = search.candidate(CONFIG)
+    first = candidate.work(4)()
+    assert [step for step, _ in first.curve] == [1, 2, 3, 4] and not first.failure
+    candidate.record(3, first)
     assert DecoderConfig.from_dict(read_json(tmp_path / "trials" / "3" / "config.json")) == CONFIG
-    result = read_json(tmp_path / "trials" / "3" / "result.json")
-    assert result["score_db"] == score and result["curve"] == [list(point) for point in told]
-
-    def stop(step: int, value: float) -> None:
-        if step == 4:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        search.candidate(CONFIG).train(4, stop)
-    result = read_json(tmp_path / "trials" / "4" / "result.json")
-    assert len(result["curve"]) == 2 and "score_db" not in result
+    assert read_json(tmp_path / "trials" / "3" / "result.json")["score_db"] == first.curve[-1][1]
+    whole = candidate.work(12)()
+    assert whole.curve[:4] == first.curve and whole.curve[-1][0] == 12, "the second job goes on where the first ended"
+    undisturbed = replace(search, run=Run(tmp_path / "other", settings)).candidate(CONFIG).work(12)()
+    assert undisturbed.curve == whole.curve
+    checkpoints = list((tmp_path / "training").iterdir())
+    assert len(checkpoints) == 1
+    candidate.forget()
+    assert not checkpoints[0].exists()
     assert search.candidate(CONFIG).parameters == sum(parameter.numel() for parameter in build_student().parameters())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nas.latency.budget import format_ms
-from nas.study.study import StudyLimits
+from nas.study.limits import StudyLimits
 from nas.study.table import TrialTable
 from nas.terminal.console import StatusLine
 from tests.terminal.test_console import outcome, plain_console, text_of

@@ -113,7 +113,7 @@ def test_a_study_that_cannot_be_read_is_one_line_and_stays_as_it_is(row: str, ma
     before = list_files(tmp_path), path.is_file() and path.read_bytes()
     for call in (
         lambda: load_study(storage_url(path)),
-        lambda: open_study(storage_url(path), 0, warmup_steps=5),
+        lambda: open_study(storage_url(path), 0, steps=30),
     ):
         message = refusal(call)
         assert expected in message and str(path) in message and "new run" in message
@@ -148,7 +148,7 @@ def test_every_folder_has_its_own_study(names: tuple[str, str], tmp_path: Path) 
     for seed, name in enumerate(names):
         (tmp_path / name).mkdir()
         run = Run(tmp_path / name, replace(SETTINGS, seed=seed))
-        study = open_study(run.storage_url, seed, warmup_steps=5)
+        study = open_study(run.storage_url, seed, steps=30)
         study.set_user_attr("name", name)
         assert load_study(run.storage_url).user_attrs == {"name": name}
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
@@ -160,7 +160,7 @@ def test_a_trial_that_is_cut_off_again_and_again_is_said(tmp_path: Path) -> None
         study = open_study(
             storage_url(tmp_path / "study.db"),
             0,
-            warmup_steps=5,
+            steps=30,
             on_given_up=lambda number, decoder: given_up.append((number, decoder)),
         )
         study.ask()

@@ -29,7 +29,8 @@ ARROWS: dict[str, set[str]] = {
     "distillation": {"data", "machine", "metrics", "teachers", "terminal"},
     "evaluation": {"data", "latency", "metrics", "terminal"},
     "model": {"evaluation", "latency", "machine", "terminal"},
-    "study": {"data", "distillation", "export", "latency", "machine", "terminal"},
+    "workers": {"data", "distillation"},
+    "study": {"data", "distillation", "export", "latency", "machine", "terminal", "workers"},
     "finalize": {"data", "distillation", "evaluation", "export", "latency", "machine", "model", "study", "teachers"}
     | {"terminal"},
     "benchmark": {"data", "distillation", "latency", "machine", "study", "teachers", "terminal"},

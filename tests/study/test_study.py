@@ -2,22 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import optuna
 import pytest
 
-from nas.distillation.distill import DivergedError
 from nas.latency import LatencyRecord
 from nas.study.constraints import Constraint
+from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
+from nas.study.loop import Events, run_study
 from nas.study.outcomes import Outcome, best_outcomes, pareto_front, read_outcomes, trained_count
-from nas.study.study import BudgetUnreachableError, Ending, StudyLimits, open_study, run_study
+from nas.study.study import open_study
 from nas.terminal.errors import UserError
+from nas.workers.job import Segment
+from nas.workers.pool import InlinePool
 from search_spaces import PRESETS, SEARCH_SPACES, DecoderConfig, LatentSpec, adapt
 from tests.support.records import latency
 
 LATENTS = LatentSpec(channels=16, spatial=8, temporal=4)
 SPACE = SEARCH_SPACES["turbo3d"]
+STEPS = 27
+RUNGS = (3, 9, 27)
 
 
 class Arithmetic:
@@ -26,6 +32,8 @@ class Arithmetic:
     def __init__(self, interrupt_at: int | None = None, diverge_at: int | None = None, unexportable: str = "") -> None:
         self.scored: list[str] = []
         self.measured: list[str] = []
+        self.recorded: list[tuple[int, Segment]] = []
+        self.forgotten: list[str] = []
         self.interrupt_at = interrupt_at
         self.diverge_at = diverge_at
         self.unexportable = unexportable
@@ -52,18 +60,26 @@ class ArithmeticCandidate:
     def problem(self) -> str:
         return "rank 6" if self.world.unexportable in (self.config.stages[-1].block.name, "all") else ""
 
-    def train(self, number: int, report: Callable[[int, float], None]) -> float:
+    def work(self, until: int) -> Callable[[], Segment]:
+        return partial(self._train, until)
+
+    def _train(self, until: int) -> Segment:
         world = self.world
-        if len(world.scored) == world.interrupt_at:
-            world.interrupt_at = None
-            raise KeyboardInterrupt
-        world.scored.append(self.config.digest())
-        if len(world.scored) == world.diverge_at:
-            raise DivergedError("the loss is nan at step 3")
+        if until == RUNGS[0]:
+            if len(world.scored) == world.interrupt_at:
+                world.interrupt_at = None
+                raise KeyboardInterrupt
+            world.scored.append(self.config.digest())
+            if len(world.scored) == world.diverge_at:
+                return Segment((), failure="the loss is nan at step 3")
         score = sum(stage.width for stage in self.config.stages) / 100
-        for step in (10, 20, 30):
-            report(step, score)
-        return score
+        return Segment(tuple((step, score) for step in RUNGS if step <= until))
+
+    def record(self, number: int, segment: Segment) -> None:
+        self.world.recorded.append((number, segment))
+
+    def forget(self) -> None:
+        self.world.forgotten.append(self.config.digest())
 
 
 def budget(milliseconds: float) -> tuple[Constraint, ...]:
@@ -71,13 +87,14 @@ def budget(milliseconds: float) -> tuple[Constraint, ...]:
 
 
 def run(study: optuna.Study, limits: StudyLimits, world: Arithmetic, budget_ms: float = 12.0) -> Ending:
-    return run_study(study, SPACE, LATENTS, budget(budget_ms), limits, world.candidate, lambda outcome: None)
+    return run_study(study, SPACE, LATENTS, budget(budget_ms), limits, world.candidate, InlinePool(), STEPS, Events())
 
 
 def search(folder: Path, world: Arithmetic, budget_ms: float = 12.0, trials: int = 8, seed: int = 0) -> list[Outcome]:
-    study = open_study(f"sqlite:///{folder / 'study.db'}", seed, warmup_steps=5)
+    study = open_study(f"sqlite:///{folder / 'study.db'}", seed, steps=STEPS)
     seen: list[Outcome] = []
-    run_study(study, SPACE, LATENTS, budget(budget_ms), StudyLimits(trials), world.candidate, seen.append)
+    limits, events = StudyLimits(trials), Events(seen.append)
+    run_study(study, SPACE, LATENTS, budget(budget_ms), limits, world.candidate, InlinePool(), STEPS, events)
     assert trained_count(study) == trials
     return read_outcomes(study)
 
@@ -104,7 +121,7 @@ def test_what_cannot_be_exported_is_never_trained(tmp_path: Path) -> None:
 
 
 def test_nothing_exportable_ends_the_search(tmp_path: Path) -> None:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
     with pytest.raises(UserError, match="nothing within the budget can be exported: rank 6"):
         run(study, StudyLimits(4, fruitless=10), Arithmetic(unexportable="all"))
 
@@ -123,7 +140,7 @@ def test_published_designs_come_first(tmp_path: Path) -> None:
 
 def test_equal_architectures_are_scored_and_measured_once(tmp_path: Path) -> None:
     world = Arithmetic()
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
     limits = StudyLimits(4)
     run(study, limits, world)
     best = best_outcomes(read_outcomes(study))[0]
@@ -144,7 +161,7 @@ def test_interrupted_trial_is_retried_and_nothing_else_is_lost(tmp_path: Path) -
     found = search(tmp_path, world)
     assert world.scored[:3] == before
     assert len(world.scored) == len(set(world.scored))
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
     retried = [trial for trial in study.get_trials() if "retry_of" in trial.user_attrs]
     assert len(retried) == 1
     original = study.get_trials()[retried[0].user_attrs["retry_of"]]
@@ -176,7 +193,7 @@ def test_divergence_fails_one_trial_only(tmp_path: Path) -> None:
 
 
 def test_impossible_budget_names_the_fastest(tmp_path: Path) -> None:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
     world = Arithmetic()
     with pytest.raises(BudgetUnreachableError) as caught:
         run(study, StudyLimits(4, fruitless=30), world, 0.01)
@@ -186,7 +203,7 @@ def test_impossible_budget_names_the_fastest(tmp_path: Path) -> None:
 
 
 def test_time_limit_stops_between_candidates(tmp_path: Path) -> None:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
     assert run(study, StudyLimits(1000, seconds=5), Arithmetic()) == "time"
     assert 0 < trained_count(study) < 1000
 
@@ -219,22 +236,22 @@ class OneDecoder(Arithmetic):
 def test_a_search_without_anything_new_stops_and_says_so(tmp_path: Path) -> None:
     """Also where a candidate was trained before: proposals that are known never count towards the trials."""
     world = OneDecoder(adapt(PRESETS["turbo_vaed_hunyuan"], LATENTS, 4))
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
     assert run(study, StudyLimits(8, fruitless=12), world, 100.0) == "nothing new"
     statuses = [outcome.status for outcome in read_outcomes(study)]
     assert statuses == ["scored", *["same"] * 12]
-    again = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    again = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
     assert run(again, StudyLimits(8, fruitless=12), world, 100.0) == "nothing new"
     assert len(read_outcomes(again)) == 14, "one more proposal is enough to see that nothing has changed"
 
 
 @pytest.mark.slow
 def test_a_candidate_that_is_new_starts_the_count_again(tmp_path: Path) -> None:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, warmup_steps=5)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
     assert run(study, StudyLimits(8, fruitless=100), Arithmetic()) == "trials"
     untrained = [outcome.status not in ("scored", "pruned") for outcome in read_outcomes(study)]
     longest = max(len(part) for part in "".join("01"[each] for each in untrained).split("0"))
-    other = open_study(f"sqlite:///{tmp_path / 'other.db'}", 0, warmup_steps=5)
+    other = open_study(f"sqlite:///{tmp_path / 'other.db'}", 0, steps=STEPS)
     assert 1 < longest < sum(untrained)
     assert run(other, StudyLimits(8, fruitless=longest + 1), Arithmetic()) == "trials"
     assert [each.config for each in read_outcomes(other)] == [each.config for each in read_outcomes(study)]

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from nas.evaluation.comparison import Row, print_comparison
 from nas.evaluation.results import Evaluation, Quality
+from nas.study.limits import StudyLimits
 from nas.study.outcomes import Outcome
-from nas.study.study import StudyLimits
 from nas.study.table import TrialTable, front_line, mark
 from nas.terminal.console import (
     StatusLine,
@@ -170,13 +170,13 @@ def test_the_status_line_says_the_best_and_how_far_it_is() -> None:
 
 
 def test_the_time_left_is_worked_out_from_this_process(wait: Callable[[float], None]) -> None:
-    """What was trained before is counted, but how long it took is not known; half a trial counts half."""
+    """What was trained before is counted, but how long it took is not known."""
     status = Shown(plain_console())
     table = TrialTable(plain_console(), StudyLimits(10), status, trained=6)
     table.replay(outcome(0))
     wait(10)
-    table.progress(6, 30, 60)
-    assert status.texts[-1].endswith("6 of 10 trained   #6 step 30/60   70 s left")
+    table.progress({6: 20, 7: 0}, 60)
+    assert status.texts[-1].endswith("6 of 10 trained   training #6 (20/60 steps), #7 (0/60 steps)")
     wait(10)
     table.add(outcome(6))
     assert status.texts[-1].endswith("7 of 10 trained   60 s left")

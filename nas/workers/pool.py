@@ -1,0 +1,49 @@
+"""Pools: where the pieces of distillations of a search run, one after the other or side by side."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol
+
+from nas.workers.job import Segment
+
+Work = Callable[[], Segment]
+"""One piece of a distillation, which may be pickled: see `nas.workers.job.Job`."""
+
+
+class WorkerDiedError(Exception):
+    """The process that a job ran in was killed, again and again: most likely it needs more memory than there is."""
+
+
+class Pool(Protocol):
+    """Runs jobs."""
+
+    @property
+    def slots(self) -> int:
+        """Number of jobs that run side by side."""
+
+    def submit(self, work: Work) -> Future[Segment]:
+        """Run a job as soon as a slot is free.
+
+        What the job raises is raised by the future's result; WorkerDiedError if it cannot be run.
+        """
+
+    def close(self) -> None:
+        """Stop whatever runs. A job that is stopped leaves its last checkpoint."""
+
+
+class InlinePool:
+    """Runs each job in this process when it is submitted, on all of its threads."""
+
+    slots = 1
+
+    def submit(self, work: Work) -> Future[Segment]:
+        """Run a job; it has ended when this returns."""
+        future: Future[Segment] = Future()
+        try:
+            future.set_result(work())
+        except Exception as error:  # handed on to whoever asks for the result
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Nothing runs."""
