@@ -40,9 +40,7 @@ class _RmsNorm(torch.autograd.Function):
 
 class _SumBranches(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, temporal: Tensor, spatial: Tensor, pointwise: Tensor, before: int
-    ) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, temporal: Tensor, spatial: Tensor, pointwise: Tensor, before: int) -> Tensor:
         middle = weight.shape[3] // 2
         ctx.place = slice(before, before + 1), slice(middle, middle + 1)
         now, centre = ctx.place

@@ -161,9 +161,7 @@ class _JoinedConv3d(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         frames, kernel = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:3])
-        joined, into_kernel, into_bias = _gradients(
-            _frames(_ordered(gradient)), frames, kernel, ctx.padding, 1, needs
-        )
+        joined, into_kernel, into_bias = _gradients(_frames(_ordered(gradient)), frames, kernel, ctx.padding, 1, needs)
         video_gradient = _separate(_video(joined, ctx.batch), ctx.length) if needs[0] else None
         weight_gradient = into_kernel.unflatten(1, (ctx.length, -1)).transpose(1, 2) if needs[1] else None
         return video_gradient, weight_gradient, into_bias if needs[2] else None, None

@@ -65,7 +65,13 @@ class _Forms(TorchFunctionMode):
 
 
 def _conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> Tensor:
     if x.ndim == 4 and _is_depthwise(x, weight, groups) and _is_plain(stride, dilation, padding):
         if weight[0].numel() == 1 and not any(_each(padding, 2)):
@@ -78,14 +84,20 @@ def _conv2d(
 
 
 def _conv3d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> Tensor:
     known = x.ndim == 5 and _is_plain(stride, dilation, padding) and _each(padding, 3)[0] == 0
     if known and _is_depthwise(x, weight, groups):
         if weight[0].numel() == 1 and not any(_each(padding, 3)):
             return scaled_channels(x, weight, bias)
         return depthwise_conv3d(x, weight, bias, _each(padding, 3)[1:])
-    if known and groups == 1 and _computed_dtype(x) == torch.float32:
+    if known and groups == 1 and _computed_dtype(x) not in (torch.bfloat16, torch.float16):
         return joined_conv3d(x, weight, bias, _each(padding, 3)[1:])
     if x.ndim == 5:
         x = x.contiguous(memory_format=torch.channels_last_3d)
