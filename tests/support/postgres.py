@@ -1,0 +1,93 @@
+"""A PostgreSQL server of a test's own: a folder, a port and a password that nothing else knows."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_PASSWORD = "s3cret/of the test"
+"""With characters that an address has to escape."""
+
+
+class PostgresServer:
+    """A server that listens on this machine alone; it can be stopped and started again."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self._folder, self._programs = folder, programs
+        self._port = _free_port()
+        # The server refuses to work for root.
+        self._account = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+        if self._account:
+            found = pwd.getpwnam("postgres")
+            os.chown(folder, found.pw_uid, found.pw_gid)
+        password = folder / "password"
+        password.write_text(_PASSWORD)
+        password.chmod(0o644)
+        words = ["--username=nas", f"--pwfile={password}", "--auth=scram-sha-256", "--no-sync", "--encoding=UTF8"]
+        self._run("initdb", *words, "--locale=C.UTF-8", "--pgdata", str(folder / "data"))
+
+    def url(self, *, password: bool = True) -> str:
+        """Address of its database for `--storage`; without its password for a process that has it as PGPASSWORD."""
+        secret = ":s3cret%2Fof%20the%20test" if password else ""
+        return f"postgresql://nas{secret}@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        """Start it; back when it takes connections."""
+        settings = f"-p {self._port} -h 127.0.0.1 -k {self._folder} -F"
+        log = str(self._folder / "log")
+        self._run("pg_ctl", "start", "--wait", "--pgdata", str(self._folder / "data"), "--log", log, "-o", settings)
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: "fast" ends what its clients are doing and says so, "immediate" is as a loss of power."""
+        self._run("pg_ctl", "stop", "--wait", "--pgdata", str(self._folder / "data"), "--mode", mode)
+
+    def _run(self, program: str, *words: str) -> None:
+        # A server that goes on would keep a pipe open.
+        with (self._folder / "programs").open("a+") as output:
+            command = [str(self._programs / program), *words]
+            done = subprocess.run(
+                command, stdout=output, stderr=subprocess.STDOUT, cwd=self._folder, timeout=120, **self._account
+            )
+            output.seek(0)
+            assert done.returncode == 0, output.read()
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server that runs, and is gone at the end; the test is skipped where PostgreSQL is not installed."""
+    programs = _find_programs()
+    if programs is None:
+        pytest.skip("needs a PostgreSQL server (Debian's package postgresql)")
+    # Folders that pytest makes for root are closed to the server's account.
+    folder = Path(tempfile.mkdtemp(prefix="nas-postgres-"))
+    try:
+        server = PostgresServer(folder, programs)
+        server.start()
+        try:
+            yield server
+        finally:
+            if (folder / "data" / "postmaster.pid").exists():
+                server.stop("immediate")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _find_programs() -> Path | None:
+    """Folder of the server's programs, which Debian keeps out of the path; None if it is not installed."""
+    found = shutil.which("initdb")
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return Path(found).parent if found else folders[-1].parent if folders else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
