@@ -21,12 +21,11 @@ class PostgresServer:
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self._folder, self._programs = folder, programs
-        self._port = _free_port()
+        self._port = free_port()
         # The server refuses to work for root.
-        self._account = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
-        if self._account:
-            found = pwd.getpwnam("postgres")
-            os.chown(folder, found.pw_uid, found.pw_gid)
+        self._account = pwd.getpwnam("postgres") if os.getuid() == 0 else None
+        if self._account is not None:
+            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
         password = folder / "password"
         password.write_text(_PASSWORD)
         password.chmod(0o644)
@@ -53,7 +52,14 @@ class PostgresServer:
         with (self._folder / "programs").open("a+") as output:
             command = [str(self._programs / program), *words]
             done = subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, cwd=self._folder, timeout=120, **self._account
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                timeout=120,
+                user=self._account and self._account.pw_uid,
+                group=self._account and self._account.pw_gid,
+                extra_groups=self._account and [],
             )
             output.seek(0)
             assert done.returncode == 0, output.read()
@@ -86,8 +92,9 @@ def _find_programs() -> Path | None:
     return Path(found).parent if found else folders[-1].parent if folders else None
 
 
-def _free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens at."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
