@@ -76,6 +76,7 @@ class StudyServer:
         address = server_address(url)
         self.place = address.set(drivername="postgresql").render_as_string(hide_password=True)
         self.grace = grace
+        self.beat_seconds = grace / _BEATS
         connecting = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         self._engine = sqlalchemy.create_engine(
             address, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT", connect_args=connecting
@@ -209,7 +210,7 @@ class Heart:
 
     def _beat_on(self) -> None:
         try:
-            while not self._stop.wait(self._server.grace / _BEATS):
+            while not self._stop.wait(self._server.beat_seconds):
                 with self._lock:
                     numbers = sorted(self._numbers)
                 for number in numbers:

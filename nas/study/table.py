@@ -10,7 +10,7 @@ from rich.markup import escape
 from nas.latency.budget import format_ms
 from nas.study.limits import StudyLimits
 from nas.study.outcomes import TRAINED, Outcome, pareto_front
-from nas.study.study import MAX_ATTEMPTS
+from nas.study.retries import MAX_ATTEMPTS
 from nas.terminal.console import StatusLine, format_count, format_seconds, warn
 from search_spaces import DecoderConfig
 

@@ -31,6 +31,8 @@ _MOST_THREADS = 256
 """Jobs at a time; each has a thread here that waits for it."""
 _CONNECT_SECONDS = 10.0
 """Longest wait for somebody who listens at an address; Ray itself would try for minutes."""
+_opened: Targets | None = None
+"""The targets of the job before, in a process of a node."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,10 @@ def _train(parcel: _Parcel) -> tuple[Segment, bytes | None] | None:
 
 def _find_targets(parcel: _Parcel) -> Targets | None:
     """The targets as this node can read them; None if it cannot."""
+    global _opened  # a process runs many jobs, and need not read the same files for each of them
     targets = parcel.job.targets
+    if _opened is not None and _opened.key == targets.key:
+        return _opened
     cache = default_cache_dir() / "targets" / targets.key
     places: dict[Path, Path] = {}
     for path in _files(targets):
@@ -228,7 +233,8 @@ def _find_targets(parcel: _Parcel) -> Targets | None:
         else split
         for name, split in targets.splits.items()
     }
-    return replace(targets, splits=splits)
+    _opened = replace(targets, splits=splits)
+    return _opened
 
 
 def _holds(path: Path, digest: str) -> bool:
