@@ -135,8 +135,7 @@ class _Loop:
                 # Others train what is left; if they die, it is for this one to do.
                 time.sleep(_WAIT_S)
                 self._tick()
-            else:
-                assert ending is not None
+            elif ending is not None:
                 return ending
 
     def _fill(self, propose: Propose, make_candidate: MakeCandidate, measured_here: bool) -> Ending | None:
@@ -155,6 +154,8 @@ class _Loop:
             elif training is not None:
                 self._submit(training)
             self._tick()
+            if any(future.done() for future in self._running):
+                break
         for training in ready:
             self._submit(training)
         return ending
@@ -166,6 +167,7 @@ class _Loop:
             if ending is not None:
                 return ending
             trial, config = propose()
+            self._proposals += 1
             self._peers.begin(trial)
             trial.set_user_attr("digest", config.digest())
             if held():
@@ -179,7 +181,7 @@ class _Loop:
             return "trials"
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "time"
-        return "nothing new" if not self._running and nothing_new(self._study, self._limits) else None
+        return "nothing new" if self._proposals and nothing_new(self._study, self._limits) else None
 
     def _begin(self, trial: optuna.Trial, config: DecoderConfig, make_candidate: MakeCandidate) -> Training | None:
         """A candidate that is worth training; None if it is not, which the study knows then."""

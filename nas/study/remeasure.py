@@ -16,7 +16,7 @@ from nas.machine.records import read_fields
 from nas.study.candidate import constrained_values
 from nas.study.constraints import all_met
 from nas.study.contents import contents_of_space
-from nas.study.outcomes import Outcome, best_outcomes, read_outcomes
+from nas.study.outcomes import Outcome, best_outcomes
 from nas.study.run import Run
 from nas.study.sharing import outcomes_of
 from nas.terminal.console import progress, say, warn

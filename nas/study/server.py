@@ -74,7 +74,11 @@ class StudyServer:
             UserError: no address of a PostgreSQL database, nobody answers, or the tables are another program's.
         """
         address = server_address(url)
-        self.place = address.set(drivername="postgresql").render_as_string(hide_password=True)
+        plain = address.set(drivername="postgresql")
+        self.place = plain.render_as_string(hide_password=True)
+        """The address for people."""
+        self.address = plain.set(password=None).render_as_string()
+        """The address without a password, to be kept."""
         self.grace = grace
         self.beat_seconds = grace / _BEATS
         connecting = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}

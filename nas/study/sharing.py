@@ -1,7 +1,7 @@
 """What a study on a server knows of its search, so that others can join it, and the study of a run wherever it is."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,13 +11,14 @@ import optuna
 
 from nas.machine.records import read_fields
 from nas.study.contents import changes, in_one_line
+from nas.study.options import parse_time
 from nas.study.outcomes import Outcome, read_outcomes
 from nas.study.peers import NoPeers, Peers, ServerPeers
 from nas.study.retries import OnGivenUp
 from nas.study.run import RUNS_FOLDER, Run
 from nas.study.server import Heart, StudyServer
 from nas.study.settings import RunSettings, difference
-from nas.study.study import load_shared_study, load_study, open_shared_study, open_study
+from nas.study.study import find_shared_study, load_shared_study, load_study, open_shared_study, open_study
 from nas.terminal.errors import UserError
 
 _ATTRIBUTE = "search"
@@ -41,6 +42,33 @@ class SharedSearch:
     """Seconds that a search may be silent before its trials are given to others."""
 
 
+@contextmanager
+def shared_server(arguments: argparse.Namespace, on_wait: Callable[[str], None]) -> Iterator[StudyServer | None]:
+    """The server that a search keeps its study on; None if it keeps it in its run folder.
+
+    The options of a search that joins another are set to those of that one.
+
+    Args:
+        arguments: options of the search.
+        on_wait: called with one line when the server is found to be away.
+
+    Raises:
+        UserError: the server cannot be used, or there is no such study to join.
+    """
+    if arguments.storage is None:
+        yield None
+        return
+    grace = max(1, round(parse_time(arguments.grace, "time of silence")))
+    server = StudyServer(arguments.storage, grace, on_wait=on_wait)
+    try:
+        if arguments.join is not None and (grace := join_search(arguments, server)) != server.grace:
+            server.close()
+            server = StudyServer(arguments.storage, grace, on_wait=on_wait)
+        yield server
+    finally:
+        server.close()
+
+
 def join_search(arguments: argparse.Namespace, server: StudyServer) -> int:
     """Set the options of a search to those of the one that it joins.
 
@@ -54,7 +82,7 @@ def join_search(arguments: argparse.Namespace, server: StudyServer) -> int:
     Raises:
         UserError: there is no such study, or it is not of this program.
     """
-    shared = _read(load_shared_study(server, arguments.join), server)
+    shared = _read(find_shared_study(server, arguments.join), server)
     settings = read_fields(RunSettings, shared.settings)
     arguments.teacher, arguments.latency_budget, arguments.device = settings.teacher, settings.budget, settings.device
     arguments.resolution, arguments.frames = f"{settings.height}x{settings.width}", settings.frames
@@ -108,7 +136,9 @@ def outcomes_of(run: Run) -> list[Outcome]:
 
 def _announce(study: optuna.Study, run: Run, trials: int, server: StudyServer) -> None:
     """Say in the study what the search is, or see that this one is the same."""
-    mine = SharedSearch(_FORMAT, asdict(run.settings), {k: dict(v) for k, v in run.contents.items()}, trials, server.grace)
+    mine = SharedSearch(
+        _FORMAT, asdict(run.settings), {k: dict(v) for k, v in run.contents.items()}, trials, server.grace
+    )
     if _ATTRIBUTE in study.user_attrs:
         shared = _read(study, server)
         remedy = "do as it was done there, or choose another name for the study with --run"

@@ -82,17 +82,22 @@ def load_shared_study(server: StudyServer, name: str) -> optuna.Study:
     Raises:
         UserError: there is none, or it is not a study of this program.
     """
+    study = find_shared_study(server, name)
+    _check_shared(study, server)
+    return study
+
+
+def find_shared_study(server: StudyServer, name: str) -> optuna.Study:
+    """As `load_shared_study`, without a look at its trials, for which plugins may have to be loaded first."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.load_study(study_name=name, storage=server.storage)
+        return optuna.load_study(study_name=name, storage=server.storage)
     except KeyError:
         known = ", ".join(sorted(each.study_name for each in server.storage.get_all_studies())) or "none"
         raise UserError(
             f"{server.place} holds no study '{name}' (it holds: {known}): start one with python -m nas.search "
             f"--storage ... --run {name}"
         ) from None
-    _check_shared(study, server)
-    return study
 
 
 def _check_shared(study: optuna.Study, server: StudyServer) -> None:

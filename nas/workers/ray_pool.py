@@ -72,7 +72,7 @@ class RayPool:
         self._slots = slots
         self._gpu = bool(ray.cluster_resources().get("GPU"))
         needed = {"num_gpus": 1} if self._gpu else {"num_cpus": 1}
-        self._task = ray.remote(max_retries=_RETRIES, retry_exceptions=False, **needed)(_train)
+        self._task = ray.remote(_train).options(max_retries=_RETRIES, retry_exceptions=False, **needed)
         self._threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="ray job")
         self._running: set[Any] = set()
         self._shards: dict[str, dict[str, ObjectRef[bytes]]] = {}
@@ -101,7 +101,7 @@ class RayPool:
         """
         if not isinstance(work, Job):
             raise TypeError(f"a Ray cluster runs jobs, got {type(work).__name__}")
-        return self._threads.submit(self._run, replace(work, device=self.device))
+        return self._threads.submit(self._run, work)
 
     def close(self) -> None:
         """Stop what runs, and leave the cluster as it is."""
