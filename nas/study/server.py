@@ -203,6 +203,13 @@ class Heart:
         with self._lock:
             self._numbers.discard(number)
 
+    def beat(self) -> None:
+        """Beat once, now."""
+        with self._lock:
+            numbers = sorted(self._numbers)
+        for number in numbers:
+            self._server.beat(self._study, number)
+
     def check(self) -> None:
         """See that it beats.
 
@@ -215,10 +222,7 @@ class Heart:
     def _beat_on(self) -> None:
         try:
             while not self._stop.wait(self._server.beat_seconds):
-                with self._lock:
-                    numbers = sorted(self._numbers)
-                for number in numbers:
-                    self._server.beat(self._study, number)
+                self.beat()
         except Exception as error:  # told to whoever calls `check`
             self._error = error
 

@@ -9,15 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-
-_PASSWORD = "s3cret/of the test"
-"""With characters that an address has to escape."""
 
 
 class PostgresServer:
     """A server that listens on this machine alone; it can be stopped and started again."""
+
+    password = "s3cret/of the test"
+    """With characters that an address has to escape."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self._folder, self._programs = folder, programs
@@ -27,15 +28,14 @@ class PostgresServer:
         if self._account is not None:
             os.chown(folder, self._account.pw_uid, self._account.pw_gid)
         password = folder / "password"
-        password.write_text(_PASSWORD)
+        password.write_text(self.password)
         password.chmod(0o644)
         words = ["--username=nas", f"--pwfile={password}", "--auth=scram-sha-256", "--no-sync", "--encoding=UTF8"]
         self._run("initdb", *words, "--locale=C.UTF-8", "--pgdata", str(folder / "data"))
 
-    def url(self, *, password: bool = True) -> str:
-        """Address of its database for `--storage`; without its password for a process that has it as PGPASSWORD."""
-        secret = ":s3cret%2Fof%20the%20test" if password else ""
-        return f"postgresql://nas{secret}@127.0.0.1:{self._port}/postgres"
+    def url(self) -> str:
+        """Address of its database for `--storage`."""
+        return f"postgresql://nas:{quote(self.password, safe='')}@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
         """Start it; back when it takes connections."""
