@@ -6,19 +6,21 @@ python -m nas.search --teacher wan-tiny --latency-budget 30ms
 import argparse
 import shlex
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 from nas.machine.plugins import load_plugins
-from nas.study.options import add_options, check_fit, run_settings, study_limits, timed_decode
+from nas.study.options import add_options, check_fit, check_sharing, run_settings, study_limits, timed_decode
 from nas.terminal.parser import NothingFeasibleError, Parser, command_words, run_command
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
     from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
     from nas.study.outcomes import Outcome
+    from nas.study.server import StudyServer
     from nas.study.settings import RunSettings
     from nas.study.short_distillation import DistilledCandidate, ShortDistillation
     from nas.study.table import TrialTable
@@ -30,13 +32,35 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    check_sharing(parser, arguments)
     command = shlex.join([*command_words("nas.search"), *(sys.argv[1:] if argv is None else argv)])
-    return run_command(lambda: search(arguments), continue_with=command)
+    return run_command(lambda: start(arguments), continue_with=command)
 
 
-def search(arguments: argparse.Namespace) -> None:
-    """The search, in the order in which things happen."""
+def start(arguments: argparse.Namespace) -> None:
+    """Open what outlasts a search or runs beside it: the server of its study, and the pool that trains."""
+    from nas.machine.device import choose_device
+    from nas.study.sharing import shared_server
+    from nas.terminal import console as show
+    from nas.workers import make_pool
+
+    console = show.make_console()
+    with shared_server(arguments, partial(show.warn, console)) as server:
+        pool, training = make_pool(choose_device(), arguments.workers, arguments.ray)
+        with closing(pool):
+            search(console, arguments, server, pool, training)
+
+
+def search(
+    console: "Console",
+    arguments: argparse.Namespace,
+    server: "StudyServer | None",
+    pool: "Pool",
+    training: "torch.device",
+) -> None:
+    """The search, in the order in which things happen; `training` is where the pool trains."""
     from nas.data.make_targets import open_targets
     from nas.data.splits import open_clips
     from nas.distillation.recipes import recipe_for
@@ -48,19 +72,17 @@ def search(arguments: argparse.Namespace) -> None:
     from nas.study.storage import database_errors
     from nas.teachers import load_teacher, published_latents
     from nas.terminal import console as show
-    from nas.workers import make_pool
     from search_spaces import SEARCH_SPACES
 
     load_plugins(arguments.plugin)
-    console = show.make_console()
     found = contents.contents_of_space(arguments.space)
-    device, latency_device = choose_device(), open_device(arguments.device)
-    recipe = recipe_for(device)
+    latency_device = open_device(arguments.device)
+    recipe = recipe_for(training)
     limits = study_limits(arguments, recipe)
     # Weights take a while; whether the decode fits the teacher is known from its publication.
     workload = timed_decode(arguments, published_latents(arguments.teacher))
     settings = run_settings(arguments, workload, recipe)
-    teacher = load_teacher(settings.teacher, arguments.teacher_weights, device)
+    teacher = load_teacher(settings.teacher, arguments.teacher_weights, choose_device())
     check_fit(workload, teacher.spec, teacher.name)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(arguments.clips, recipe.frames_per_clip(teacher), advance)
@@ -68,8 +90,10 @@ def search(arguments: argparse.Namespace) -> None:
     found |= contents.contents_of_clips(clips)
     found |= contents.contents_of_device(latency_device, workload)
     found |= contents.contents_of_recipe(recipe, settings.steps, settings.seed)
-    run, existed = open_run(settings, arguments.run, found, partial(show.warn, console))
-    with run.lock():
+    place = ("", "") if server is None else (server.address, arguments.join or "")
+    run, existed = open_run(settings, arguments.run, found, partial(show.warn, console), *place)
+    # Searches that share a study may share a folder: what they write has the number of a trial in its name.
+    with run.lock() if server is None else nullcontext():
         space = SEARCH_SPACES[settings.space]
         show.say(console, "teacher", teacher.describe())
         for line in teacher.warnings:
@@ -80,14 +104,15 @@ def search(arguments: argparse.Namespace) -> None:
         show.say(console, "budget", f"{settings.describe_constraints()} {latency_device.describe(workload)}")
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
         show.say(console, "run", f"{run.folder} ({'continued' if existed else 'new'})")
+        if server is not None:
+            show.say(console, "study", f"'{run.study}' on {server.place}")
         with show.progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
             announce = partial(show.say, console, "targets")
             crops = recipe.short.settings(teacher)
             targets = open_targets(teacher, clips, crops, progress=advance, announce=announce)
         with database_errors(run.folder):
-            trained = ShortDistillation(run, targets, latency_device, device, recipe)
-            with closing(make_pool(device, arguments.workers)) as pool:
-                run_trials(console, trained, space, limits, pool)
+            trained = ShortDistillation(run, targets, latency_device, training, recipe)
+            run_trials(console, trained, space, limits, pool, server)
 
 
 def run_trials(
@@ -96,36 +121,37 @@ def run_trials(
     space: "SearchSpace",
     limits: "StudyLimits",
     pool: "Pool",
+    server: "StudyServer | None" = None,
 ) -> None:
     """Open the study, run its trials under a live table, print what was found."""
     from nas.study.limits import BudgetUnreachableError
     from nas.study.loop import Events, run_study
     from nas.study.outcomes import read_outcomes, trained_count
     from nas.study.presence import Presence
-    from nas.study.study import open_study
+    from nas.study.sharing import study_of
     from nas.study.table import TrialTable
     from nas.terminal import console as show
 
     run, latency_device = distillation.run, distillation.latency_device
-    given_up: list[tuple[int, str]] = []
-    study = open_study(
-        run.storage_url,
-        run.settings.seed,
-        steps=run.settings.steps,
-        on_given_up=lambda number, decoder: given_up.append((number, decoder)),
-    )
-    present = Presence.of(run.folder, "config.json", "study.db")
     constraints = run.settings.constraints
-    with show.StatusLine(console) as status:
+    given_up: list[tuple[int, str]] = []
+    with (
+        show.StatusLine(console) as status,
+        study_of(run, server, limits.trials, lambda *trial: given_up.append(trial)) as (study, peers),
+    ):
+        present = Presence.of(run.folder, "config.json", *(() if server else ("study.db",)))
         table = TrialTable(console, limits, status, trained_count(study), constraints[0].limit)
         table.header()
         for outcome in read_outcomes(study):
             table.replay(outcome)
-        for number, decoder in given_up:
-            table.given_up(number, decoder)
+
+        def on_outcome(outcome: "Outcome") -> None:
+            table.catch_up([outcome] if server is None else read_outcomes(study))
 
         def on_tick(running: dict[int, int]) -> None:
             present.check()
+            while given_up:
+                table.given_up(*given_up.pop(0))
             table.progress(running, run.settings.steps)
 
         def make_candidate(config: "DecoderConfig") -> "DistilledCandidate":
@@ -142,13 +168,16 @@ def run_trials(
                 make_candidate,
                 pool,
                 run.settings.steps,
-                Events(table.add, table.unmeasured, table.unbuildable, on_tick),
+                Events(on_outcome, table.unmeasured, table.unbuildable, on_tick, table.lost),
                 measured_here=latency_device.kind == "measured",
+                peers=peers,
             )
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
-    present.check()
-    _say_what_was_found(console, distillation, table, read_outcomes(study), _why_stopped(ending, limits))
+        present.check()
+        found = read_outcomes(study)
+        table.catch_up(found)
+    _say_what_was_found(console, distillation, table, found, _why_stopped(ending, limits))
 
 
 def _say_what_was_found(

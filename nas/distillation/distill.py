@@ -78,7 +78,7 @@ def distill(
         settings: how.
         device: where.
         checkpoint: file to save to and, if it is there, to resume from.
-        until: step at which to stop with a checkpoint; the schedule stays that of `settings.steps`. None: at the end.
+        until: step at which to stop with a checkpoint, if not at the end of `settings.steps`, whose schedule holds.
         report: called after every step; what it raises ends the run and leaves the last checkpoint valid.
         fresh: the decoder has its first weights, so the latents' statistics are folded into its stem and its shortcut
             is fitted. False to go on from weights that were trained.

@@ -76,8 +76,11 @@ def _parameter_groups(decoder: Decoder, alignment: FeatureAlignment, settings: D
     fitted = [] if decoder.shortcut is None else list(decoder.shortcut.parameters())
     known = {id(parameter) for parameter in fitted}
     fresh = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
-    groups = [{"params": [*fresh, *alignment.parameters()], "rate_factor": 1.0}]
-    return [*groups, {"params": fitted, "rate_factor": settings.shortcut_rate_factor}] if fitted else groups
+    if not fitted:
+        return [{"params": [*fresh, *alignment.parameters()], "rate_factor": 1.0}]
+    helped = settings.helped_rate_factor
+    groups = [{"params": [*fresh, *alignment.parameters()], "rate_factor": helped}]
+    return [*groups, {"params": fitted, "rate_factor": helped * settings.shortcut_rate_factor}]
 
 
 def _alignment(

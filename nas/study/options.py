@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nas.study.limits import StudyLimits
     from search_spaces import LatentSpec
 
+_SHARED = ("teacher", "latency_budget", "device", "resolution", "frames", "space", "trials", "steps", "seed", "grace")
+"""Options that are one for all searches that work on a study."""
 _USUAL_FRAMES = 17
 """Frames of the timed decode, as in the papers."""
 
@@ -38,9 +40,8 @@ def add_options(parser: Parser) -> None:
     budget = parser.add_argument_group("what it may cost")
     budget.add_argument(
         "--latency-budget",
-        required=True,
         metavar="TIME",
-        help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps",
+        help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps (required, except with --join)",
     )
     budget.add_argument(
         "--device",
@@ -69,18 +70,49 @@ def add_options(parser: Parser) -> None:
         f" {_written_limit(GPU)})",
     )
     study.add_argument(
-        "--workers",
-        type=positive_int,
-        metavar="N",
-        help="candidates trained side by side (default: one for each core of a CPU, one on a GPU)",
-    )
-    study.add_argument(
         "--seed", type=seed_number, default=0, metavar="N", help="seed of everything random (default: 0)"
     )
     study.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
     )
     parser.add_plugin_option()
+    several = parser.add_argument_group("several processes and machines")
+    several.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="candidates trained side by side (default: one for each core of a CPU, one on a GPU)",
+    )
+    several.add_argument(
+        "--ray", metavar="ADDRESS", help="train on a Ray cluster: auto, or host:port of its head (default: here)"
+    )
+    several.add_argument(
+        "--storage",
+        metavar="URL",
+        help="keep the study on a server: postgresql://user@host/database (default: in the run folder)",
+    )
+    several.add_argument(
+        "--join", metavar="NAME", help="work on the study of this name on the server, as whoever started it asked for"
+    )
+    several.add_argument(
+        "--grace",
+        metavar="TIME",
+        default="2m",
+        help="with --storage: a search that is silent for so long is taken for dead (default: %(default)s)",
+    )
+
+
+def check_sharing(parser: Parser, arguments: argparse.Namespace) -> None:
+    """End the command if its options for several machines do not go together, or what they leave open is missing."""
+    if arguments.join is None and arguments.latency_budget is None:
+        parser.error("the following arguments are required: --latency-budget")
+    if arguments.join is None:
+        return
+    if arguments.storage is None:
+        parser.error("--join needs --storage, the server that the study is on")
+    for name in _SHARED:
+        if getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--join takes --{name.replace('_', '-')} from the study: leave it out")
 
 
 def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Recipe) -> RunSettings:
@@ -107,10 +139,11 @@ def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Reci
     )
 
 
-def _parse_time_limit(text: str) -> float:
+def parse_time(text: str, what: str) -> float:
+    """Seconds that a time says; UserError if it is something else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip().lower())
     if not found or float(found[1]) == 0:
-        raise UserError(f"expected a time limit such as 90s, 30m or 2h, got '{text}'")
+        raise UserError(f"expected a {what} such as 90s, 30m or 2h, got '{text}'")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
@@ -140,5 +173,5 @@ def study_limits(arguments: argparse.Namespace, recipe: Recipe) -> "StudyLimits"
     """When the search ends; UserError if the time limit is not one."""
     from nas.study.limits import StudyLimits
 
-    seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else recipe.search_seconds
+    seconds = parse_time(arguments.time_limit, "time limit") if arguments.time_limit else recipe.search_seconds
     return StudyLimits(trials=arguments.trials, seconds=seconds)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,7 +10,7 @@ from rich.markup import escape
 from nas.latency.budget import format_ms
 from nas.study.limits import StudyLimits
 from nas.study.outcomes import TRAINED, Outcome, pareto_front
-from nas.study.study import MAX_ATTEMPTS
+from nas.study.retries import MAX_ATTEMPTS
 from nas.terminal.console import StatusLine, format_count, format_seconds, warn
 from search_spaces import DecoderConfig
 
@@ -31,6 +31,7 @@ class TrialTable:
         self._over_budget = self._known = 0
         self._best: Outcome | None = None
         self._reasons: set[str] = set()
+        self._shown: set[int] = set()
         self._started = time.monotonic()
         self._name_width = max(24, min(72, console.width - _OTHER_COLUMNS))
 
@@ -45,8 +46,19 @@ class TrialTable:
         self.replay(outcome)
         self.progress({}, 0)
 
+    def catch_up(self, found: Sequence[Outcome]) -> None:
+        """Proposals are finished, some of them by other searches that work on the study."""
+        for outcome in found:
+            if outcome.number not in self._shown:
+                self.add(outcome)
+
+    def lost(self, number: int) -> None:
+        """A trial was given to another search."""
+        warn(self._console, f"#{number} was given to another search: this one could not be heard for too long")
+
     def replay(self, outcome: Outcome) -> None:
         """Show a proposal that was finished before."""
+        self._shown.add(outcome.number)
         self._over_budget += outcome.status == "over budget"
         self._known += outcome.status == "same"
         if outcome.status in ("over budget", "same") and not outcome.preset:

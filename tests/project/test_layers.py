@@ -29,11 +29,11 @@ ARROWS: dict[str, set[str]] = {
     "distillation": {"data", "machine", "metrics", "teachers", "terminal"},
     "evaluation": {"data", "latency", "metrics", "terminal"},
     "model": {"evaluation", "latency", "machine", "terminal"},
-    "workers": {"data", "distillation"},
+    "workers": {"data", "distillation", "machine", "terminal"},
     "study": {"data", "distillation", "export", "latency", "machine", "terminal", "workers"},
     "finalize": {"data", "distillation", "evaluation", "export", "latency", "machine", "model", "study", "teachers"}
     | {"terminal"},
-    "benchmark": {"data", "distillation", "latency", "machine", "study", "teachers", "terminal"},
+    "benchmark": {"data", "distillation", "latency", "machine", "study", "teachers", "terminal", "workers"},
     "assets": set(),
 }
 """Room of `nas` -> the rooms that it may import. The order is from the bottom up, so no folder grows back into another.
