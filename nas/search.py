@@ -6,7 +6,7 @@ python -m nas.search --teacher wan-tiny --latency-budget 30ms
 import argparse
 import shlex
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from nas.machine.plugins import load_plugins
 from nas.study.options import (
     add_options,
     check_fit,
+    check_sharing,
     describe_budget,
     open_devices,
     run_settings,
@@ -23,13 +24,18 @@ from nas.study.options import (
 from nas.terminal.parser import NothingFeasibleError, Parser, command_words, run_command
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
+    from nas.data.splits import ClipSet
     from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
     from nas.study.outcomes import Outcome
+    from nas.study.run import Run
+    from nas.study.server import StudyServer
     from nas.study.settings import RunSettings
     from nas.study.short_distillation import DistilledCandidate, ShortDistillation
     from nas.study.table import TrialTable
+    from nas.teachers import Teacher
     from nas.workers.pool import Pool
     from search_spaces import DecoderConfig, SearchSpace
 
@@ -38,66 +44,111 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    check_sharing(parser, arguments)
+    if arguments.status is not None:
+        return run_command(lambda: say_status(arguments), continue_with=None)
     command = shlex.join([*command_words("nas.search"), *(sys.argv[1:] if argv is None else argv)])
-    return run_command(lambda: search(arguments), continue_with=command)
+    return run_command(lambda: start(arguments), continue_with=command)
 
 
-def search(arguments: argparse.Namespace) -> None:
-    """The search, in the order in which things happen."""
+def start(arguments: argparse.Namespace) -> None:
+    """Open what outlasts a search or runs beside it: the server of its study, and the pool that trains."""
+    from nas.machine.device import choose_device
+    from nas.study.sharing import shared_server
+    from nas.terminal import console as show
+    from nas.workers import make_pool
+
+    console = show.make_console()
+    with shared_server(arguments, partial(show.warn, console)) as server:
+        pool, training = make_pool(choose_device(), arguments.workers, arguments.ray)
+        with closing(pool):
+            search(console, arguments, server, pool, training)
+
+
+def say_status(arguments: argparse.Namespace) -> None:
+    """How the search in a folder is doing."""
+    from nas.study.run import load_run
+    from nas.study.status import print_status
+    from nas.terminal import console as show
+
+    load_plugins(arguments.plugin)
+    run = load_run(arguments.status)
+    load_plugins(run.settings.plugins)
+    print_status(show.make_console(), run)
+
+
+def search(
+    console: "Console",
+    arguments: argparse.Namespace,
+    server: "StudyServer | None",
+    pool: "Pool",
+    training: "torch.device",
+) -> None:
+    """The search, in the order in which things happen; `training` is where the pool trains."""
     from nas.data.make_targets import open_targets
     from nas.data.splits import open_clips
     from nas.distillation.recipes import recipe_for
     from nas.machine.device import choose_device
     from nas.study import contents
+    from nas.study.imports import find_earlier_run
     from nas.study.run import open_run
     from nas.study.short_distillation import ShortDistillation
     from nas.study.storage import database_errors
     from nas.teachers import load_teacher, published_latents
     from nas.terminal import console as show
-    from nas.workers import make_pool
     from search_spaces import SEARCH_SPACES
 
     load_plugins(arguments.plugin)
-    console = show.make_console()
     found = contents.contents_of_space(arguments.space)
-    device, latency_devices = choose_device(), open_devices(arguments)
-    recipe = recipe_for(device)
+    devices = open_devices(arguments)
+    recipe = recipe_for(training)
     limits = study_limits(arguments, recipe)
     # Weights take a while; whether the decode fits the teacher is known from its publication.
     workload = timed_decode(arguments, published_latents(arguments.teacher))
     settings = run_settings(arguments, workload, recipe)
-    teacher = load_teacher(settings.teacher, arguments.teacher_weights, device)
+    teacher = load_teacher(settings.teacher, arguments.teacher_weights, choose_device())
     check_fit(workload, teacher.spec, teacher.name)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(arguments.clips, recipe.frames_per_clip(teacher), advance)
     found |= contents.contents_of_teacher(teacher.name, teacher.weights_hash)
     found |= contents.contents_of_clips(clips)
-    found |= contents.contents_of_devices(latency_devices.values(), workload)
+    found |= contents.contents_of_devices(devices.values(), workload)
     found |= contents.contents_of_recipe(recipe, settings.steps, settings.seed)
-    run, existed = open_run(settings, arguments.run, found, partial(show.warn, console))
-    with run.lock():
+    old = find_earlier_run(arguments.from_run, arguments.run, settings, found)
+    place = ("", "") if server is None else (server.address, arguments.join or "")
+    run, existed = open_run(settings, arguments.run, found, partial(show.warn, console), *place)
+    # Searches that share a study may share a folder: what they write has the number of a trial in its name.
+    with run.lock() if server is None else nullcontext():
         space = SEARCH_SPACES[settings.space]
-        show.say(console, "teacher", teacher.describe())
-        for line in teacher.warnings:
-            show.warn(console, line)
-        show.say(console, "clips", clips.describe())
-        for line in [*clips.warnings(), *run.version_changes()]:
-            show.warn(console, line)
-        for line in describe_budget(settings, latency_devices):
+        _say_what_is_distilled(console, run, teacher, clips)
+        for line in describe_budget(settings, devices):
             show.say(console, "budget", line)
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
         show.say(console, "run", f"{run.folder} ({'continued' if existed else 'new'})")
+        if server is not None:
+            show.say(console, "study", f"'{run.study}' on {server.place}")
         with show.progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
             announce = partial(show.say, console, "targets")
             crops = recipe.short.settings(teacher)
             targets = open_targets(teacher, clips, crops, progress=advance, announce=announce)
         with database_errors(run.folder):
-            first, *more = latency_devices.values()
+            first, *more = devices.values()
             further = dict(zip(settings.more_devices, more, strict=True))
-            trained = ShortDistillation(run, targets, first, device, recipe, further)
-            with closing(make_pool(device, arguments.workers)) as pool:
-                run_trials(console, trained, space, limits, pool)
+            trained = ShortDistillation(run, targets, first, training, recipe, further)
+            run_trials(console, trained, space, limits, pool, server, old)
+
+
+def _say_what_is_distilled(console: "Console", run: "Run", teacher: "Teacher", clips: "ClipSet") -> None:
+    from nas.terminal import console as show
+
+    show.say(console, "teacher", teacher.describe())
+    for line in teacher.warnings:
+        show.warn(console, line)
+    show.say(console, "clips", clips.describe())
+    for line in [*clips.warnings(), *run.version_changes()]:
+        show.warn(console, line)
 
 
 def run_trials(
@@ -106,42 +157,48 @@ def run_trials(
     space: "SearchSpace",
     limits: "StudyLimits",
     pool: "Pool",
+    server: "StudyServer | None" = None,
+    old: "Run | None" = None,
 ) -> None:
     """Open the study, run its trials under a live table, print what was found."""
+    from nas.study.imports import import_trials
     from nas.study.limits import BudgetUnreachableError
     from nas.study.loop import Events, run_study
     from nas.study.outcomes import read_outcomes, trained_count
     from nas.study.presence import Presence
-    from nas.study.study import open_study
+    from nas.study.sharing import study_of
     from nas.study.table import TrialTable
     from nas.terminal import console as show
 
     run = distillation.run
-    given_up: list[tuple[int, str]] = []
-    study = open_study(
-        run.storage_url,
-        run.settings.seed,
-        steps=run.settings.steps,
-        on_given_up=lambda number, decoder: given_up.append((number, decoder)),
-    )
-    present = Presence.of(run.folder, "config.json", "study.db")
     constraints = run.settings.constraints
-    with show.StatusLine(console) as status:
+    given_up: list[tuple[int, str]] = []
+    with (
+        show.StatusLine(console) as status,
+        study_of(run, server, limits.trials, lambda *trial: given_up.append(trial)) as (study, peers),
+    ):
+        present = Presence.of(run.folder, "config.json", *(() if server else ("study.db",)))
         table = TrialTable(console, limits, status, trained_count(study), constraints[0].limit)
         table.header()
         for outcome in read_outcomes(study):
             table.replay(outcome)
-        for number, decoder in given_up:
-            table.given_up(number, decoder)
+
+        def on_outcome(outcome: "Outcome") -> None:
+            table.catch_up([outcome] if server is None else read_outcomes(study))
 
         def on_tick(running: dict[int, int]) -> None:
             present.check()
+            while given_up:
+                table.given_up(*given_up.pop(0))
             table.progress(running, run.settings.steps)
 
         def make_candidate(config: "DecoderConfig") -> "DistilledCandidate":
             table.waiting(config)
             return distillation.candidate(config)
 
+        if old is not None:
+            with peers.turn():
+                import_trials(study, old, constraints, make_candidate, table.take_over, table.unmeasured)
         try:
             ending = run_study(
                 study,
@@ -152,19 +209,23 @@ def run_trials(
                 make_candidate,
                 pool,
                 run.settings.steps,
-                Events(table.add, table.unmeasured, table.unbuildable, on_tick),
+                Events(on_outcome, table.unmeasured, table.unbuildable, on_tick, table.lost),
                 measured_here=distillation.is_measured,
+                peers=peers,
             )
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
-    present.check()
-    _say_what_was_found(console, distillation, table, read_outcomes(study), _why_stopped(ending, limits))
+        present.check()
+        found = read_outcomes(study)
+        table.catch_up(found)
+    _say_what_was_found(console, distillation, table, found, _why_stopped(ending, limits))
 
 
 def _say_what_was_found(
     console: "Console", distillation: "ShortDistillation", table: "TrialTable", found: "list[Outcome]", stopped: str
 ) -> None:
     from nas.study.outcomes import best_outcomes
+    from nas.study.rows import print_front
     from nas.terminal import console as show
 
     run, latency_device = distillation.run, distillation.latency_device
@@ -176,7 +237,7 @@ def _say_what_was_found(
     show.say(console, "trials", table.counts())
     if stopped:
         show.say(console, "stopped", stopped)
-    table.front(found)
+    print_front(console, found, run.settings.constraints[0].limit)
     show.say(console, "saved", str(run.folder))
     show.say(console, "next", shlex.join(["python", "-m", "nas.finalize", str(run.folder)]))
 

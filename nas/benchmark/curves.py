@@ -60,7 +60,7 @@ def list_jobs(
     crops: TargetSettings,
     folder: Path,
 ) -> list[Job]:
-    """Every decoder with the first seed, every third one with the others; then a short run of its own for each."""
+    """Every decoder, a short run of its own for each, then every third one with other seeds."""
     jobs: list[Job] = []
 
     def add(entries: Sequence[Entry], each: DistillSettings) -> None:
@@ -68,10 +68,11 @@ def list_jobs(
             file = folder / f"{entry.config.digest()}-{each.steps}-{each.seed}.json"
             jobs.append(Job(entry.config, each, teacher, crops, crops.num_frames, file))
 
-    for seed in range(seeds):
-        add(sample[:: 1 if seed == 0 else 3], replace(settings, seed=seed))
+    add(sample, replace(settings, seed=0))
     short = max(1, settings.steps // SHORT)
-    add(sample, replace(settings, steps=short, report_every=max(1, short // 4)))
+    add(sample, replace(settings, seed=0, steps=short, report_every=max(1, short // 4)))
+    for seed in range(1, seeds):
+        add(sample[::3], replace(settings, seed=seed))
     return jobs
 
 

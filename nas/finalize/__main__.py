@@ -124,12 +124,12 @@ def _chosen(leaders: "list[Outcome]", arguments: argparse.Namespace) -> "list[Ou
 
 def _leaders(console: "Console", run: "Run", noise_db: float) -> "list[Outcome]":
     """Candidates within the budget, best first: of those measured again, if any were, else of all."""
-    from nas.study.outcomes import best_outcomes, read_outcomes
+    from nas.study.outcomes import best_outcomes
     from nas.study.remeasure import measured_leaders
-    from nas.study.study import load_study
+    from nas.study.sharing import outcomes_of
     from nas.terminal import console as show
 
-    outcomes = read_outcomes(load_study(run.storage_url))
+    outcomes = outcomes_of(run)
     again = measured_leaders(run, outcomes)
     if again is not None:
         show.say(console, "measured", f"only candidates that meet the budget on {again[0]}, where they were measured")

@@ -53,8 +53,10 @@ def nothing_new(study: optuna.Study, limits: StudyLimits, constraints: Sequence[
         BudgetUnreachableError: no proposal ever met the constraints.
         UserError: no proposal that met them can be exported.
     """
-    statuses = [status_of(trial) for trial in finished_trials(study)]
-    last = statuses[-limits.fruitless :]
+    finished = finished_trials(study)
+    statuses = [status_of(trial) for trial in finished]
+    # What was taken over from another run was not proposed here.
+    last = [status_of(trial) for trial in finished if "from" not in trial.user_attrs][-limits.fruitless :]
     if len(last) < limits.fruitless or not set(last).isdisjoint(TRAINED):
         return False
     if not set(statuses).isdisjoint(TRAINED):

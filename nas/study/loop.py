@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -17,22 +16,28 @@ from optuna.trial import TrialState
 from blocks import NotBuildableError
 from nas.latency.record import MeasurementFailedError
 from nas.study.candidate import MakeCandidate
-from nas.study.constraints import Constraint, all_met
-from nas.study.costs import Costs
+from nas.study.constraints import Constraint
 from nas.study.limits import Ending, StudyLimits, nothing_new
 from nas.study.outcomes import Outcome, trained_count
+from nas.study.peers import NoPeers, Peers
+from nas.study.proposals import enqueue_warm_starts, propose
+from nas.study.retries import REPEATS, running_numbers
 from nas.study.rungs import next_rung, rungs
-from nas.study.study import without_experimental_warnings
 from nas.study.trial import Training, advance_trial, begin_trial, drop_unbuildable, drop_unmeasured, end_training
 from nas.terminal.errors import UserError
 from nas.workers.job import Segment
 from nas.workers.pool import Pool, WorkerDiedError
-from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
+from search_spaces import DecoderConfig, LatentSpec, SearchSpace
+
+Propose = Callable[[], tuple[optuna.Trial, DecoderConfig]]
+"""Asks for a proposal."""
 
 _MOST_UNMEASURED = 10
 """Proposals in a row that the device may fail to run."""
 _TICK_S = 0.5
 """Seconds between two looks at what is going on, while jobs run."""
+_WAIT_S = 2.0
+"""Seconds between two looks at whether other searches have trained what is left to train."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Events:
     """A part of a decoder cannot be built for its place; it has no outcome."""
     on_tick: Callable[[dict[int, int]], None] = lambda running: None
     """Now and then: the trials that are trained, and the steps that each has done. What it raises ends the search."""
+    on_lost: Callable[[int], None] = lambda number: None
+    """A trial was given to another search, since this one could not be heard for too long."""
 
 
 def run_study(
@@ -61,8 +68,11 @@ def run_study(
     events: Events,
     *,
     measured_here: bool = False,
+    peers: Peers | None = None,
 ) -> Ending:
     """Propose, measure and score until a limit is reached; every outcome is in the database before it is told.
+
+    Searches that share the study share its limits: together they train as many candidates as one alone.
 
     Args:
         study: where it is kept.
@@ -75,22 +85,20 @@ def run_study(
         steps: length of a short distillation.
         events: told what happens.
         measured_here: latency is measured where training runs: it is measured while nothing runs beside it.
+        peers: the other searches that work on the study; None if there are none.
 
     Raises:
         BudgetUnreachableError: nothing within the constraints was found.
         UserError: the device ran none of the last ten proposals, `limits.fruitless` in a row cannot be built, or
             nothing within the constraints can be exported.
     """
-    if not study.user_attrs.get("warm_started"):
-        _enqueue_warm_starts(study, space, latents, constraints, make_candidate)
-        study.set_user_attr("warm_started", True)
-    loop = _Loop(study, constraints, limits, pool, rungs(steps), events)
-
-    def propose() -> Training | None:
-        trial, config = _propose(study, space, latents)
-        return loop.begin(trial, config, make_candidate)
-
-    return loop.run(propose, measured_here)
+    peers = peers or NoPeers()
+    with peers.turn():
+        if not study.user_attrs.get("warm_started"):
+            enqueue_warm_starts(study, space, latents, constraints, make_candidate)
+            study.set_user_attr("warm_started", True)
+    loop = _Loop(study, constraints, limits, pool, rungs(steps), events, peers)
+    return loop.run(lambda: propose(study, space, latents), make_candidate, measured_here)
 
 
 class _Loop:
@@ -104,6 +112,7 @@ class _Loop:
         pool: Pool,
         steps: Sequence[int],
         events: Events,
+        peers: Peers,
     ) -> None:
         self._study = study
         self._constraints = constraints
@@ -111,23 +120,84 @@ class _Loop:
         self._pool = pool
         self._rungs = steps
         self._events = events
+        self._peers = peers
         self._running: dict[Future[Segment], Training] = {}
         self._proposals = self._unmeasured = self._unbuildable = 0
         self._deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
 
-    def run(self, propose: Callable[[], Training | None], measured_here: bool) -> Ending:
-        """Until a limit is reached and all that was begun has ended."""
+    def run(self, propose: Propose, make_candidate: MakeCandidate, measured_here: bool) -> Ending:
+        """Until a limit is reached and all that was begun has ended, by other searches, too."""
         while True:
-            ending = self._fill(propose, measured_here)
+            ending = self._fill(propose, make_candidate, measured_here)
             if self._running:
                 self._advance()
+            elif ending == "trials" and trained_count(self._study) < self._limits.trials:
+                # Others train what is left; if they die, it is for this one to do.
+                time.sleep(_WAIT_S)
+                self._tick()
             elif ending is not None:
                 return ending
 
-    def begin(self, trial: optuna.Trial, config: DecoderConfig, make_candidate: MakeCandidate) -> Training | None:
+    def _fill(self, propose: Propose, make_candidate: MakeCandidate, measured_here: bool) -> Ending | None:
+        """Begin as many candidates as there is room for; why no more will be begun, or None if more will be."""
+        ready: list[Training] = []
+        ending: Ending | None = None
+        # Beside a measurement nothing runs: then all that run are waited for, and as many are measured at once.
+        while len(self._running) + len(ready) < self._pool.slots and not (measured_here and self._running):
+            asked = self._ask(propose)
+            if isinstance(asked, str):
+                ending = asked
+                break
+            training = None if asked is None else self._begin(*asked, make_candidate)
+            if training is not None and measured_here:
+                ready.append(training)
+            elif training is not None:
+                self._submit(training)
+            self._tick()
+            if any(future.done() for future in self._running):
+                break
+        for training in ready:
+            self._submit(training)
+        return ending
+
+    def _ask(self, propose: Propose) -> tuple[optuna.Trial, DecoderConfig] | Ending | None:
+        """The next proposal, or why there is none; None if another search may have taken its place meanwhile."""
+        with self._peers.turn() as held:
+            ending = self._over()
+            if ending is not None:
+                return ending
+            trial, config = propose()
+            self._proposals += 1
+            self._peers.begin(trial)
+            trial.set_user_attr("digest", config.digest())
+            if held():
+                return trial, config
+        self._peers.end(trial.number)
+        self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)  # which queues it again
+        return None
+
+    def _over(self) -> Ending | None:
+        if trained_count(self._study) + len(running_numbers(self._study)) >= self._limits.trials:
+            return "trials"
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return "time"
+        return "nothing new" if self._proposals and nothing_new(self._study, self._limits, self._constraints) else None
+
+    def _begin(self, trial: optuna.Trial, config: DecoderConfig, make_candidate: MakeCandidate) -> Training | None:
         """A candidate that is worth training; None if it is not, which the study knows then."""
-        if any(training.candidate.config == config for training in self._running.values()):
+        begun: Training | None = None
+        try:
+            begun = self._try(trial, config, make_candidate)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._events.on_lost(trial.number)
+        if begun is None:
+            self._peers.end(trial.number)
+        return begun
+
+    def _try(self, trial: optuna.Trial, config: DecoderConfig, make_candidate: MakeCandidate) -> Training | None:
+        if (twin := self._running_twin(trial, config)) is not None:
             # Two proposals at a time may be one decoder; the sampler has seen neither of them.
+            trial.set_user_attr(REPEATS, twin)
             self._study.tell(trial, state=TrialState.FAIL)
             return None
         try:
@@ -152,36 +222,12 @@ class _Loop:
             return None
         return begun
 
-    def _fill(self, propose: Callable[[], Training | None], measured_here: bool) -> Ending | None:
-        """Begin as many candidates as there is room for; why no more will be begun, or None if more will be."""
-        ready: list[Training] = []
-        ending: Ending | None = None
-        # Beside a measurement nothing runs: then all that run are waited for, and as many are measured at once.
-        while len(self._running) + len(ready) < self._pool.slots and not (measured_here and self._running):
-            ending = self._over(len(ready))
-            if ending is not None:
-                break
-            if self._proposals and nothing_new(self._study, self._limits, self._constraints):
-                ending = "nothing new"
-                break
-            training = propose()
-            self._proposals += 1
-            if training is not None and measured_here:
-                ready.append(training)
-            elif training is not None:
-                self._submit(training)
-            self._tick()
-            if any(future.done() for future in self._running):
-                break
-        for training in ready:
-            self._submit(training)
-        return ending
-
-    def _over(self, ready: int) -> Ending | None:
-        if trained_count(self._study) + len(self._running) + ready >= self._limits.trials:
-            return "trials"
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            return "time"
+    def _running_twin(self, trial: optuna.Trial, config: DecoderConfig) -> int | None:
+        """The earlier trial of the same architecture that is in progress, here or elsewhere."""
+        digest = config.digest()
+        for other in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if other.number < trial.number and other.user_attrs.get("digest") == digest:
+                return other.number
         return None
 
     def _submit(self, training: Training) -> None:
@@ -196,10 +242,16 @@ class _Loop:
             self._tick()
         for future in ended:
             training = self._running.pop(future)
-            outcome = self._take(training, future)
+            try:
+                outcome = self._take(training, future)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                self._peers.end(training.trial.number)
+                self._events.on_lost(training.trial.number)
+                continue
             if outcome is None:
                 self._submit(training)
             else:
+                self._peers.end(training.trial.number)
                 self._events.on_outcome(outcome)
 
     def _take(self, training: Training, future: Future[Segment]) -> Outcome | None:
@@ -210,40 +262,5 @@ class _Loop:
         return advance_trial(self._study, training, segment, self._rungs[-1])
 
     def _tick(self) -> None:
+        self._peers.check()
         self._events.on_tick({training.trial.number: training.steps for training in self._running.values()})
-
-
-def _enqueue_warm_starts(
-    study: optuna.Study,
-    space: SearchSpace,
-    latents: LatentSpec,
-    constraints: Sequence[Constraint],
-    make_candidate: MakeCandidate,
-) -> None:
-    """Queue the published designs with the costs that were found in choosing their widths."""
-    found: dict[DecoderConfig, Costs] = {}
-
-    def fits(config: DecoderConfig) -> bool:
-        try:
-            found[config] = make_candidate(config).costs
-        except (MeasurementFailedError, NotBuildableError):
-            return False
-        return all_met(constraints, found[config].values())
-
-    for title, config in warm_starts(space, latents, fits):
-        known: dict[str, Any] = {"preset": title}
-        if config in found:
-            known |= {"digest": config.digest(), **found[config].to_dict()}
-        study.enqueue_trial(space.params(config), user_attrs=known, skip_if_exists=True)
-
-
-def _propose(study: optuna.Study, space: SearchSpace, latents: LatentSpec) -> tuple[optuna.Trial, DecoderConfig]:
-    """The next proposal; UserError if the choices in the study are not those of the space."""
-    with without_experimental_warnings():
-        trial = study.ask()
-        try:
-            return trial, space.suggest(trial, latents)
-        except ValueError as error:
-            raise UserError(
-                f"the study does not fit the space '{space.name}' ({error}): start a new run with another --run"
-            ) from error

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from nas.study.limits import StudyLimits
     from search_spaces import LatentSpec
 
-_USUAL_FRAMES = 17
-"""Frames of the timed decode, as in the papers."""
 _LIMITS = {"max_params": parse_count, "max_memory": parse_bytes, "max_size": parse_bytes}
 """Limits beside the latency budget -> what reads them."""
+_SHARED = (
+    *("teacher", "latency_budget", "device", "resolution", "frames", "space", "trials", "steps", "seed", "grace"),
+    *_LIMITS,
+)
+"""Options that are one for all searches that work on a study."""
+_USUAL_FRAMES = 17
+"""Frames of the timed decode, as in the papers."""
 
 
 def add_options(parser: Parser) -> None:
@@ -36,6 +41,7 @@ def add_options(parser: Parser) -> None:
     _add_limits(parser)
     _add_how(parser)
     parser.add_plugin_option()
+    _add_where(parser)
 
 
 def _add_what_is_distilled(parser: Parser) -> None:
@@ -54,9 +60,8 @@ def _add_limits(parser: Parser) -> None:
     budget = parser.add_argument_group("what it may cost")
     budget.add_argument(
         "--latency-budget",
-        required=True,
         metavar="TIME",
-        help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps",
+        help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps (required, except with --join and --status)",
     )
     budget.add_argument(
         "--device",
@@ -95,17 +100,60 @@ def _add_how(parser: Parser) -> None:
         f" {_written_limit(GPU)})",
     )
     study.add_argument(
-        "--workers",
-        type=positive_int,
-        metavar="N",
-        help="candidates trained side by side (default: one for each core of a CPU, one on a GPU)",
-    )
-    study.add_argument(
         "--seed", type=seed_number, default=0, metavar="N", help="seed of everything random (default: 0)"
     )
     study.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
     )
+    study.add_argument(
+        "--from-run",
+        type=Path,
+        metavar="RUN",
+        help="earlier run, for another budget, device or size, whose trials count without being trained again",
+    )
+    study.add_argument("--status", type=Path, metavar="RUN", help="only print how the search in this folder is doing")
+
+
+def _add_where(parser: Parser) -> None:
+    several = parser.add_argument_group("several processes and machines")
+    several.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="candidates trained side by side (default: one for each core of a CPU, one on a GPU)",
+    )
+    several.add_argument(
+        "--ray", metavar="ADDRESS", help="train on a Ray cluster: auto, or host:port of its head (default: here)"
+    )
+    several.add_argument(
+        "--storage",
+        metavar="URL",
+        help="keep the study on a server: postgresql://user@host/database (default: in the run folder)",
+    )
+    several.add_argument(
+        "--join", metavar="NAME", help="work on the study of this name on the server, as whoever started it asked for"
+    )
+    several.add_argument(
+        "--grace",
+        metavar="TIME",
+        default="2m",
+        help="with --storage: a search that is silent for so long is taken for dead (default: %(default)s)",
+    )
+
+
+def check_sharing(parser: Parser, arguments: argparse.Namespace) -> None:
+    """End the command if its options for several machines do not go together, or what they leave open is missing."""
+    if arguments.status is not None:
+        return
+    if arguments.join is None and arguments.latency_budget is None:
+        parser.error("the following arguments are required: --latency-budget")
+    if arguments.join is None:
+        return
+    if arguments.storage is None:
+        parser.error("--join needs --storage, the server that the study is on")
+    for name in _SHARED:
+        if getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--join takes --{name.replace('_', '-')} from the study: leave it out")
 
 
 def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Recipe) -> RunSettings:
@@ -157,10 +205,11 @@ def _limit(flag: str, text: str | None, read: Callable[[str], float]) -> str | N
     return text.replace(" ", "")
 
 
-def _parse_time_limit(text: str) -> float:
+def parse_time(text: str, what: str) -> float:
+    """Seconds that a time says; UserError if it is something else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip().lower())
     if not found or float(found[1]) == 0:
-        raise UserError(f"expected a time limit such as 90s, 30m or 2h, got '{text}'")
+        raise UserError(f"expected a {what} such as 90s, 30m or 2h, got '{text}'")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
@@ -190,7 +239,7 @@ def study_limits(arguments: argparse.Namespace, recipe: Recipe) -> "StudyLimits"
     """When the search ends; UserError if the time limit is not one."""
     from nas.study.limits import StudyLimits
 
-    seconds = _parse_time_limit(arguments.time_limit) if arguments.time_limit else recipe.search_seconds
+    seconds = parse_time(arguments.time_limit, "time limit") if arguments.time_limit else recipe.search_seconds
     return StudyLimits(trials=arguments.trials, seconds=seconds)
 
 

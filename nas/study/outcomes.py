@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -42,6 +42,8 @@ class Outcome:
     """Peak bytes of activations of the timed decode; None where nobody asked for it."""
     size: int | None = None
     """Bytes of the exported package; None where nobody asked for it."""
+    origin: str = ""
+    """Run and number of the trial that it was taken over from; empty if it was made here."""
 
     @property
     def costs(self) -> Costs:
@@ -62,7 +64,7 @@ def status_of(trial: FrozenTrial) -> Status:
 
 def read_outcomes(study: optuna.Study) -> list[Outcome]:
     """What became of every finished proposal of a study, in order."""
-    return [_outcome(trial) for trial in finished_trials(study)]
+    return [outcome_of(trial) for trial in finished_trials(study)]
 
 
 def check_trials(study: optuna.Study) -> None:
@@ -87,13 +89,18 @@ def check_trials(study: optuna.Study) -> None:
             if not isinstance(attributes.get("attempt", 1), int):
                 raise ValueError("the number of attempts is something else")
             if trial.state.is_finished() and "status" in attributes:
-                _outcome(trial)
+                outcome_of(trial)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"trial #{trial.number}: {missing}") from None
 
 
-def _outcome(trial: FrozenTrial) -> Outcome:
+def outcome_of(trial: FrozenTrial) -> Outcome:
+    """What became of a finished proposal.
+
+    Raises:
+        ValueError: its attributes are not what this program writes.
+    """
     attributes = trial.user_attrs
     costs = Costs.from_dict(attributes)
     found = Outcome(
@@ -108,6 +115,7 @@ def _outcome(trial: FrozenTrial) -> Outcome:
         latencies=costs.latencies,
         memory=costs.memory,
         size=costs.size,
+        origin=_origin(attributes),
     )
     if attributes["digest"] != found.config.digest():
         raise ValueError("its digest is not that of its decoder")
@@ -118,6 +126,13 @@ def _outcome(trial: FrozenTrial) -> Outcome:
     if found.score is None and found.status in ("scored", "pruned", "same"):
         raise ValueError(f"it is {found.status} and has no score")
     return found
+
+
+def _origin(attributes: dict[str, Any]) -> str:
+    """Run and number that a trial was taken over from, as `nas.study.imports` writes them; empty if it was not."""
+    if "from" not in attributes:
+        return ""
+    return f"{attributes['from']['run']} #{attributes['from']['number']}"
 
 
 def trained_count(study: optuna.Study) -> int:

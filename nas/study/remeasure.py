@@ -15,9 +15,9 @@ from nas.machine.files import disk_errors, read_json, write_json
 from nas.machine.records import read_fields
 from nas.study.constraints import all_met
 from nas.study.contents import contents_of_space
-from nas.study.outcomes import Outcome, best_outcomes, read_outcomes
+from nas.study.outcomes import Outcome, best_outcomes
 from nas.study.run import Run
-from nas.study.study import load_study
+from nas.study.sharing import outcomes_of
 from nas.terminal.console import progress, say, warn
 from nas.terminal.errors import UserError
 from nas.terminal.parser import NothingFeasibleError
@@ -39,7 +39,7 @@ def remeasure(console: "Console", run: Run, device_name: str, top: int) -> None:
     device = open_device(device_name)
     if device.kind != "measured":
         raise UserError(f"--device {device_name} is predicted: give host, coreml, iphone or an agent's http:// address")
-    candidates = best_outcomes(read_outcomes(load_study(run.storage_url)))[:top]
+    candidates = best_outcomes(outcomes_of(run))[:top]
     if not candidates:
         raise UserError(f"{run.folder} has no scored candidate: search longer")
     workload = run.settings.workload

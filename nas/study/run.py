@@ -1,7 +1,7 @@
 """Run folders: `runs/<name>/` holds everything that a search was started with and found.
 
 config.json     every setting, version and digest of what the numbers depend on, enough to run it again
-study.db        the Optuna study
+study.db        the Optuna study, unless it is on a server
 trials/<n>/     config.json (the architecture), result.json (curve, score, seconds, settings of the distillation)
 measured/       latencies measured again, a file per device
 finalize/       checkpoints of full distillations
@@ -10,7 +10,7 @@ models/         what finalize makes
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,10 +49,14 @@ class Run:
     """Digests of everything that its numbers depend on, as they were when it was made."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions that it was made with."""
+    storage: str = ""
+    """Address of the server that its study is on, without a password; empty: it is in the folder."""
+    study: str = ""
+    """Name of its study on the server."""
 
     @property
     def storage_url(self) -> "sqlalchemy.URL":
-        """The study's database for Optuna."""
+        """The study's database for Optuna, if it is in the folder."""
         return storage_url(self.folder / "study.db")
 
     def check_contents(self, found: Contents) -> None:
@@ -95,6 +99,8 @@ def open_run(
     folder: Path | None,
     contents: Contents | None = None,
     on_skipped: Skip = lambda line: None,
+    storage: str = "",
+    study: str = "",
 ) -> tuple[Run, bool]:
     """The run folder for a search, and whether it already existed.
 
@@ -106,21 +112,24 @@ def open_run(
         folder: where; None to look for it.
         contents: what its numbers will depend on.
         on_skipped: see `Skip`.
+        storage: address of the server that its study is on, without a password; empty: it is in the folder.
+        study: name of the study on the server; empty: that of the folder.
 
     Raises:
         UserError: the folder belongs to a search with other settings or contents, is not a run folder, or cannot be
             written.
     """
     contents = contents or {}
+    wanted = Run(folder or RUNS_FOLDER, settings, contents, versions(), storage, study)
     if folder is None:
-        same = [run for run in _list_runs(on_skipped) if not difference(run.settings, settings)]
+        same = [run for run in _list_runs(on_skipped) if not _difference(run, wanted)]
         if same:
             run = next((run for run in same if not changes(run.contents, contents)), same[0])
             run.check_contents(contents)
             return run, True
-        return _create_new(settings, contents), False
+        return _create_new(wanted), False
     if (folder / "config.json").exists():
-        return _reopen(folder, settings, contents), True
+        return _reopen(wanted), True
     if folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
         raise UserError(f"{folder} is not a run folder and not empty: choose another --run")
     existed = folder.exists()
@@ -129,7 +138,7 @@ def open_run(
             folder.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, FileExistsError) as error:
             raise UserError(f"no folder can be made at {folder}: choose another --run") from error
-    return _fill(folder, settings, contents, remove=not existed)
+    return _fill(wanted, remove=not existed)
 
 
 def load_run(folder: Path) -> Run:
@@ -153,7 +162,7 @@ def load_run(folder: Path) -> Run:
         settings = read_fields(RunSettings, config.settings)
     except ValueError as error:
         raise UserError(f"{path} is not what this program wrote ({error}): {remedy}") from error
-    return Run(folder, settings, config.contents, config.versions)
+    return Run(folder, settings, config.contents, config.versions, config.storage, config.study)
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,10 @@ class _Config:
     contents: dict[str, dict[str, str]]
     """See `Run`."""
     versions: dict[str, str]
+    """See `Run`."""
+    storage: str = ""
+    """See `Run`."""
+    study: str = ""
     """See `Run`."""
 
 
@@ -198,21 +211,30 @@ def _last_use(folder: Path) -> float:
     return max(path.stat().st_mtime for path in (folder / "config.json", folder / ".lock") if path.exists())
 
 
-def _reopen(folder: Path, settings: RunSettings, contents: Contents) -> Run:
-    run = load_run(folder)
-    if differing := difference(run.settings, settings):
-        raise UserError(f"{folder} was made with {differing}: use the same value or another --run folder")
-    run.check_contents(contents)
+def _reopen(wanted: Run) -> Run:
+    run = load_run(wanted.folder)
+    if differing := _difference(run, wanted):
+        raise UserError(f"{run.folder} was made with {differing}: use the same value or another --run folder")
+    run.check_contents(wanted.contents)
     return run
+
+
+def _difference(made: Run, wanted: Run) -> str:
+    """The first thing but its contents in which two runs differ, in words; empty if they are the same search."""
+    if made.storage != wanted.storage:
+        return f"--storage {made.storage or 'in its folder'}, not {wanted.storage or 'in its folder'}"
+    if wanted.study and made.study != wanted.study:
+        return f"the study '{made.study}', not '{wanted.study}'"
+    return difference(made.settings, wanted.settings)
 
 
 def _holds_anything(folder: Path) -> bool:
     return not all(path.name.startswith(_BEFORE_CONFIG) for path in folder.iterdir())
 
 
-def _create_new(settings: RunSettings, contents: Contents) -> Run:
+def _create_new(wanted: Run) -> Run:
     """A run in a folder that nobody else has made: of two searches that start together each gets its own."""
-    stem = f"{settings.teacher}-{settings.budget}-{datetime.now(UTC):%m%d}"
+    stem = f"{wanted.settings.teacher}-{wanted.settings.budget}-{datetime.now(UTC):%m%d}"
     with disk_errors(f"cannot create a run folder in {RUNS_FOLDER}"):
         if RUNS_FOLDER.exists() and not RUNS_FOLDER.is_dir():
             raise UserError(f"{RUNS_FOLDER} is a file, and runs are made in it: move it, or name a folder with --run")
@@ -223,28 +245,29 @@ def _create_new(settings: RunSettings, contents: Contents) -> Run:
                 folder.mkdir()
             except FileExistsError:
                 continue
-            return _fill(folder, settings, contents, remove=True)[0]
+            return _fill(replace(wanted, folder=folder), remove=True)[0]
     raise UserError(f"there are too many runs named {RUNS_FOLDER / stem}: name one with --run")
 
 
-def _fill(folder: Path, settings: RunSettings, contents: Contents, *, remove: bool) -> tuple[Run, bool]:
+def _fill(run: Run, *, remove: bool) -> tuple[Run, bool]:
     """Make a folder a run, or take the one that another process has made there meanwhile; and whether it did.
 
     Args:
-        folder: is there, with nothing in it.
-        settings: of the run.
-        contents: of the run.
+        run: what it will be; its folder is there, with nothing in it.
         remove: whether the folder is removed if that fails.
     """
-    run = Run(folder, settings, contents, versions())
-    config = _Config(_FORMAT, datetime.now(UTC).isoformat(timespec="seconds"), asdict(settings), {}, versions())
+    folder = run.folder
+    if run.storage and not run.study:
+        run = replace(run, study=folder.resolve().name)
+    made, now = datetime.now(UTC).isoformat(timespec="seconds"), versions()
+    config = _Config(_FORMAT, made, asdict(run.settings), {}, now, run.storage, run.study)
     try:
         with run.lock():
             if (folder / "config.json").exists():
-                return _reopen(folder, settings, contents), True
+                return _reopen(run), True
             try:
                 with disk_errors(f"cannot create the run folder {folder}"):
-                    write_json(folder / "config.json", {**asdict(config), "contents": contents})
+                    write_json(folder / "config.json", {**asdict(config), "contents": run.contents})
             except UserError:
                 (folder / ".lock").unlink()
                 raise

@@ -1,24 +1,26 @@
 """The Optuna study in its database: made, opened again after whatever ended its search, and read."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import sqlalchemy
-from optuna.trial import TrialState
 
 from nas.study.outcomes import check_trials
+from nas.study.retries import OnGivenUp, fail_all_running
 from nas.study.rungs import FrontPruner, rungs
+from nas.study.server import StudyServer
 from nas.study.storage import database_path, open_copy, open_storage, readable
 from nas.terminal.errors import UserError
 from nas.terminal.parser import SEEDS
-from search_spaces import DecoderConfig
 
 STUDY_NAME = "search"
-MAX_ATTEMPTS = 3
-"""How often a proposal is tried that was cut off (by a kill, not by an error)."""
+_SEARCHES = "searches"
+"""User attribute of a shared study: number of searches that have worked on it."""
+_STRIDE = 1_000_003
+"""Between the seeds of two searches that share a study."""
 
 
 def open_study(
@@ -26,7 +28,7 @@ def open_study(
     seed: int,
     *,
     steps: int,
-    on_given_up: Callable[[int, str], None] = lambda number, decoder: None,
+    on_given_up: OnGivenUp = lambda number, decoder: None,
 ) -> optuna.Study:
     """The study in this database, made if it is not there; proposals that were cut off are queued again.
 
@@ -45,18 +47,68 @@ def open_study(
     if path.exists() and path.stat().st_size:
         _open_checked_copy(path)
     study = optuna.create_study(
-        study_name=STUDY_NAME,
-        storage=open_storage(storage_url),
-        direction="maximize",
-        pruner=FrontPruner(rungs(steps)),
-        load_if_exists=True,
+        study_name=STUDY_NAME, storage=open_storage(storage_url), direction="maximize", load_if_exists=True
     )
-    with without_experimental_warnings():
-        # Another stream of random numbers after every resume, or the same proposals would come again.
-        seed = (seed + len(study.get_trials(deepcopy=False))) % SEEDS
-        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-    _requeue_interrupted(study, on_given_up)
+    _prepare(study, seed, steps)
+    fail_all_running(study, on_given_up)
     return study
+
+
+def open_shared_study(server: StudyServer, name: str, seed: int, steps: int) -> optuna.Study:
+    """The study of this name on a server, made if it is not there; what others are working on is left alone.
+
+    Args:
+        server: where it is.
+        name: of the study.
+        seed: random seed of the sampler; every search that works on the study has its own stream.
+        steps: length of the short distillation of a candidate.
+
+    Raises:
+        UserError: it is not a study of this program.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with server.turn(name):
+        study = optuna.create_study(study_name=name, storage=server.storage, direction="maximize", load_if_exists=True)
+        _check_shared(study, server)
+        number = int(study.user_attrs.get(_SEARCHES, 0))
+        study.set_user_attr(_SEARCHES, number + 1)
+    _prepare(study, seed + _STRIDE * number, steps)
+    return study
+
+
+def load_shared_study(server: StudyServer, name: str) -> optuna.Study:
+    """The study of this name on a server, to read.
+
+    Raises:
+        UserError: there is none, or it is not a study of this program.
+    """
+    study = find_shared_study(server, name)
+    _check_shared(study, server)
+    return study
+
+
+def find_shared_study(server: StudyServer, name: str) -> optuna.Study:
+    """As `load_shared_study`, without a look at its trials, for which plugins may have to be loaded first."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.load_study(study_name=name, storage=server.storage)
+    except KeyError:
+        known = ", ".join(sorted(each.study_name for each in server.storage.get_all_studies())) or "none"
+        raise UserError(
+            f"{server.place} holds no study '{name}' (it holds: {known}): start one with python -m nas.search "
+            f"--storage ... --run {name}"
+        ) from None
+
+
+def _check_shared(study: optuna.Study, server: StudyServer) -> None:
+    try:
+        if study.direction != optuna.study.StudyDirection.MAXIMIZE:
+            raise ValueError("it looks for the lowest score")
+        check_trials(study)
+    except ValueError as error:
+        raise UserError(
+            f"the study '{study.study_name}' of {server.place} is not of this program ({error}): choose another name"
+        ) from error
 
 
 def load_study(storage_url: str | sqlalchemy.URL) -> optuna.Study:
@@ -65,12 +117,22 @@ def load_study(storage_url: str | sqlalchemy.URL) -> optuna.Study:
     Raises:
         UserError: there is none yet, the database is damaged, or it holds something else.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path = database_path(storage_url)
-    study = _open_checked_copy(path) if path.exists() and path.stat().st_size else None
+    study = find_study(storage_url)
     if study is None:
+        path = database_path(storage_url)
         raise UserError(f"{path} holds no study yet: run the same python -m nas.search again first")
     return study
+
+
+def find_study(storage_url: str | sqlalchemy.URL) -> optuna.Study | None:
+    """A copy of the study in this database, to read; None if there is none yet.
+
+    Raises:
+        UserError: the database is damaged, or holds something else.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    path = database_path(storage_url)
+    return _open_checked_copy(path) if path.exists() and path.stat().st_size else None
 
 
 def _open_checked_copy(path: Path) -> optuna.Study | None:
@@ -89,19 +151,13 @@ def _open_checked_copy(path: Path) -> optuna.Study | None:
     return study
 
 
-def _requeue_interrupted(study: optuna.Study, on_given_up: Callable[[int, str], None]) -> None:
-    """A trial that is still running when nobody works on the study was cut off: fail it and queue its choices again."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        attempt = int(trial.user_attrs.get("attempt", 1))
-        study.tell(trial.number, state=TrialState.FAIL)
-        if attempt < MAX_ATTEMPTS:
-            attrs = {"retry_of": trial.number, "attempt": attempt + 1}
-            if "preset" in trial.user_attrs:
-                attrs["preset"] = trial.user_attrs["preset"]
-            study.enqueue_trial(trial.params, user_attrs=attrs)
-        else:
-            config = trial.user_attrs.get("config")
-            on_given_up(trial.number, DecoderConfig.from_dict(config).summary() if config else "")
+def _prepare(study: optuna.Study, seed: int, steps: int) -> None:
+    """Give a study its sampler and its pruner."""
+    with without_experimental_warnings():
+        # Another stream of random numbers after every resume, or the same proposals would come again.
+        seed = (seed + len(study.get_trials(deepcopy=False))) % SEEDS
+        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+    study.pruner = FrontPruner(rungs(steps))
 
 
 @contextmanager

@@ -108,7 +108,8 @@ def _end(
     trial, candidate = training.trial, training.candidate
     for key, value in {"status": status, "score": score, "detail": detail}.items():
         trial.set_user_attr(key, value)
-    study.tell(trial, score if state == TrialState.COMPLETE else None, state)
+    # Another search may have failed it just now; what it found stands, since the study has it.
+    study.tell(trial, score if state == TrialState.COMPLETE else None, state, skip_if_finished=True)
     preset = str(trial.user_attrs.get("preset", ""))
     costs = training.costs
     outcome = Outcome(trial.number, candidate.config, costs.latency, costs.parameters, status, score, detail, preset)

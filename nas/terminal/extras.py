@@ -8,6 +8,8 @@ EXTRA_OF = {
     "fvcore": "testing",
     "lpips": "search",
     "optuna": "search",
+    "psycopg": "scale",
+    "ray": "scale",
     "requests": "agent",
     "rich": "search",
     "scipy": "search",

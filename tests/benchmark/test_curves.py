@@ -49,8 +49,8 @@ def test_a_curve_is_that_of_a_distillation_with_its_beginning(tmp_path: Path) ->
 def test_every_third_decoder_has_more_seeds(tmp_path: Path) -> None:
     sample = [Entry(str(number), CONFIG, 1.0) for number in range(7)]
     listed = list_jobs(sample, SETTINGS, 3, "formula", CROPS, tmp_path)
-    assert [job.settings.seed for job in listed] == [0] * 7 + [1] * 3 + [2] * 3 + [0] * 7
-    assert [job.settings.steps for job in listed] == [6] * 13 + [1] * 7, "and each has a short run of its own"
+    assert [job.settings.seed for job in listed] == [0] * 14 + [1] * 3 + [2] * 3
+    assert [job.settings.steps for job in listed] == [6] * 7 + [1] * 7 + [6] * 6, "and each has a short run of its own"
 
 
 def test_what_is_known_is_not_distilled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from nas.study import study as study_module
+from nas.study import retries
 from nas.study.run import Run
 from nas.study.storage import storage_url
 from nas.study.study import load_study, open_study
@@ -156,7 +156,7 @@ def test_every_folder_has_its_own_study(names: tuple[str, str], tmp_path: Path) 
 
 def test_a_trial_that_is_cut_off_again_and_again_is_said(tmp_path: Path) -> None:
     given_up: list[tuple[int, str]] = []
-    for _ in range(study_module.MAX_ATTEMPTS + 1):
+    for _ in range(retries.MAX_ATTEMPTS + 1):
         study = open_study(
             storage_url(tmp_path / "study.db"),
             0,
@@ -164,4 +164,4 @@ def test_a_trial_that_is_cut_off_again_and_again_is_said(tmp_path: Path) -> None
             on_given_up=lambda number, decoder: given_up.append((number, decoder)),
         )
         study.ask()
-    assert [number for number, _ in given_up] == [study_module.MAX_ATTEMPTS - 1]
+    assert [number for number, _ in given_up] == [retries.MAX_ATTEMPTS - 1]

@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "distillation": {"data", "machine", "metrics", "teachers", "terminal"},
     "evaluation": {"data", "latency", "metrics", "terminal"},
     "model": {"evaluation", "latency", "machine", "terminal"},
-    "workers": {"data", "distillation"},
+    "workers": {"data", "distillation", "machine", "terminal"},
     "study": {"data", "distillation", "export", "latency", "machine", "terminal", "workers"},
     "finalize": {"data", "distillation", "evaluation", "export", "latency", "machine", "model", "study", "teachers"}
     | {"terminal"},

@@ -13,7 +13,8 @@ from nas.evaluation.comparison import Row, print_comparison
 from nas.evaluation.results import Evaluation, Quality
 from nas.study.limits import StudyLimits
 from nas.study.outcomes import Outcome
-from nas.study.table import TrialTable, mark
+from nas.study.rows import mark, print_front
+from nas.study.table import TrialTable
 from nas.terminal.console import (
     StatusLine,
     format_bytes,
@@ -207,7 +208,7 @@ def test_the_front_has_a_row_for_each_decoder_with_marks() -> None:
     found = [outcome(0, score=25.2, ms=11.3), outcome(1, score=27.4, latency=latency(28.9, "measured"))]
     others = [outcome(2, score=25.0, ms=12.0), outcome(3, "pruned", 30.0, 1.0)]
     console = plain_console()
-    TrialTable(console, StudyLimits(10), Shown(console), trained=4).front(found + others)
+    print_front(console, found + others)
     title, header, *rows = (line.split() for line in lines_of(console))
     assert title[:3] == ["front", "2", "decoders"] and header[0] == "#"
     assert [(row[0], row[-4], row[-1]) for row in rows] == [("0", "11.3*", "25.20"), ("1", "28.9", "27.40")]

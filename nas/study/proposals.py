@@ -1,0 +1,53 @@
+"""Proposals of a study: the published designs first, then what the sampler asks for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+
+from blocks import NotBuildableError
+from nas.latency.record import MeasurementFailedError
+from nas.study.candidate import MakeCandidate
+from nas.study.constraints import Constraint, all_met
+from nas.study.costs import Costs
+from nas.study.retries import CHOICES
+from nas.study.study import without_experimental_warnings
+from nas.terminal.errors import UserError
+from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
+
+
+def enqueue_warm_starts(
+    study: optuna.Study,
+    space: SearchSpace,
+    latents: LatentSpec,
+    constraints: Sequence[Constraint],
+    make_candidate: MakeCandidate,
+) -> None:
+    """Queue the published designs with the costs that were found in choosing their widths."""
+    found: dict[DecoderConfig, Costs] = {}
+
+    def fits(config: DecoderConfig) -> bool:
+        try:
+            found[config] = make_candidate(config).costs
+        except (MeasurementFailedError, NotBuildableError):
+            return False
+        return all_met(constraints, found[config].values())
+
+    for title, config in warm_starts(space, latents, fits):
+        choices = space.params(config)
+        known: dict[str, Any] = {"preset": title, CHOICES: choices}
+        if config in found:
+            known |= {"digest": config.digest(), **found[config].to_dict()}
+        study.enqueue_trial(choices, user_attrs=known, skip_if_exists=True)
+
+
+def propose(study: optuna.Study, space: SearchSpace, latents: LatentSpec) -> tuple[optuna.Trial, DecoderConfig]:
+    """The next proposal; UserError if the choices in the study are not those of the space."""
+    with without_experimental_warnings():
+        trial = study.ask()
+        try:
+            return trial, space.suggest(trial, latents)
+        except ValueError as error:
+            raise UserError(
+                f"the study does not fit the space '{space.name}' ({error}): start a new run with another --run"
+            ) from error
