@@ -95,7 +95,9 @@ def test_the_trials_of_a_search_that_was_killed_are_tried_again(
     shells: list[Shell], inputs: Inputs, postgres: PostgresServer
 ) -> None:
     first, second, _ = shells
-    with first.start("-m", "nas.search", *arguments(inputs, postgres, "killed", "--steps", "300", "--grace", "4s")) as starter:
+    with first.start(
+        "-m", "nas.search", *arguments(inputs, postgres, "killed", "--steps", "300", "--grace", "4s")
+    ) as starter:
         wait_for_file(first.folder, "killed/training/*.pt")
         starter.send_signal(signal.SIGKILL)
         starter.wait()
