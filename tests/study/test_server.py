@@ -201,8 +201,8 @@ def test_searches_share_a_study(postgres: PostgresServer, tmp_path_factory: pyte
     assert len(trained) == 9 == sum(outcome.status in ("scored", "pruned") for outcome in alone)
     assert max(Counter(trained).values()) == 1
     assert max(Counter(digest for world in worlds for digest in world.scored).values()) == 1
-    presets = [outcome.preset for outcome in found if outcome.preset]
-    assert sorted(presets) == sorted(outcome.preset for outcome in alone if outcome.preset)
+    # A proposal whose acknowledgement was lost with the connection may be in the queue twice; it is trained once.
+    assert {outcome.preset for outcome in found} == {outcome.preset for outcome in alone}
 
 
 def test_no_server_is_one_line(postgres: PostgresServer) -> None:
