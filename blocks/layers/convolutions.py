@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import handle_torch_function, has_torch_function
 
 from blocks.time_context import TemporalMode, TimeContext, time_padding
 
@@ -108,17 +110,8 @@ class BranchedConv(Conv3d):
 
     def kernel(self, mode: TemporalMode) -> Tensor:
         """The sum of all kernels. Which of them meets the current frame depends on the mode."""
-        size = self.kernel_size[0]
-        frames_before, around = time_padding(size, mode)[0], self.kernel_size[1] // 2
-        frames_after = size - 1 - frames_before
-        now = [frames_before, frames_after]
-        aside = [around] * 4
-        return (
-            self.weight
-            + functional.pad(self.temporal, aside)
-            + functional.pad(self.spatial, [0] * 4 + now)
-            + functional.pad(self.pointwise, aside + now)
-        )
+        before = time_padding(self.kernel_size[0], mode)[0]
+        return sum_branches(self.weight, self.temporal, self.spatial, self.pointwise, before)
 
     @torch.no_grad()
     def merged(self, mode: TemporalMode) -> Conv3d:
@@ -126,6 +119,24 @@ class BranchedConv(Conv3d):
         plain = Conv3d(self.in_channels, self.out_channels, self.kernel_size)  # type: ignore[arg-type]
         plain.weight, plain.bias = nn.Parameter(self.kernel(mode).detach().clone()), self.bias
         return plain.train(self.training)
+
+
+def sum_branches(weight: Tensor, temporal: Tensor, spatial: Tensor, pointwise: Tensor, before: int) -> Tensor:
+    """Kernels `(out, in, k, k, k)`, `(.., k, 1, 1)`, `(.., 1, k, k)` and `(.., 1, 1, 1)`, the small ones put in place.
+
+    `before` is the number of frames in front of the current one. A `TorchFunctionMode` may compute it in another form.
+    """
+    kernels = weight, temporal, spatial, pointwise
+    if has_torch_function(kernels):
+        return cast(Tensor, handle_torch_function(sum_branches, kernels, *kernels, before))
+    now = [before, weight.shape[2] - 1 - before]
+    aside = [weight.shape[3] // 2] * 4
+    return (
+        weight
+        + functional.pad(temporal, aside)
+        + functional.pad(spatial, [0] * 4 + now)
+        + functional.pad(pointwise, aside + now)
+    )
 
 
 class EnlargedConv2d(nn.Module):

@@ -4,9 +4,23 @@ Statistics are per position, so a norm never mixes frames and streams exactly. T
 is trained.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+
+def rms_norm(x: Tensor, eps: float) -> Tensor:
+    """`(b, c, ...)` divided by the root of the mean over channels of x^2 + eps, which is taken in float32.
+
+    A `TorchFunctionMode` may compute it in another form, like a function of PyTorch.
+    """
+    if has_torch_function_unary(x):
+        return cast(Tensor, handle_torch_function(rms_norm, (x,), x, eps))
+    scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + eps)
+    return x * scale.to(x.dtype)
 
 
 class RmsNorm(nn.Module):
@@ -27,8 +41,7 @@ class RmsNorm(nn.Module):
         """`(b, c, ...)` to the same shape and dtype."""
         if self.factor != 1:
             x = x * self.factor
-        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + self.eps * self.factor**2)
-        return x * scale.to(x.dtype)
+        return rms_norm(x, self.eps * self.factor**2)
 
 
 class ChannelLayerNorm(RmsNorm):

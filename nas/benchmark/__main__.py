@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 def curves(arguments: argparse.Namespace, command: str) -> None:
     """Distil the sample in full, one thread each, at low priority; goes on where it was cut off."""
     from nas.benchmark.curves import list_jobs, run_jobs
-    from nas.benchmark.design import distill_settings, make_sample, make_table, target_settings
+    from nas.benchmark.design import distill_settings, make_table, open_sample, target_settings
     from nas.data.make_targets import open_targets
     from nas.data.splits import open_clips
     from nas.teachers import load_teacher
@@ -46,9 +46,10 @@ def curves(arguments: argparse.Namespace, command: str) -> None:
     crops = target_settings(teacher)
     with progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
         targets = open_targets(teacher, open_clips(None, crops.num_frames), crops, progress=advance)
-    with progress(console, "sample", "drawing decoders and predicting their latency") as advance:
-        sample = make_sample(teacher, arguments.per_band, arguments.seed, arguments.gmacs, advance)
     folder = arguments.out.parent / f"{arguments.out.stem}-{targets.key}-{arguments.steps}"
+    with progress(console, "sample", "drawing decoders and predicting their latency") as advance:
+        wanted = arguments.per_band, arguments.seed, arguments.gmacs
+        sample = open_sample(folder / "sample.json", teacher, *wanted, advance)
     settings = distill_settings(arguments.steps)
     jobs = list_jobs(sample, settings, arguments.seeds, _TEACHER, crops, folder)
     say(console, "curves", f"{len(jobs)} of {len(sample)} decoders, {arguments.workers} side by side, kept in {folder}")
@@ -61,21 +62,23 @@ def curves(arguments: argparse.Namespace, command: str) -> None:
 
 def rank(arguments: argparse.Namespace, command: str) -> None:
     """Print how well short looks rank the decoders of a table."""
-    from nas.benchmark.rank import rank_other_seeds, rank_prefixes, spread_of_seeds
+    from nas.benchmark.rank import rank_looks, rank_other_seeds, spread_of_seeds
     from nas.benchmark.table import CurveTable
 
     table = CurveTable.load(arguments.table)
     bands = ", ".join(f"{low:g} to {high:g}" for low, high in table.bands)
-    print(f"{len(table.decoders)} decoders, {len(table.curves)} curves of {table.distillation['steps']} steps;")
-    print(f"latency bands {bands} ms per frame; {table.machine}, {table.date}\n")
-    print("| looked at | cost | decoders | Spearman | within bands [95%] | Kendall within bands |")
-    print("|---|---|---|---|---|---|")
-    ceiling = rank_other_seeds(table)
-    for each in [*rank_prefixes(table), *([ceiling] if ceiling else [])]:
-        inside = f"{each.in_bands:.2f} [{each.low:.2f}, {each.high:.2f}]"
-        cells = [each.title, f"{each.cost:.0%}", str(each.decoders), f"{each.spearman:.2f}", inside]
-        print(f"| {' | '.join([*cells, f'{each.kendall:.2f}'])} |")
-    print(f"\nspread of seeds: {spread_of_seeds(table):.2f} dB (standard deviation of full scores)")
+    print(f"{len(table.decoders)} decoders, {len(table.curves)} curves of up to {table.distillation['steps']} steps;")
+    print(f"latency bands {bands} ms per frame; {table.machine}, {table.date}")
+    for shortcut, which in ((None, "all decoders"), (True, "with a linear shortcut"), (False, "without one")):
+        ceiling = rank_other_seeds(table) if shortcut is None else None
+        found = [*rank_looks(table, shortcut), *([ceiling] if ceiling else [])]
+        print(f"\n{which}; spread of seeds: {spread_of_seeds(table, shortcut):.2f} dB\n")
+        print("| looked at | cost | decoders | Spearman | within bands [95%] | Kendall within bands |")
+        print("|---|---|---|---|---|---|")
+        for each in found:
+            inside = f"{each.in_bands:.2f} [{each.low:.2f}, {each.high:.2f}]"
+            cells = [each.title, f"{each.cost:.0%}", str(each.decoders), f"{each.spearman:.2f}", inside]
+            print(f"| {' | '.join([*cells, f'{each.kendall:.2f}'])} |")
 
 
 def make_parser() -> Parser:
@@ -94,7 +97,7 @@ def _add_curves(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=positive_int, default=default, metavar="N", help=f"{what} (default: {default})")
 
     count("--per-band", 20, "decoders of each latency band")
-    count("--steps", 600, "steps of a full distillation")
+    count("--steps", 400, "steps of a full distillation")
     count("--seeds", 3, "seeds of every third decoder; the others have one")
     count("--workers", os.cpu_count() or 1, "distillations side by side")
     parser.add_argument(

@@ -1,10 +1,10 @@
 """Distilling every decoder of the sample in full: side by side, one thread each, and resumed where it was cut off."""
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,9 +20,12 @@ from nas.distillation.initialise import build, initialise
 from nas.distillation.settings import DistillSettings
 from nas.machine.files import disk_errors, read_json, write_json
 from nas.teachers import load_teacher
+from nas.workers.processes import ProcessPool
 from search_spaces import DecoderConfig
 
 CPU = torch.device("cpu")
+SHORT = 10
+"""Length of a full distillation relative to that of the short one."""
 _NICENESS = 15
 """Priority of the distillations: whoever uses the machine comes first."""
 
@@ -44,6 +47,10 @@ class Job:
     file: Path
     """Where the curve goes."""
 
+    def __call__(self) -> None:
+        """Distil it and write its curve."""
+        run_job(self)
+
 
 def list_jobs(
     sample: Sequence[Entry],
@@ -53,13 +60,19 @@ def list_jobs(
     crops: TargetSettings,
     folder: Path,
 ) -> list[Job]:
-    """Every decoder with the first seed, then every third one with the others."""
+    """Every decoder, a short run of its own for each, then every third one with other seeds."""
     jobs: list[Job] = []
-    for seed in range(seeds):
-        for entry in sample[:: 1 if seed == 0 else 3]:
-            file = folder / f"{entry.config.digest()}-{seed}.json"
-            each = replace(settings, seed=seed)
+
+    def add(entries: Sequence[Entry], each: DistillSettings) -> None:
+        for entry in entries:
+            file = folder / f"{entry.config.digest()}-{each.steps}-{each.seed}.json"
             jobs.append(Job(entry.config, each, teacher, crops, crops.num_frames, file))
+
+    add(sample, replace(settings, seed=0))
+    short = max(1, settings.steps // SHORT)
+    add(sample, replace(settings, seed=0, steps=short, report_every=max(1, short // 4)))
+    for seed in range(1, seeds):
+        add(sample[::3], replace(settings, seed=seed))
     return jobs
 
 
@@ -73,17 +86,11 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Callable[[int, int], N
     """
     missing = [job for job in jobs if not job.file.exists()]
     progress(len(jobs) - len(missing), len(jobs))
-    # Threads that wait for each other spin: one thread each is what makes processes side by side fast.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare) as pool:
-        waiting = [pool.submit(run_job, job) for job in missing]
-        try:
-            for done, future in enumerate(as_completed(waiting), start=1):
-                future.result()
-                progress(len(jobs) - len(missing) + done, len(jobs))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with closing(ProcessPool(workers, _NICENESS)) as pool:
+        waiting = [pool.submit(job) for job in missing]
+        for done, future in enumerate(as_completed(waiting), start=1):
+            future.result()
+            progress(len(jobs) - len(missing) + done, len(jobs))
     return [read_curve(read_json(job.file)) for job in jobs]
 
 
@@ -107,18 +114,17 @@ def run_job(job: Job) -> None:
         test_db = score_student(result.decoder, targets.split("test"), batch, CPU)
     except DivergedError as error:
         failure = str(error)
-    digest = job.architecture.digest()
-    curve = Curve(digest, job.settings.seed, tuple(points), test_db, round(seconds, 1), failure)
+    digest, settings = job.architecture.digest(), job.settings
+    curve = Curve(digest, settings.seed, settings.steps, tuple(points), test_db, round(seconds, 1), failure)
     with disk_errors("cannot write a curve of the benchmark"):
         write_json(job.file, asdict(curve))
 
 
+@cache
+def _opened(teacher: str, num_frames: int, crops: TargetSettings) -> Targets:
+    """Read from the cache, where they were put before; once in each process."""
+    return open_targets(load_teacher(teacher), open_clips(None, num_frames), crops)
+
+
 def _targets(job: Job) -> Targets:
-    """Read from the cache, where they were put before."""
-    return open_targets(load_teacher(job.teacher), open_clips(None, job.num_frames), job.crops)
-
-
-def _prepare() -> None:
-    """What every process does first."""
-    os.nice(_NICENESS)
-    torch.set_num_threads(1)
+    return _opened(job.teacher, job.num_frames, job.crops)

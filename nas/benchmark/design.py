@@ -1,9 +1,11 @@
 """The benchmark's own settings: what decoders are distilled on, which are small enough, what their rows say."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from nas.benchmark.sample import BANDS, NOT_EXPORTABLE, Entry, draw_sample
@@ -14,6 +16,7 @@ from nas.distillation.settings import DistillSettings
 from nas.latency import DEFAULT_DEVICE, MeasurementFailedError, Workload, list_operations, open_device
 from nas.latency.measurement.host import describe_hardware
 from nas.machine.device import choose_device
+from nas.machine.files import disk_errors, read_json, write_json
 from nas.machine.versions import versions
 from nas.study.short_distillation import count_parameters
 from nas.teachers import Teacher
@@ -60,6 +63,22 @@ def make_sample(
         return step_gmacs(config, target_settings(teacher)) <= most_gmacs
 
     return draw_sample(teacher.spec, per_band, seed, affordable, latency, progress)
+
+
+def open_sample(
+    path: Path, teacher: Teacher, per_band: int, seed: int, most_gmacs: float, progress: Callable[[int, int], None]
+) -> list[Entry]:
+    """The sample in a file, drawn and kept there if the file is not there or is of another sample."""
+    asked = {"latents": asdict(teacher.spec), "per_band": per_band, "seed": seed, "most_gmacs": most_gmacs}
+    asked = json.loads(json.dumps(asked))
+    known = read_json(path) if path.exists() else {}
+    if known.get("asked") == asked:
+        return [Entry(each[0], DecoderConfig.from_dict(each[1]), each[2]) for each in known["decoders"]]
+    sample = make_sample(teacher, per_band, seed, most_gmacs, progress)
+    decoders = [(entry.title, entry.config.to_dict(), entry.latency_ms) for entry in sample]
+    with disk_errors("cannot write the sample of the benchmark"):
+        write_json(path, {"asked": asked, "decoders": decoders})
+    return sample
 
 
 def step_gmacs(config: DecoderConfig, crops: TargetSettings) -> float:

@@ -15,6 +15,8 @@ from nas.benchmark.table import Curve, CurveTable
 
 Floats = npt.NDArray[np.float64]
 
+_CHEAP = 0.25
+"""Cost up to which looks are extrapolated."""
 _RESAMPLES = 1000
 _LEVEL = 0.95
 """Share of the resamples that an interval holds."""
@@ -42,51 +44,111 @@ class Fidelity:
     """Kendall's rank correlation within latency bands."""
 
 
-def rank_prefixes(table: CurveTable) -> list[Fidelity]:
-    """Every length at which the curves of the first seed were scored, against the full score on unseen clips."""
-    first = [curve for curve in table.curves if curve.seed == 0 and not curve.failure]
-    steps = first[0].points[-1][0]
-    full = [_full_score(table, curve.digest) for curve in first]
-    bands = [_band_of(table, curve) for curve in first]
-    found = []
+@dataclass(frozen=True)
+class Look:
+    """Something short that is known of decoders."""
+
+    title: str
+    """What is looked at."""
+    cost: float
+    """Training steps relative to those of a full distillation."""
+    scores: dict[str, float]
+    """What it says of each decoder, by digest; more is better."""
+
+
+def list_looks(table: CurveTable) -> list[Look]:
+    """Every look at the decoders that the table knows, cheapest first where they are of a kind."""
+    steps = _full_steps(table)
+    first = [curve for curve in _full_curves(table) if curve.seed == 0]
+    looks = []
     for index, (length, _) in enumerate(first[0].points):
-        short = [curve.points[index][1] for curve in first]
-        found.append(_fidelity(f"the first {length} steps", length / steps, short, full, bands))
+        scores = {curve.digest: curve.points[index][1] for curve in first}
+        looks.append(Look(f"the first {length} steps", length / steps, scores))
+    short = [curve for curve in table.curves if curve.steps != steps and not curve.failure]
+    if short:
+        length = short[0].steps
+        scores = {curve.digest: curve.final_db for curve in short}
+        looks.append(Look(f"a run of {length} steps with a schedule of its own", length / steps, scores))
+    for index in range(3, len(first[0].points)):
+        length = first[0].points[index][0]
+        if length / steps <= _CHEAP:
+            scores = {curve.digest: extrapolate(curve.points[: index + 1], steps) for curve in first}
+            looks.append(Look(f"the first {length} steps, extrapolated to {steps}", length / steps, scores))
+    costs = {row.digest: row.latency_ms for row in table.decoders}
+    looks.append(Look("latency alone", 0.0, costs))
+    looks.append(Look("parameters alone", 0.0, {row.digest: float(row.parameters) for row in table.decoders}))
+    return looks
+
+
+def rank_looks(table: CurveTable, shortcut: bool | None = None) -> list[Fidelity]:
+    """How well each look ranks the decoders by their full scores on unseen clips.
+
+    Args:
+        table: the table.
+        shortcut: only decoders with a linear shortcut, or only those without; None for all.
+    """
+    wanted = {row.digest for row in table.decoders if shortcut in (None, row.shortcut)}
+    full = {digest: _full_score(table, digest) for digest in wanted & {each.digest for each in _full_curves(table)}}
+    band = {row.digest: row.band for row in table.decoders}
+    found = []
+    for look in list_looks(table):
+        known = [digest for digest in full if digest in look.scores]
+        x, y = [look.scores[digest] for digest in known], [full[digest] for digest in known]
+        found.append(_fidelity(look.title, look.cost, x, y, [band[digest] for digest in known]))
     return found
+
+
+def extrapolate(points: Sequence[tuple[int, float]], steps: int) -> float:
+    """Score after `steps` if the curve goes on as a power law: score = a - b * steps^-c, fitted to its later half.
+
+    With c = 1/2, which a few points can bear: a line over 1 / sqrt(steps), fitted by least squares.
+    """
+    later = [(step, score) for step, score in points[len(points) // 2 :] if step > 0]
+    if len(later) < 2:
+        return points[-1][1]
+    x = np.array([step**-0.5 for step, _ in later])
+    y = np.array([score for _, score in later])
+    slope = float(np.cov(x, y, bias=True)[0, 1] / np.var(x))
+    return float(y.mean() + slope * (steps**-0.5 - x.mean()))
 
 
 def rank_other_seeds(table: CurveTable) -> Fidelity | None:
     """The ceiling: a full distillation with one seed against the mean of the others; None if there is one seed only."""
     by_digest: dict[str, list[Curve]] = {}
-    for curve in table.curves:
-        if not curve.failure:
-            by_digest.setdefault(curve.digest, []).append(curve)
+    for curve in _full_curves(table):
+        by_digest.setdefault(curve.digest, []).append(curve)
     several = [curves for curves in by_digest.values() if len(curves) > 1]
     if not several:
         return None
     one = [curves[0].test_db for curves in several]
     others = [float(np.mean([curve.test_db for curve in curves[1:]])) for curves in several]
-    bands = [_band_of(table, curves[0]) for curves in several]
+    band = {row.digest: row.band for row in table.decoders}
+    bands = [band[curves[0].digest] for curves in several]
     return _fidelity("a full distillation with another seed", 1.0, one, others, bands)
 
 
-def spread_of_seeds(table: CurveTable) -> float:
+def spread_of_seeds(table: CurveTable, shortcut: bool | None = None) -> float:
     """Standard deviation in dB of full scores over seeds, pooled over decoders that have several; NaN if none has."""
     squares: list[float] = []
-    for digest in {curve.digest for curve in table.curves}:
-        scores = [curve.test_db for curve in table.curves if curve.digest == digest and not curve.failure]
-        if len(scores) > 1:
+    for row in table.decoders:
+        scores = [curve.test_db for curve in _full_curves(table) if curve.digest == row.digest]
+        if len(scores) > 1 and shortcut in (None, row.shortcut):
             squares.append(float(np.var(scores, ddof=1)))
     return float(np.sqrt(np.mean(squares))) if squares else float("nan")
 
 
+def _full_steps(table: CurveTable) -> int:
+    return int(table.distillation["steps"])
+
+
+def _full_curves(table: CurveTable) -> list[Curve]:
+    """The full distillations that went to their end."""
+    return [curve for curve in table.curves if curve.steps == _full_steps(table) and not curve.failure]
+
+
 def _full_score(table: CurveTable, digest: str) -> float:
     """Mean over seeds."""
-    return float(np.mean([each.test_db for each in table.curves if each.digest == digest and not each.failure]))
-
-
-def _band_of(table: CurveTable, curve: Curve) -> int:
-    return next(row.band for row in table.decoders if row.digest == curve.digest)
+    return float(np.mean([each.test_db for each in _full_curves(table) if each.digest == digest]))
 
 
 def _fidelity(title: str, cost: float, short: Sequence[float], full: Sequence[float], bands: Sequence[int]) -> Fidelity:

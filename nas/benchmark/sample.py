@@ -109,11 +109,15 @@ def _published(latents: LatentSpec) -> Iterator[tuple[str, DecoderConfig]]:
 
 
 def _random_walks(latents: LatentSpec, seed: int) -> Iterator[tuple[str, DecoderConfig]]:
-    """Decoders of all spaces in turn."""
+    """Decoders of all spaces in turn: three of five with the largest linear shortcut, one with none."""
     source = random.Random(seed)
+    first, *others = get_block("linear_shortcut").Config.all_configs()
+    # Most decoders that a search looks at have one, and to tell those apart is what it has to do.
+    shortcuts = (first, first, first, *others, None)
     for number in count():
         for name, space in SEARCH_SPACES.items():
-            yield f"{name} #{number}", space.suggest(_Narrow(source), latents)
+            drawn = space.suggest(_Narrow(source), latents)
+            yield f"{name} #{number}", replace(drawn, shortcut=shortcuts[number % len(shortcuts)])
 
 
 class _Narrow:

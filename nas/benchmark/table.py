@@ -7,7 +7,7 @@ from typing import Any
 from nas.machine.files import read_json, write_json
 from nas.terminal.errors import UserError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class DecoderRow:
 
 @dataclass(frozen=True)
 class Curve:
-    """One full distillation."""
+    """One distillation."""
 
     digest: str
     """Digest of the architecture."""
     seed: int
     """Seed of first weights and order of data."""
+    steps: int
+    """Length of the distillation: that of the table, or of a short one with a schedule of its own."""
     points: tuple[tuple[int, float], ...]
     """Steps done and score in dB on the score split, from before the first step to after the last."""
     test_db: float

@@ -1,14 +1,13 @@
 """What each part of a decoder becomes in a Core ML program, found by converting it alone at its own size.
 
-Nothing is computed. What was found is kept on disk under the cache folder, so that most candidates of a search, which
-share parts, cost little.
+Nothing is computed. What was found is kept on disk under the cache folder, in a folder for each structure of a part, so
+that most candidates of a search, which share parts or have parts that differ in sizes alone, cost little.
 """
 
 import hashlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -20,12 +19,22 @@ import torch
 from torch import Tensor, nn
 
 import blocks
-from blocks import TimeContext, build_block, get_block
-from blocks.layers.convolutions import single_frames
-from blocks.time_context import to_layout
-from nas.core_ml import convert, interpreter, parts, program, semantics, semantics_layout, steps
+from blocks import get_block
+from nas.core_ml import (
+    convert,
+    interpreter,
+    part_templates,
+    part_traces,
+    parts,
+    program,
+    semantics,
+    semantics_layout,
+    steps,
+)
 from nas.core_ml.convert import to_mil
 from nas.core_ml.interpreter import unknown_operations
+from nas.core_ml.part_templates import Sizes, conclude_steps
+from nas.core_ml.part_traces import PartAlone, UntraceablePartError, example_inputs, trace_part
 from nas.core_ml.parts import Part
 from nas.core_ml.program import HIGHEST_RANK, Operation, Program, from_mil
 from nas.core_ml.steps import Step, steps_of
@@ -53,61 +62,83 @@ class PartReport:
 
 
 def inspect_parts(parts: Iterable[Part]) -> dict[Part, PartReport]:
-    """What each part becomes; those that were never seen are converted, together, and remembered."""
+    """What each part becomes; those that were never seen, and do not follow from others, are converted and remembered.
+
+    Raises:
+        NotBuildableError: a part cannot be built for its place.
+    """
     wanted = list(dict.fromkeys(parts))
-    found = {part: report for part in wanted if (report := _known(part)) is not None}
+    found = {part: report for part in wanted if (report := known_report(part)) is not None}
     new = [part for part in wanted if part not in found]
     for part, report in zip(new, _convert(new), strict=True):
-        _KNOWN[part] = found[part] = report
-        with disk_errors("cannot keep what was found about a part"):
-            write_json(_file(part), report.to_dict())
-    return found
+        _keep(part, report)
+    return {part: _KNOWN[part] for part in wanted}
 
 
-class _Alone(nn.Module):
-    """A part between the layouts of its neighbours, and what the decoder does to the frames at its end."""
-
-    def __init__(self, part: Part) -> None:
-        super().__init__()
-        self.part = part
-        with single_frames() if part.images else nullcontext():
-            self.block = build_block(part.config, part.in_channels, **dict(part.geometry))
-
-    def forward(self, x: Tensor, *network: Tensor) -> Tensor:
-        """One clip in one shot; a shortcut is added to the network's frames."""
-        part = self.part
-        clips = part.grid[0] if part.images else 1
-        time = TimeContext(clips, part.mode, drop_leading=part.drop_leading)
-        x = self.block(to_layout(x, part.incoming, self.block.input_layout, time), time)
-        x = to_layout(x, self.block.output_layout, part.outgoing, time)
-        for frames in network:
-            x = frames + x
-        return to_layout(x, part.outgoing, "video", time).clamp(-1, 1) if part.ends else x
-
-
-_CONVERTERS = (parts, convert, program, steps, interpreter, semantics, semantics_layout)
+_CONVERTERS = (parts, part_traces, part_templates, convert, program, steps, interpreter, semantics, semantics_layout)
 """Modules beside this one that decide what a report of a part says."""
 
 _KNOWN: dict[Part, PartReport] = {}
-"""Reports that this process has made or read."""
+"""Reports that this process has made, concluded or read."""
+
+_LIKE: dict[Path, dict[str, tuple[Sizes, PartReport]]] = {}
+"""Folder of a structure -> by file, sizes and reports of the parts of it that were converted."""
+
+_MOST_ALIKE = 8
+"""Converted parts of one structure that conclusions are drawn from."""
 
 
-def _key(part: Part) -> str:
-    """Key of the report on disk: changes with every source file of a part and with the converter."""
-    plain = {**asdict(part), "config": part.config.to_dict()}
-    sources = _sources(get_block(part.config.name).__module__.split(".")[0])
-    text = json.dumps([plain, sources, version("coremltools"), version("torch")], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def known_report(part: Part) -> PartReport | None:
+    """What is known of a part: remembered, on disk, or concluded from those of its structure; nothing is converted.
+
+    Raises:
+        NotBuildableError: the part cannot be built for its place.
+    """
+    if part in _KNOWN:
+        return _KNOWN[part]
+    try:
+        trace = trace_part(part)
+    except UntraceablePartError as error:
+        _KNOWN[part] = PartReport(f"not convertible: {error}", ())
+        return _KNOWN[part]
+    if (path := _file(part)).exists():
+        _KNOWN[part] = PartReport.from_dict(read_json(path)["report"])
+        return _KNOWN[part]
+    alike = [(sizes, report.steps) for sizes, report in _alike(path.parent) if not report.problem]
+    if (steps := conclude_steps(trace.sizes, alike)) is not None:
+        _KNOWN[part] = PartReport("", steps)
+    return _KNOWN.get(part)
+
+
+def _alike(folder: Path) -> Iterable[tuple[Sizes, PartReport]]:
+    """Parts of one structure that were converted, by any process."""
+    found = _LIKE.setdefault(folder, {})
+    for file in folder.glob("*.json"):
+        if len(found) < _MOST_ALIKE and file.name not in found:
+            data = read_json(file)
+            found[file.name] = tuple(data["sizes"]), PartReport.from_dict(data["report"])
+    return found.values()
+
+
+def _keep(part: Part, report: PartReport) -> None:
+    """Remember what was found by converting a part, here and on disk."""
+    _KNOWN[part] = report
+    with disk_errors("cannot keep what was found about a part"):
+        write_json(_file(part), {"sizes": trace_part(part).sizes, "report": report.to_dict()})
 
 
 def _file(part: Part) -> Path:
-    return default_cache_dir() / "parts" / f"{_key(part)}.json"
+    """File of a part in the folder of its structure; both names change with every source file and the converter."""
+    sources = _sources(get_block(part.config.name).__module__.split(".")[0])
+    by_what = [sources, version("coremltools"), version("torch")]
+    structure = _hash([trace_part(part).structure, *by_what])
+    return (
+        default_cache_dir() / "parts" / structure / f"{_hash({**asdict(part), 'config': part.config.to_dict()})}.json"
+    )
 
 
-def _known(part: Part) -> PartReport | None:
-    if part not in _KNOWN and (path := _file(part)).exists():
-        _KNOWN[part] = PartReport.from_dict(read_json(path))
-    return _KNOWN.get(part)
+def _hash(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:24]
 
 
 class _SideBySide(nn.Module):
@@ -116,7 +147,7 @@ class _SideBySide(nn.Module):
     def __init__(self, parts: Sequence[Part]) -> None:
         super().__init__()
         self.counts = [1 + bool(part.added_to) for part in parts]
-        self.parts = nn.ModuleList(map(_Alone, parts))
+        self.parts = nn.ModuleList(map(PartAlone, parts))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Each part's result."""
@@ -131,7 +162,7 @@ def _convert(parts: Sequence[Part]) -> list[PartReport]:
     try:
         with torch.random.fork_rng(devices=[]):
             module = _SideBySide(parts)
-        examples = [example for part in parts for example in _examples(part)]
+        examples = [example for part in parts for example in example_inputs(part)]
         programs = _apart(from_mil(to_mil(module, *examples, precision="float32")), module.counts)
     except Exception as error:  # of torch.export and coremltools, which raise many kinds: that is the finding
         if len(parts) > 1:
@@ -165,16 +196,6 @@ def _report(operations: Sequence[Operation]) -> PartReport:
     elif unknown:
         problem = f"operations that cannot be proven: {', '.join(unknown)}"
     return PartReport(problem, steps_of(operations))
-
-
-def _examples(part: Part) -> tuple[Tensor, ...]:
-    """What goes in. Zeros take no memory until somebody reads them, which nobody does."""
-    frames, height, width = part.grid
-    clips, frames = (frames, 1) if part.images else (1, frames)
-    x = torch.zeros(clips, part.in_channels, frames, height, width)
-    if part.incoming == "frames":
-        x = x.view(clips * frames, part.in_channels, height, width)
-    return (x, torch.zeros(part.added_to)) if part.added_to else (x,)
 
 
 @lru_cache

@@ -1,14 +1,14 @@
 """The operations of a converted module without their values: types, shapes, multiply-accumulates."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from math import isqrt, prod
 from typing import Any
 
 from torch import Tensor, nn
 
 from nas.core_ml.convert import to_mil
-from nas.core_ml.program import Operation, Value, from_mil
+from nas.core_ml.program import Operation, from_mil
 
 Shape = tuple[int, ...]
 
@@ -55,14 +55,16 @@ def module_steps(module: nn.Module, *inputs: Tensor) -> tuple[Step, ...]:
 
 
 def _step(operation: Operation) -> Step:
-    count = _MACS.get(operation.op_type)
-    return Step(
+    step = Step(
         op_type=operation.op_type,
         inputs=tuple(_tensors(operation)),
         results=tuple(value.shape for value in operation.results),
-        macs=0 if count is None else count(operation),
         groups=int(operation.constant("groups")) if "groups" in operation.inputs else 1,
     )
+    if operation.op_type == "einsum":
+        return replace(step, macs=_einsum(operation))
+    count = MACS_OF_SHAPES.get(operation.op_type)
+    return step if count is None else replace(step, macs=count(step))
 
 
 def _tensors(operation: Operation) -> Iterable[tuple[str, Shape]]:
@@ -72,32 +74,26 @@ def _tensors(operation: Operation) -> Iterable[tuple[str, Shape]]:
                 yield name, value.shape
 
 
-def _shape(operation: Operation, name: str) -> Shape:
-    value = operation.inputs[name]
-    assert isinstance(value, Value)
-    return value.shape
-
-
-def _convolution(operation: Operation) -> int:
+def _convolution(step: Step) -> int:
     """Every weight meets every output position of its clip (input position, if transposed)."""
-    x, weight, (out,) = _shape(operation, "x"), _shape(operation, "weight"), operation.results
-    positions = x if operation.op_type == "conv_transpose" else out.shape
+    x, weight, (out,) = step.input("x"), step.input("weight"), step.results
+    positions = x if step.op_type == "conv_transpose" else out
     return prod((x[0], *weight, *positions[2:]))
 
 
-def _linear(operation: Operation) -> int:
-    return operation.results[0].elements * _shape(operation, "x")[-1]
+def _linear(step: Step) -> int:
+    return prod(step.results[0]) * step.input("x")[-1]
 
 
-def _matmul(operation: Operation) -> int:
+def _matmul(step: Step) -> int:
     """(n, k) times (k, m), either transposed or not: k^2 is what the sizes of all three leave."""
-    x, y, out = (shape[-2:] for shape in (_shape(operation, "x"), _shape(operation, "y"), operation.results[0].shape))
-    return operation.results[0].elements * isqrt(prod(x) * prod(y) // prod(out))
+    x, y, out = (shape[-2:] for shape in (step.input("x"), step.input("y"), step.results[0]))
+    return prod(step.results[0]) * isqrt(prod(x) * prod(y) // prod(out))
 
 
-def _attention(operation: Operation) -> int:
-    query, key, (out,) = _shape(operation, "query"), _shape(operation, "key"), operation.results
-    return prod(query[:-1]) * key[-2] * (query[-1] + out.shape[-1])
+def _attention(step: Step) -> int:
+    query, key, (out,) = step.input("query"), step.input("key"), step.results
+    return prod(query[:-1]) * key[-2] * (query[-1] + out[-1])
 
 
 def _einsum(operation: Operation) -> int:
@@ -113,11 +109,11 @@ def _einsum(operation: Operation) -> int:
     return prod(sizes.values())
 
 
-_MACS = {
+MACS_OF_SHAPES: dict[str, Callable[[Step], int]] = {
     "conv": _convolution,
     "conv_transpose": _convolution,
     "linear": _linear,
     "matmul": _matmul,
     "scaled_dot_product_attention": _attention,
-    "einsum": _einsum,
 }
+"""Multiply-accumulates of a step by its type, where shapes alone tell them."""

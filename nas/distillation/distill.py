@@ -14,6 +14,7 @@ from nas.distillation.checkpoint import TrainingState, save_checkpoint, update_a
 from nas.distillation.preparation import perceptual_off, prepare
 from nas.distillation.schedule import average_decay, batch_indices, learning_rate
 from nas.distillation.settings import DistillSettings
+from nas.distillation.training_forms import training_forms
 from nas.metrics import VIDEO_RANGE, psnr
 from search_spaces import Decoder
 
@@ -77,7 +78,7 @@ def distill(
         settings: how.
         device: where.
         checkpoint: file to save to and, if it is there, to resume from.
-        until: step at which to stop with a checkpoint; the schedule stays that of `settings.steps`. None: at the end.
+        until: step at which to stop with a checkpoint, if not at the end of `settings.steps`, whose schedule holds.
         report: called after every step; what it raises ends the run and leaves the last checkpoint valid.
         fresh: the decoder has its first weights, so the latents' statistics are folded into its stem and its shortcut
             is fitted. False to go on from weights that were trained.
@@ -137,7 +138,8 @@ def score_student(student: nn.Module, split: Samples, batch_size: int, device: t
     scores = []
     for first in range(0, len(split), batch_size):
         batch = split.batch(list(range(first, min(first + batch_size, len(split)))), device)
-        frames = student(batch.latents)
+        with training_forms(student, device):
+            frames = student(batch.latents)
         if not torch.isfinite(frames).all():
             raise DivergedError("the student's frames are not finite: lower the learning rate")
         scores.append(psnr(frames.clamp(-1, 1), batch.frames.clamp(-1, 1), VIDEO_RANGE))
@@ -154,7 +156,7 @@ def _update(state: TrainingState, loss: Tensor, settings: DistillSettings) -> No
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scaler.unscale_(optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+    norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
     # With a loss scale an infinite gradient is expected now and then: the scaler leaves that step out.
     for name, value in {
         "loss": loss.detach(),

@@ -14,6 +14,7 @@ from nas.distillation.checkpoint import TrainingState, load_checkpoint
 from nas.distillation.initialise import initialise
 from nas.distillation.losses import FeatureAlignment, LossWeights, frame_losses, match_taps, total_loss
 from nas.distillation.settings import DistillSettings, Precision
+from nas.distillation.training_forms import training_forms
 from nas.metrics import lpips_network, lpips_off
 from search_spaces import Decoder
 
@@ -58,6 +59,7 @@ def prepare(
         settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
+        fused=True if device.type == "cpu" else None,
     )
     dtype = training_dtype(settings.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
@@ -74,8 +76,11 @@ def _parameter_groups(decoder: Decoder, alignment: FeatureAlignment, settings: D
     fitted = [] if decoder.shortcut is None else list(decoder.shortcut.parameters())
     known = {id(parameter) for parameter in fitted}
     fresh = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
-    groups = [{"params": [*fresh, *alignment.parameters()], "rate_factor": 1.0}]
-    return [*groups, {"params": fitted, "rate_factor": settings.shortcut_rate_factor}] if fitted else groups
+    if not fitted:
+        return [{"params": [*fresh, *alignment.parameters()], "rate_factor": 1.0}]
+    helped = settings.helped_rate_factor
+    groups = [{"params": [*fresh, *alignment.parameters()], "rate_factor": helped}]
+    return [*groups, {"params": fitted, "rate_factor": helped * settings.shortcut_rate_factor}]
 
 
 def _alignment(
@@ -102,7 +107,7 @@ def _loss_function(
     tapped = sorted(set(alignment.stages.values()))
 
     def loss(batch: TargetBatch) -> Tensor:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with training_forms(decoder, device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             frames, features = decoder.features(batch.latents, tapped)
             projected = alignment.project(features)
         parts = frame_losses(frames, batch.frames, batch.truth, weights, perceptual)

@@ -16,7 +16,9 @@ class DistillSettings:
     batch_size: int = 4
     """Samples per step."""
     learning_rate: float = 2e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW for a student that begins with nothing."""
+    helped_rate_factor: float = 0.5
+    """Learning rate where there is a shortcut, which leaves the rest little to find, relative to `learning_rate`."""
     shortcut_rate_factor: float = 0.1
     """Learning rate of the shortcut, which starts at its least-squares solution, relative to that of the rest."""
     warmup_steps: int = 5
@@ -57,7 +59,8 @@ class DistillSettings:
         for name in ("learning_rate", "clip_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("shortcut_rate_factor", "weight_decay", "truth_weight", "feature_weight", "perceptual_weight"):
+        factors = ("helped_rate_factor", "shortcut_rate_factor", "weight_decay")
+        for name in (*factors, "truth_weight", "feature_weight", "perceptual_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, value in (("ema_decay", self.ema_decay), ("betas", self.betas[0]), ("betas", self.betas[1])):

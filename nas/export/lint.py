@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from nas.core_ml.part_reports import inspect_parts
-from nas.core_ml.parts import UntraceablePartError, decoder_parts
+from nas.core_ml.parts import decoder_parts
 from nas.latency import Workload
-from search_spaces import Decoder
+from search_spaces import Decoder, DecoderConfig
 
 _NEURAL_ENGINE_AXES = {4: (65536, 65536, 16384, 16384), 5: (65536, 65536, 16384, 16384, 16384)}
 """Longest axes of a tensor (n, c, h, w) or (n, c, d, h, w) on the Neural Engine, as Core ML's own error message gives
@@ -29,19 +29,18 @@ class LintReport:
         return not self.problems
 
 
-def lint(decoder: Decoder, workload: Workload) -> LintReport:
-    """Find out whether a decoder can be exported for a decode of this size; it may be on the meta device.
+def lint(decoder: Decoder | DecoderConfig, workload: Workload) -> LintReport:
+    """Find out whether a decoder can be exported for a decode of this size; only its architecture counts.
 
     Raises:
         ValueError: the size is not on the grid of the latents.
+        NotBuildableError: a part cannot be built for its place.
     """
+    config = decoder.config if isinstance(decoder, Decoder) else decoder
     problems: dict[str, None] = {}
     oversized: dict[str, None] = {}
     moves: dict[str, tuple[int, int]] = {}
-    try:
-        parts = decoder_parts(decoder, workload.num_frames, workload.height, workload.width)
-    except UntraceablePartError as error:
-        return LintReport(problems=(str(error),), warnings=())
+    parts = decoder_parts(config, workload.num_frames, workload.height, workload.width)
     reports = inspect_parts(part for _, part in parts)
     for stage, part in parts:
         report = reports[part]

@@ -12,16 +12,17 @@ from torch import nn
 
 from nas.latency.measurement.host import Clock, describe_host, measure
 from nas.latency.measurement.host_memory import refuse_without_memory
+from nas.latency.prediction.by_parts import LatencyByParts
 from nas.latency.prediction.calibrated_profile import CalibratedProfile
 from nas.latency.prediction.core_ml_operations import list_core_ml_operations
 from nas.latency.prediction.operations import Operation, list_operations
-from nas.latency.prediction.predict import predict
+from nas.latency.prediction.predict import Prediction, predict
 from nas.latency.prediction.profile import Profile, list_profiles, load_profile
 from nas.latency.prediction.profile_files import is_profile_file, read_profile
 from nas.latency.record import Kind, LatencyRecord, Runtime, Workload, provenance
 from nas.machine.device import choose_device
 from nas.terminal.errors import UserError, unknown_name
-from search_spaces import LatentSpec
+from search_spaces import Decoder, DecoderConfig, LatentSpec, build_skeleton
 
 HOST, CORE_ML, IPHONE = "host", "coreml", "iphone"
 """Names of this machine, of Core ML on this Mac, and of an iPhone that is connected to this Mac."""
@@ -100,6 +101,7 @@ class PredictedDevice:
         self.name = profile.device
         self.error: float | None = profile.typical_error
         self.runtime: Runtime = profile.runtime
+        self._by_parts: dict[Workload, LatencyByParts] = {}
 
     def describe(self, workload: Workload) -> str:
         """ "at 512x512 x 17 frames, predicted for DEVICE (typical error N%)"."""
@@ -114,7 +116,31 @@ class PredictedDevice:
             MeasurementFailedError: it cannot be converted to Core ML, where that is what the device runs.
             UserError: the profile charges nothing for it, or without end.
         """
-        found = predict(operations_on(self.runtime, decoder, spec, workload), self.profile, workload.num_frames)
+        if self.runtime == "coreml" and isinstance(decoder, Decoder):
+            return self.latency_of(decoder.config, workload)
+        return self._record(
+            predict(operations_on(self.runtime, decoder, spec, workload), self.profile, workload.num_frames), workload
+        )
+
+    def latency_of(self, config: DecoderConfig, workload: Workload) -> LatencyRecord:
+        """The same for an architecture, with nothing built where its parts are known.
+
+        Raises:
+            NotBuildableError: a part cannot be built for its place.
+            Exception: as `latency`.
+        """
+        if self.runtime != "coreml":
+            _, *size = config.latents.latent_shape(workload.num_frames, workload.height, workload.width)
+            return self.latency(build_skeleton(config, (size[0], size[1], size[2])), config.latents, workload)
+        return self._record(self.by_parts(workload).predict(config), workload)
+
+    def by_parts(self, workload: Workload) -> LatencyByParts:
+        """Predictions for one decode, which remember what each part costs; `UserError` where PyTorch runs decoders."""
+        if workload not in self._by_parts:
+            self._by_parts[workload] = LatencyByParts(self.profile, workload)
+        return self._by_parts[workload]
+
+    def _record(self, found: Prediction, workload: Workload) -> LatencyRecord:
         if not 0 < found.total < inf:
             raise UserError(
                 f"the profile of {self.name} predicts {found.total} ms for a decoder: its coefficients make no sense, "

@@ -5,7 +5,6 @@ from typing import Protocol
 
 from nas.latency import LatencyRecord
 from nas.workers.job import Segment
-from nas.workers.pool import Work
 from search_spaces import DecoderConfig
 
 
@@ -33,7 +32,7 @@ class Candidate(Protocol):
     def problem(self) -> str:
         """Why the decoder cannot be exported; empty if it can."""
 
-    def work(self, until: int) -> Work:
+    def work(self, until: int) -> Callable[[], Segment]:
         """What trains it, from where it was stopped before, up to a step, wherever it is called."""
 
     def record(self, number: int, segment: Segment) -> None:

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from nas.workers.job import Segment
-
-Work = Callable[[], Segment]
-"""One piece of a distillation, which may be pickled: see `nas.workers.job.Job`."""
+Result = TypeVar("Result")
+"""What a job gives, which may be pickled as the job itself: see `nas.workers.job.Job`."""
 
 
 class WorkerDiedError(Exception):
@@ -21,7 +19,7 @@ class Pool(Protocol):
     def slots(self) -> int:
         """Number of jobs that run side by side."""
 
-    def submit(self, work: Work) -> Future[Segment]:
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run a job as soon as a slot is free.
 
         What the job raises is raised by the future's result; WorkerDiedError if it cannot be run.
@@ -36,9 +34,9 @@ class InlinePool:
 
     slots = 1
 
-    def submit(self, work: Work) -> Future[Segment]:
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run a job; it has ended when this returns."""
-        future: Future[Segment] = Future()
+        future: Future[Result] = Future()
         try:
             future.set_result(work())
         except Exception as error:  # handed on to whoever asks for the result

@@ -12,12 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nas.workers.pool import Work, WorkerDiedError
-
-if TYPE_CHECKING:
-    from nas.workers.job import Segment
+from nas.workers.pool import Result, WorkerDiedError
 
 _ATTEMPTS = 3
 """How often a job is begun whose process is killed."""
@@ -40,7 +37,7 @@ class ProcessPool:
         self._processes: set[SpawnProcess] = set()
         self._closed = False
 
-    def submit(self, work: Work) -> "Future[Segment]":
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run a job as soon as a process is free."""
         return self._threads.submit(self._run, work)
 
@@ -58,7 +55,7 @@ class ProcessPool:
         with self._lock:
             return [process.pid for process in self._processes if process.pid is not None]
 
-    def _run(self, work: Work) -> "Segment":
+    def _run(self, work: Callable[[], Result]) -> Result:
         for _ in range(_ATTEMPTS):
             connection = self._connection()
             try:
@@ -69,7 +66,7 @@ class ProcessPool:
                 continue
             if failed:
                 raise value
-            result: Segment = value
+            result: Result = value
             return result
         raise WorkerDiedError(f"its process was killed {_ATTEMPTS} times (does it run out of memory?)")
 

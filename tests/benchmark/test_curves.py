@@ -49,7 +49,8 @@ def test_a_curve_is_that_of_a_distillation_with_its_beginning(tmp_path: Path) ->
 def test_every_third_decoder_has_more_seeds(tmp_path: Path) -> None:
     sample = [Entry(str(number), CONFIG, 1.0) for number in range(7)]
     listed = list_jobs(sample, SETTINGS, 3, "formula", CROPS, tmp_path)
-    assert [job.settings.seed for job in listed] == [0] * 7 + [1] * 3 + [2] * 3
+    assert [job.settings.seed for job in listed] == [0] * 14 + [1] * 3 + [2] * 3
+    assert [job.settings.steps for job in listed] == [6] * 7 + [1] * 7 + [6] * 6, "and each has a short run of its own"
 
 
 def test_what_is_known_is_not_distilled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,8 +61,10 @@ def test_what_is_known_is_not_distilled_again(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(curves, "run_job", lambda job: pytest.fail("distilled again"))
     seen: list[tuple[int, int]] = []
     found = curves.run_jobs(every, 1, lambda *counts: seen.append(counts))
-    assert [curve.digest for curve in found] == [CONFIG.digest(), OTHER_CONFIG.digest()]
-    assert seen == [(2, 2)] and [job.file.stat().st_mtime_ns for job in every] == before
+    assert [(curve.digest, curve.steps) for curve in found] == [
+        (each.digest(), steps) for steps in (6, 1) for each in (CONFIG, OTHER_CONFIG)
+    ]
+    assert seen == [(4, 4)] and [job.file.stat().st_mtime_ns for job in every] == before
 
 
 def test_a_decoder_that_diverges_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

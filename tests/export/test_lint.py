@@ -105,21 +105,21 @@ def test_a_published_design_ships_and_is_remembered(cache: Path, monkeypatch: py
     assert report.moves.keys() == {"stem", "stage0", "stage1", "stage2", "stage3", "head", "shortcut"}
     # The decoupled shuffle moves channels to time; the stage's blocks then want video again.
     assert report.moves["stage0"] == (0, 0) and report.moves["stage1"][0] >= 2
-    files = {file.name: file.stat().st_mtime_ns for file in cache.iterdir()}
+    files = {file.name: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
     forget()
     monkeypatch.setattr(part_reports, "to_mil", lambda *_, **__: pytest.fail("converted again"))
     assert lint(build_skeleton(config), Workload(512, 512, 17)) == report
-    assert {file.name: file.stat().st_mtime_ns for file in cache.iterdir()} == files
+    assert {file.name: file.stat().st_mtime_ns for file in cache.rglob("*.json")} == files
 
 
 def test_a_changed_source_is_inspected_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, size = build_skeleton(tiny(get_block("memory_conv2d").Config())), Workload(8, 8, 3)
     lint(decoder, size)
-    before = len(list(cache.iterdir()))
+    before = len(list(cache.rglob("*.json")))
     part_reports._KNOWN.clear()
     monkeypatch.setattr(part_reports, "_sources", lru_cache(lambda package: "another version"))
     lint(decoder, size)
-    assert len(list(cache.iterdir())) == 2 * before
+    assert len(list(cache.rglob("*.json"))) == 2 * before
 
 
 def test_tensors_beyond_the_neural_engine_are_a_warning() -> None:

@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "study": {"data", "distillation", "export", "latency", "machine", "terminal", "workers"},
     "finalize": {"data", "distillation", "evaluation", "export", "latency", "machine", "model", "study", "teachers"}
     | {"terminal"},
-    "benchmark": {"data", "distillation", "latency", "machine", "study", "teachers", "terminal"},
+    "benchmark": {"data", "distillation", "latency", "machine", "study", "teachers", "terminal", "workers"},
     "assets": set(),
 }
 """Room of `nas` -> the rooms that it may import. The order is from the bottom up, so no folder grows back into another.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.core_ml.part_reports import inspect_parts
-from nas.core_ml.parts import UntraceablePartError, decoder_parts
+from nas.core_ml.parts import decoder_parts
 from nas.core_ml.program import HIGHEST_RANK
 from nas.core_ml.steps import Step, module_steps
 from nas.latency.prediction.cost_classes import CostClass
@@ -53,16 +53,13 @@ def list_core_ml_operations(module: nn.Module, spec: LatentSpec, workload: Workl
         UnknownOperationError: an operation is in none of the tables here; it is never counted as free.
     """
     if not isinstance(module, Decoder):
-        return [_operation(step, "decoder") for step in _whole(module, spec, workload)]
-    try:
-        parts = decoder_parts(module, workload.num_frames, workload.height, workload.width)
-    except UntraceablePartError as error:
-        raise MeasurementFailedError(str(error)) from error
+        return [operation_of(step, "decoder") for step in _whole(module, spec, workload)]
+    parts = decoder_parts(module.config, workload.num_frames, workload.height, workload.width)
     reports = inspect_parts(part for _, part in parts)
     for stage, part in parts:
         if problem := reports[part].problem:
             raise MeasurementFailedError(f"{stage}: {part.config.name}: {problem}")
-    return [_operation(step, stage) for stage, part in parts for step in reports[part].steps]
+    return [operation_of(step, stage) for stage, part in parts for step in reports[part].steps]
 
 
 def _whole(module: nn.Module, spec: LatentSpec, workload: Workload) -> tuple[Step, ...]:
@@ -89,7 +86,8 @@ def _with_values(module: nn.Module) -> nn.Module:
     return copied
 
 
-def _operation(step: Step, stage: str) -> Operation:
+def operation_of(step: Step, stage: str) -> Operation:
+    """A step of a program as an operation that is charged for; `UnknownOperationError` if it has no cost class."""
     cost_class = COST_CLASS_OF.get(step.op_type)
     if cost_class is None:
         raise UnknownOperationError(

@@ -8,7 +8,7 @@ Those that `python -m nas.latency calibrate` makes have coefficients for each co
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nas.latency.prediction.calibrated_profile import CalibratedProfile
 from nas.latency.prediction.calibrated_terms import TERMS_OF
@@ -29,15 +29,24 @@ class Prediction:
     """Setting of the compute units that is predicted to be the fastest; "" where there is no choice."""
 
 
+Cost = Callable[[Operation], float]
+"""Milliseconds of one operation."""
+
+
 def predict(operations: Iterable[Operation], profile: Profile | CalibratedProfile, num_frames: int) -> Prediction:
     """Latency of a decode of `num_frames` frames.
 
     Raises:
         UnknownOperationError: the profile knows no cost of an operation.
     """
+    return _fastest(list(operations), costs_of(profile), num_frames)
+
+
+def costs_of(profile: Profile | CalibratedProfile) -> dict[str, Cost]:
+    """What a profile charges for an operation, by setting of the compute units ("" where there is no choice)."""
     if isinstance(profile, Profile):
-        return _sum(operations, _chip_cost(profile), num_frames)
-    return fastest(list(operations), profile.coefficients, profile.runtime, num_frames)
+        return {"": _chip_cost(profile)}
+    return _calibrated_costs(profile.coefficients, profile.runtime)
 
 
 def fastest(
@@ -47,21 +56,35 @@ def fastest(
     num_frames: int,
 ) -> Prediction:
     """Prediction for the fastest setting of the compute units, by the coefficients of each setting."""
+    return _fastest(operations, _calibrated_costs(coefficients, runtime), num_frames)
+
+
+def sum_by_stage(charges: Iterable[tuple[str, float]], units: str) -> Prediction:
+    """The prediction for one setting of the compute units.
+
+    Args:
+        charges: stage and milliseconds per frame of each operation, in the order of execution.
+        units: the setting.
+    """
+    by_stage: dict[str, float] = {}
+    for stage, milliseconds in charges:
+        by_stage[stage] = by_stage.get(stage, 0.0) + milliseconds
+    return Prediction(sum(by_stage.values()), by_stage, units)
+
+
+def _fastest(operations: Sequence[Operation], costs: Mapping[str, Cost], num_frames: int) -> Prediction:
     every = [
-        replace(_sum(operations, calibrated_cost(of_units, runtime), num_frames), units=units)
-        for units, of_units in coefficients.items()
+        sum_by_stage(((each.stage, cost(each) / num_frames) for each in operations), units)
+        for units, cost in costs.items()
     ]
     return min(every, key=lambda prediction: prediction.total)
 
 
-def _sum(operations: Iterable[Operation], cost: Callable[[Operation], float], num_frames: int) -> Prediction:
-    by_stage: dict[str, float] = {}
-    for operation in operations:
-        by_stage[operation.stage] = by_stage.get(operation.stage, 0.0) + cost(operation) / num_frames
-    return Prediction(sum(by_stage.values()), by_stage)
+def _calibrated_costs(coefficients: Mapping[str, Mapping[str, float]], runtime: Runtime) -> dict[str, Cost]:
+    return {units: calibrated_cost(of_units, runtime) for units, of_units in coefficients.items()}
 
 
-def _chip_cost(profile: Profile) -> Callable[[Operation], float]:
+def _chip_cost(profile: Profile) -> Cost:
     """Milliseconds of an operation by the two terms."""
 
     def cost(operation: Operation) -> float:
@@ -71,7 +94,7 @@ def _chip_cost(profile: Profile) -> Callable[[Operation], float]:
     return cost
 
 
-def calibrated_cost(coefficients: Mapping[str, float], runtime: Runtime) -> Callable[[Operation], float]:
+def calibrated_cost(coefficients: Mapping[str, float], runtime: Runtime) -> Cost:
     """Milliseconds of an operation by the coefficients of its cost class; `UnknownOperationError` if they lack it."""
 
     def cost(operation: Operation) -> float:
