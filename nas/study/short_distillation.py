@@ -1,5 +1,6 @@
 """Candidates of a search: their latency on the device, their score after a short distillation, their files."""
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,9 @@ from nas.distillation.recipes import Recipe
 from nas.distillation.settings import DistillSettings
 from nas.export.lint import lint
 from nas.latency import LatencyRecord, Workload
-from nas.latency.devices import LatencyDevice
+from nas.latency.devices import CORE_ML, HOST, LatencyDevice
 from nas.machine.files import disk_errors, write_json
+from nas.machine.quiet import measuring
 from nas.study.run import Run
 from nas.study.rungs import rungs
 from nas.workers.job import Job, Segment
@@ -71,11 +73,12 @@ class DistilledCandidate:
 
     @cached_property
     def latency(self) -> LatencyRecord:
-        """Latency on the device that the budget is for."""
+        """Latency on the device that the budget is for; on this machine it is measured while nobody trains here."""
         device = self._search.latency_device
         skeleton = self.skeleton  # also where weights are needed: it shows at no cost that the parts fit together
         decoder = self.decoder if device.needs_weights else skeleton
-        return device.latency(decoder, self.config.latents, self._search.workload)
+        with measuring() if device.name in (HOST, CORE_ML) else nullcontext():
+            return device.latency(decoder, self.config.latents, self._search.workload)
 
     @property
     def parameters(self) -> int:
