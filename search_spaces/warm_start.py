@@ -18,8 +18,8 @@ def warm_starts(
 ) -> Iterator[tuple[str, DecoderConfig]]:
     """Names and configs of the published designs, scaled to these latents; all of them points of the space.
 
-    Each as published, then with a half, a quarter and an eighth of its widths until it fits; those that do not fit are given, too.
-    One that fits gets a linear shortcut if the space has one with which it still fits.
+    Each as published, then with a half, a quarter and an eighth of its widths until it fits; those that do not fit are
+    given, too. One that fits gets a linear shortcut if the space has one with which it still fits.
 
     Args:
         space: the space that the study searches; designs that it does not hold are left out.

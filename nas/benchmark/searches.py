@@ -23,6 +23,7 @@ from nas.distillation.distill import distill, score_student
 from nas.distillation.initialise import build
 from nas.latency import open_device
 from nas.machine.files import disk_errors, read_json, write_json
+from nas.study.constraints import all_met
 from nas.study.limits import StudyLimits
 from nas.study.loop import Events, run_study
 from nas.study.outcomes import best_outcomes, read_outcomes
@@ -83,10 +84,9 @@ class Search:
         space = SEARCH_SPACES[settings.space]
         latents = contest.targets.spec
         if self.arm == "published":
-            limit = settings.constraints[0]
 
             def fits(config: DecoderConfig) -> bool:
-                return limit.is_met(short.candidate(config).latency.ms_per_frame)
+                return all_met(settings.constraints, short.candidate(config).costs.values())
 
             found = [(title, config) for title, config in warm_starts(space, latents, fits) if fits(config)]
             self._write([{"title": title, "architecture": config.to_dict()} for title, config in found], {})

@@ -181,7 +181,7 @@ class _Loop:
             return "trials"
         if self._deadline is not None and self._limits.clock() >= self._deadline:
             return "time"
-        return "nothing new" if self._proposals and nothing_new(self._study, self._limits) else None
+        return "nothing new" if self._proposals and nothing_new(self._study, self._limits, self._constraints) else None
 
     def _begin(self, trial: optuna.Trial, config: DecoderConfig, make_candidate: MakeCandidate) -> Training | None:
         """A candidate that is worth training; None if it is not, which the study knows then."""

@@ -6,10 +6,10 @@ from typing import Any
 import optuna
 
 from blocks import NotBuildableError
-from nas.latency import LatencyRecord
 from nas.latency.record import MeasurementFailedError
-from nas.study.candidate import MakeCandidate, constrained_values
+from nas.study.candidate import MakeCandidate
 from nas.study.constraints import Constraint, all_met
+from nas.study.costs import Costs
 from nas.study.retries import CHOICES
 from nas.study.study import without_experimental_warnings
 from nas.terminal.errors import UserError
@@ -23,21 +23,21 @@ def enqueue_warm_starts(
     constraints: Sequence[Constraint],
     make_candidate: MakeCandidate,
 ) -> None:
-    """Queue the published designs with the latencies that were found in choosing their widths."""
-    found: dict[DecoderConfig, LatencyRecord] = {}
+    """Queue the published designs with the costs that were found in choosing their widths."""
+    found: dict[DecoderConfig, Costs] = {}
 
     def fits(config: DecoderConfig) -> bool:
         try:
-            found[config] = make_candidate(config).latency
+            found[config] = make_candidate(config).costs
         except (MeasurementFailedError, NotBuildableError):
             return False
-        return all_met(constraints, constrained_values(found[config]))
+        return all_met(constraints, found[config].values())
 
     for title, config in warm_starts(space, latents, fits):
         choices = space.params(config)
         known: dict[str, Any] = {"preset": title, CHOICES: choices}
         if config in found:
-            known |= {"digest": config.digest(), "latency": found[config].to_dict()}
+            known |= {"digest": config.digest(), **found[config].to_dict()}
         study.enqueue_trial(choices, user_attrs=known, skip_if_exists=True)
 
 
