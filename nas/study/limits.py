@@ -1,6 +1,7 @@
 """When a search ends."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,8 @@ class StudyLimits:
     """Candidates to train, over the whole life of the study; proposals that are not trained do not count."""
     seconds: float | None = None
     """Seconds after which no new candidate is started in this process; None: no limit."""
+    clock: Callable[[], float] = time.monotonic
+    """Clock of those seconds."""
     fruitless: int = 100
     """Proposals in a row that may give nothing to train (over budget, not exportable, known before)."""
 

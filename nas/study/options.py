@@ -86,7 +86,9 @@ def _add_limits(parser: Parser) -> None:
 def _add_how(parser: Parser) -> None:
     study = parser.add_argument_group("how it is searched")
     study.add_argument("--space", default="hybrid", help="search space (default: %(default)s)")
-    study.add_argument("--trials", type=positive_int, default=30, metavar="N", help="candidates to train (default: 30)")
+    study.add_argument(
+        "--trials", type=positive_int, default=100, metavar="N", help="candidates to train (default: 100)"
+    )
     study.add_argument(
         "--steps",
         type=positive_int,

@@ -85,6 +85,8 @@ def is_away(error: BaseException) -> bool:
     import psycopg
 
     root = _root(error)
+    if isinstance(root, sqlalchemy.exc.PendingRollbackError):
+        return True  # what was asked lost its connection, and did not get to say so
     if not isinstance(root, psycopg.Error):
         return False
     # What fails in connecting has no code.

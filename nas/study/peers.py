@@ -80,7 +80,7 @@ class ServerPeers:
                 self._next_look = time.monotonic() + self._server.beat_seconds
                 running = running_numbers(self._study)
                 self._heart.beat()  # on a machine that has been busy this search was silent itself
-                self._server.fail_stale(self._study.study_name)
+                self._server.fail_stale(self._study)
                 requeue(self._study, running, self._on_given_up)
             yield turn.held
 

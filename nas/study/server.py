@@ -96,7 +96,7 @@ class StudyServer:
                 f"cannot use the database {self.place} ({first_cause(error)}): see that the server runs, that the "
                 f"database exists, and that user and password (PGPASSWORD or ~/.pgpass) are right"
             ) from error
-        self.storage: BaseStorage = patient_storage(self._storage, self._patience)
+        self.storage: BaseStorage = patient_storage(optuna.storages.get_storage(self._storage), self._patience)
         """Optuna's storage, every operation of which waits for a server that is away."""
 
     @contextmanager
@@ -120,19 +120,20 @@ class StudyServer:
         trial = self._trial_id(study, number)
         self._patience(lambda: self._storage.record_heartbeat(trial))
 
-    def fail_stale(self, study: str) -> None:
+    def fail_stale(self, study: optuna.Study) -> None:
         """Fail every running trial whose search has been silent for the grace period. To be called in a turn.
 
         Nothing is failed until the server itself has been up for a grace period: nobody could be heard before.
         """
         if self._patience(self._up_seconds) <= self.grace:
             return
-        known = self._patience(lambda: optuna.load_study(study_name=study, storage=self._storage))
-        for trial in self._patience(lambda: known.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             # A search that dies right after asking has not beaten once; Optuna would wait for its first beat for ever.
             if _BEATING not in trial.user_attrs and trial.number not in self._beaten:
                 self._beaten.add(trial.number)
-                self.beat(study, trial.number)
+                self.beat(study.study_name, trial.number)
+        # To Optuna the patient storage has no heartbeat.
+        known = self._patience(lambda: optuna.load_study(study_name=study.study_name, storage=self._storage))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._patience(lambda: optuna.storages.fail_stale_trials(known))

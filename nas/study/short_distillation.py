@@ -1,6 +1,7 @@
 """Candidates of a search: their latency on the device, their score after a short distillation, their files."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from nas.distillation.settings import DistillSettings
 from nas.export.footprint import footprint
 from nas.export.lint import lint
 from nas.latency import LatencyRecord, Workload
-from nas.latency.devices import LatencyDevice
+from nas.latency.devices import CORE_ML, HOST, LatencyDevice
 from nas.machine.files import disk_errors, write_json
+from nas.machine.quiet import measuring
 from nas.study.costs import Costs
 from nas.study.run import Run
 from nas.study.rungs import rungs
@@ -93,9 +95,11 @@ class DistilledCandidate:
         )
 
     def _latency(self, device: LatencyDevice) -> LatencyRecord:
+        """On this machine it is measured while nobody trains here."""
         skeleton = self.skeleton  # also where weights are needed: it shows at no cost that the parts fit together
         decoder = self.decoder if device.needs_weights else skeleton
-        return device.latency(decoder, self.config.latents, self._search.workload)
+        with measuring() if device.name in (HOST, CORE_ML) else nullcontext():
+            return device.latency(decoder, self.config.latents, self._search.workload)
 
     @cached_property
     def problem(self) -> str:

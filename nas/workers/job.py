@@ -7,6 +7,7 @@ from nas.data.targets import Targets
 from nas.distillation.distill import DivergedError, distill
 from nas.distillation.initialise import build
 from nas.distillation.settings import DistillSettings
+from nas.machine.quiet import training
 from search_spaces import DecoderConfig
 
 
@@ -40,16 +41,16 @@ class Job:
     """File that it goes on from, if it is there, and that it leaves."""
 
     def __call__(self) -> Segment:
-        """Train it.
+        """Train it, while nobody measures on this machine.
 
         Raises:
             UserError: the checkpoint is damaged or of another distillation; the disk does not take it.
         """
         decoder = build(self.config, self.settings.seed)
+        given = (decoder, self.targets, self.settings)
         try:
-            result = distill(
-                decoder, self.targets, self.settings, device=self.device, checkpoint=self.checkpoint, until=self.until
-            )
+            with training():
+                result = distill(*given, device=self.device, checkpoint=self.checkpoint, until=self.until)
         except DivergedError as error:
             return Segment((), failure=str(error))
         return Segment(tuple(result.curve), result.seconds)

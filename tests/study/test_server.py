@@ -175,19 +175,19 @@ def test_searches_share_a_study(postgres: PostgresServer, tmp_path_factory: pyte
     alone = search(tmp_path_factory.mktemp("alone"), Arithmetic(), trials=9)
     worlds = [Arithmetic() for _ in range(3)]
 
-    def work(world: Arithmetic) -> list[int]:
+    servers = [StudyServer(postgres.url(), patience=60) for _ in worlds]
+
+    def work(server: StudyServer, world: Arithmetic) -> list[int]:
         lost: list[int] = []
-        with closing(StudyServer(postgres.url(), patience=60)) as server:
-            study = open_shared_study(server, "shared", 0, STEPS)
-            with Heart(server, "shared") as heart:
-                peers = ServerPeers(server, study, heart, lambda *trial: None)
-                events, limits = Events(on_lost=lost.append), StudyLimits(9)
-                pool = InlinePool()
-                run_study(study, SPACE, LATENTS, budget(12), limits, world.candidate, pool, STEPS, events, peers=peers)
+        study = open_shared_study(server, "shared", 0, STEPS)
+        with closing(server), Heart(server, "shared") as heart:
+            peers = ServerPeers(server, study, heart, lambda *trial: None)
+            events, limits, pool = Events(on_lost=lost.append), StudyLimits(9), InlinePool()
+            run_study(study, SPACE, LATENTS, budget(12), limits, world.candidate, pool, STEPS, events, peers=peers)
         return lost
 
     with ThreadPoolExecutor(3) as threads:
-        futures = [threads.submit(work, world) for world in worlds]
+        futures = [threads.submit(work, *each) for each in zip(servers, worlds, strict=True)]
         for _ in range(3):
             time.sleep(0.7)
             postgres.stop()
@@ -201,8 +201,8 @@ def test_searches_share_a_study(postgres: PostgresServer, tmp_path_factory: pyte
     assert len(trained) == 9 == sum(outcome.status in ("scored", "pruned") for outcome in alone)
     assert max(Counter(trained).values()) == 1
     assert max(Counter(digest for world in worlds for digest in world.scored).values()) == 1
-    presets = [outcome.preset for outcome in found if outcome.preset]
-    assert sorted(presets) == sorted(outcome.preset for outcome in alone if outcome.preset)
+    # A proposal whose acknowledgement was lost with the connection may be in the queue twice; it is trained once.
+    assert {outcome.preset for outcome in found} == {outcome.preset for outcome in alone}
 
 
 def test_no_server_is_one_line(postgres: PostgresServer) -> None:
