@@ -7,7 +7,7 @@ import argparse
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.distillation.recipes import CPU, GPU, Recipe
 from nas.latency import DEFAULT_DEVICE, Workload, parse_budget
@@ -15,7 +15,7 @@ from nas.machine.plugins import named_plugins
 from nas.machine.reading import real_path
 from nas.study.constraints import Constraint, in_words
 from nas.study.quantities import parse_bytes, parse_count
-from nas.study.settings import RunSettings
+from nas.study.settings import PROPOSERS, RunSettings
 from nas.terminal.errors import UserError
 from nas.terminal.parser import Parser, parse_resolution, positive_int, seed_number
 
@@ -88,6 +88,12 @@ def _add_how(parser: Parser) -> None:
     study.add_argument("--space", default="hybrid", help="search space (default: %(default)s)")
     study.add_argument(
         "--trials", type=positive_int, default=100, metavar="N", help="candidates to train (default: 100)"
+    )
+    study.add_argument(
+        "--proposer",
+        choices=PROPOSERS,
+        default=RunSettings.proposer,
+        help="what proposes: %(choices)s (default: %(default)s)",
     )
     study.add_argument(
         "--steps",
@@ -166,7 +172,7 @@ def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Reci
     """
     parse_budget(arguments.latency_budget)
     devices = named_devices(arguments)
-    limits = {
+    limits: dict[str, Any] = {
         name: _limit(f"--{name.replace('_', '-')}", getattr(arguments, name), read) for name, read in _LIMITS.items()
     }
     weights, clips = arguments.teacher_weights, arguments.clips
@@ -184,6 +190,7 @@ def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Reci
         seed=arguments.seed,
         plugins=named_plugins(),
         more_devices=tuple(devices[1:]),
+        proposer=arguments.proposer,
         **limits,
     )
 

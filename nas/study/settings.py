@@ -8,6 +8,8 @@ from nas.study.costs import latency_on
 from nas.study.quantities import parse_bytes, parse_count
 from nas.terminal.parser import SEEDS
 
+PROPOSERS = ("random", "tpe", "evolution", "surrogate", "program")
+"""Names of what may propose: see `nas.proposals`."""
 _FLAGS = {"budget": "--latency-budget", "plugins": "--plugin", "more_devices": "--device"}
 _FLAGS |= {"height": "--resolution", "width": "--resolution"}
 """Setting -> its option on the command line, where that has another name."""
@@ -51,6 +53,8 @@ class RunSettings:
     """Most bytes of activations of the timed decode, as it was written; None: any number."""
     max_size: str | None = None
     """Most bytes of the exported package, as it was written; None: any number."""
+    proposer: str = "evolution"
+    """What proposes decoders, one of `PROPOSERS`."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.frames, self.steps) < 1:
