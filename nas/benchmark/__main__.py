@@ -64,17 +64,19 @@ def curves(arguments: argparse.Namespace, command: str) -> None:
 
 def rank(arguments: argparse.Namespace, command: str) -> None:
     """Print how well short looks rank the decoders of a table."""
-    from nas.benchmark.rank import rank_looks, rank_other_seeds, spread_of_seeds
+    from nas.benchmark.rank import groups, rank_looks, rank_other_seeds, spread_of_seeds
     from nas.benchmark.table import CurveTable
 
     table = CurveTable.load(arguments.table)
     bands = ", ".join(f"{low:g} to {high:g}" for low, high in table.bands)
     print(f"{len(table.decoders)} decoders, {len(table.curves)} curves of up to {table.distillation['steps']} steps;")
     print(f"latency bands {bands} ms per frame; {table.machine}, {table.date}")
-    for shortcut, which in ((None, "all decoders"), (True, "with a linear shortcut"), (False, "without one")):
-        ceiling = rank_other_seeds(table) if shortcut is None else None
-        found = [*rank_looks(table, shortcut), *([ceiling] if ceiling else [])]
-        print(f"\n{which}; spread of seeds: {spread_of_seeds(table, shortcut):.2f} dB\n")
+    ceiling = rank_other_seeds(table)
+    for which, digests in groups(table).items():
+        found = rank_looks(table, digests)
+        if ceiling is not None and which == "all decoders":
+            found.append(ceiling)
+        print(f"\n{which}; spread of seeds: {spread_of_seeds(table, digests):.2f} dB\n")
         print("| looked at | cost | decoders | Spearman | within bands [95%] | Kendall within bands |")
         print("|---|---|---|---|---|---|")
         for each in found:
