@@ -63,7 +63,8 @@ def _weight(*about: object) -> float:
 def run(name: str, budget: BoundedBudget, seed: int, trials: int) -> tuple[list[float], float]:
     """The true score of the best one seen after each trial, and the seconds of one proposal."""
     study = optuna.create_study(direction="maximize", sampler=make_sampler(name, seed, SPACE, LATENTS, budget))
-    noise, best, seconds = random.Random(seed), [], 0.0
+    noise, seconds = random.Random(seed), 0.0
+    best: list[float] = []
     for _ in range(trials):
         started = time.process_time()
         trial = study.ask()

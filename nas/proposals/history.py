@@ -1,7 +1,9 @@
 """What a study knows so far: its decoders, and how good those are that were trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
 from statistics import median
 
 import optuna
@@ -22,13 +24,13 @@ class Known:
     params: dict[str, Option]
     """The choices that it embodies."""
     score: float
-    """Score at the end; of a pruned one its last, plus what others gained from that step on (their median)."""
+    """Score at the end; of a pruned one its last, plus what others gained from step to step after it (medians)."""
 
 
 class History:
     """Reads a study; of every trial the config is read once, so one history serves a process.
 
-    Trials that are running, were cut off, or are over the budget have no score and count as proposed.
+    Trials that are running, were cut off, diverged, or are over the budget have no score and count as proposed.
     """
 
     def __init__(self) -> None:
@@ -41,15 +43,14 @@ class History:
     def read(self, study: optuna.Study) -> None:
         """Bring everything up to date."""
         trials = study.get_trials(deepcopy=False)
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        curves = [curve for trial in trials if _is_scored(trial) and (curve := _curve(trial))]
+        gains = _gains(curves)
         self.proposed = {str(trial.user_attrs["digest"]) for trial in trials if "digest" in trial.user_attrs}
         found: dict[str, Known] = {}
         for trial in trials:
-            if not trial.state.is_finished() or "config" not in trial.user_attrs or not _meets_constraints(trial):
-                continue
-            score = _final_score(trial, complete)
-            if score is not None:
-                config = self._config(trial)
+            if _is_scored(trial) and (curve := _curve(trial)):
+                config, last = self._config(trial), max(curve)
+                score = curve[last] + sum(gain for step, gain in gains.items() if step >= last)
                 found.setdefault(config.digest(), Known(trial.number, config, dict(trial.params), score))
         self.known = list(found.values())
 
@@ -63,20 +64,26 @@ class History:
         return self._configs[trial.number]
 
 
-def _meets_constraints(trial: FrozenTrial) -> bool:
-    return all(violation <= 0 for violation in trial.constraints.values())
+def _is_scored(trial: FrozenTrial) -> bool:
+    """Whether a trial has ended with something that is known of its quality."""
+    met = all(violation <= 0 for violation in trial.constraints.values())
+    ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return ended and met and "config" in trial.user_attrs and trial.user_attrs.get("status") != "failed"
 
 
-def _final_score(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> float | None:
-    """The score at the end, or what it would be; None if nothing is known of it."""
-    if trial.state == TrialState.COMPLETE:
-        return trial.value
-    if trial.state != TrialState.PRUNED or not trial.intermediate_values:
-        return None
-    step = max(trial.intermediate_values)
-    gains = [
-        other.value - other.intermediate_values[step]
-        for other in complete
-        if other.value is not None and step in other.intermediate_values
-    ]
-    return trial.intermediate_values[step] + (median(gains) if gains else 0.0)
+def _curve(trial: FrozenTrial) -> dict[float, float]:
+    """Scores by step; the one at the end by infinity."""
+    curve: dict[float, float] = dict(trial.intermediate_values.items())
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        curve[inf] = trial.value
+    return curve
+
+
+def _gains(curves: Sequence[Mapping[float, float]]) -> dict[float, float]:
+    """From each step to the next, the median gain of those that have both."""
+    steps = sorted({step for curve in curves for step in curve})
+    found = {}
+    for before, after in pairwise(steps):
+        gained = [curve[after] - curve[before] for curve in curves if before in curve and after in curve]
+        found[before] = median(gained) if gained else 0.0
+    return found

@@ -69,6 +69,8 @@ class ProposalSampler(BaseSampler):
     def _decided(self, study: optuna.Study, trial: FrozenTrial) -> Mapping[str, Any]:
         if trial.number not in self._params:
             self._history.read(study)
+            # What this process has proposed and the study does not know yet.
+            self._history.proposed |= {each.config.digest() for each in self._proposals.values()}
             source = random.Random(f"{self._seed} {trial.number}")
             proposal = self.proposer.propose(study, trial, self._history, source)
             self._proposals[trial.number] = proposal

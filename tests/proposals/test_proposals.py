@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from math import log2
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -180,12 +181,39 @@ def test_pruned_ones_count_by_what_others_gained_from_their_last_step_on() -> No
             study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, final)
-    trial, _ = ask(study)
-    study.tell(trial, state=TrialState.PRUNED)  # over the budget: nothing is known of its quality
+    for status in ("over budget", "failed"):
+        trial, _ = ask(study)
+        trial.set_user_attr("status", status)
+        if status == "failed":
+            trial.report(0.0, 3)
+        study.tell(trial, state=TrialState.PRUNED)
     history = History()
     history.read(study)
     assert [known.score for known in history.known] == [20.0, 22.0, 19.0]
-    assert history.best(1)[0].number == 1 and len(history.proposed) == 4
+    assert history.best(1)[0].number == 1 and len(history.proposed) == 5
+
+
+def test_a_gain_is_known_from_step_to_step() -> None:
+    """Of one that was stopped early, where nothing that went on has ended."""
+    study = make_study("random")
+    for values in ([15.0], [16.0, 18.0], [16.0, 19.0], [17.0, 20.0, 21.0]):
+        trial, _ = ask(study)
+        for step, value in enumerate(values):
+            trial.report(value, step)
+        study.tell(trial, state=TrialState.PRUNED)
+    history = History()
+    history.read(study)
+    assert [known.score for known in history.known] == [15.0 + 3 + 1, 18.0 + 1, 19.0 + 1, 21.0]
+
+
+def test_one_search_never_proposes_twice_what_is_under_way() -> None:
+    study = make_study("evolution")
+    run(study, 8)
+    under_way = []
+    for _ in range(12):
+        trial = study.ask()
+        under_way.append(SPACE.suggest(trial, SPEC).digest())
+    assert len(set(under_way)) == len(under_way)
 
 
 def test_a_mutation_departs_in_one_or_two_choices() -> None:
@@ -212,7 +240,7 @@ def test_thrift_makes_numbers_small_and_nothing_else() -> None:
     widths = [16, 32, 64, 128]
 
     def mean(chooser: Thrifty) -> float:
-        return sum(chooser.suggest_categorical("width", widths) for _ in range(200)) / 200
+        return fmean(chooser.suggest_categorical("width", widths) for _ in range(200))
 
     assert mean(thrifty) < 0.6 * mean(plain)
     assert {thrifty.suggest_categorical("has_middle", [False, True]) for _ in range(50)} == {False, True}
