@@ -6,7 +6,7 @@ python -m nas.search --teacher wan-tiny --latency-budget 30ms
 import argparse
 import shlex
 import sys
-from contextlib import closing, nullcontext
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,14 @@ from nas.study.options import add_options, check_fit, check_sharing, run_setting
 from nas.terminal.parser import NothingFeasibleError, Parser, command_words, run_command
 
 if TYPE_CHECKING:
+    import optuna
     import torch
     from rich.console import Console
 
     from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
+    from nas.study.loop import Events
     from nas.study.outcomes import Outcome
+    from nas.study.run import Run
     from nas.study.server import StudyServer
     from nas.study.settings import RunSettings
     from nas.study.short_distillation import DistilledCandidate, ShortDistillation
@@ -68,6 +71,7 @@ def search(
     from nas.machine.device import choose_device
     from nas.study import contents
     from nas.study.run import open_run
+    from nas.study.sharing import claimed
     from nas.study.short_distillation import ShortDistillation
     from nas.study.storage import database_errors
     from nas.teachers import load_teacher, published_latents
@@ -86,14 +90,12 @@ def search(
     check_fit(workload, teacher.spec, teacher.name)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(arguments.clips, recipe.frames_per_clip(teacher), advance)
-    found |= contents.contents_of_teacher(teacher.name, teacher.weights_hash)
-    found |= contents.contents_of_clips(clips)
+    found |= contents.contents_of_teacher(teacher.name, teacher.weights_hash) | contents.contents_of_clips(clips)
     found |= contents.contents_of_device(latency_device, workload)
     found |= contents.contents_of_recipe(recipe, settings.steps, settings.seed)
     place = ("", "") if server is None else (server.address, arguments.join or "")
     run, existed = open_run(settings, arguments.run, found, partial(show.warn, console), *place)
-    # Searches that share a study may share a folder: what they write has the number of a trial in its name.
-    with run.lock() if server is None else nullcontext():
+    with claimed(run):
         space = SEARCH_SPACES[settings.space]
         show.say(console, "teacher", teacher.describe())
         for line in teacher.warnings:
@@ -125,34 +127,23 @@ def run_trials(
 ) -> None:
     """Open the study, run its trials under a live table, print what was found."""
     from nas.study.limits import BudgetUnreachableError
-    from nas.study.loop import Events, run_study
+    from nas.study.loop import run_study
     from nas.study.outcomes import read_outcomes, trained_count
-    from nas.study.presence import Presence
     from nas.study.sharing import study_of
     from nas.study.table import TrialTable
     from nas.terminal import console as show
 
-    run, latency_device = distillation.run, distillation.latency_device
-    constraints = run.settings.constraints
+    run, constraints = distillation.run, distillation.run.settings.constraints
     given_up: list[tuple[int, str]] = []
     with (
         show.StatusLine(console) as status,
         study_of(run, server, limits.trials, lambda *trial: given_up.append(trial)) as (study, peers),
     ):
-        present = Presence.of(run.folder, "config.json", *(() if server else ("study.db",)))
         table = TrialTable(console, limits, status, trained_count(study), constraints[0].limit)
         table.header()
         for outcome in read_outcomes(study):
             table.replay(outcome)
-
-        def on_outcome(outcome: "Outcome") -> None:
-            table.catch_up([outcome] if server is None else read_outcomes(study))
-
-        def on_tick(running: dict[int, int]) -> None:
-            present.check()
-            while given_up:
-                table.given_up(*given_up.pop(0))
-            table.progress(running, run.settings.steps)
+        events = _events(table, run, study, given_up)
 
         def make_candidate(config: "DecoderConfig") -> "DistilledCandidate":
             table.waiting(config)
@@ -168,16 +159,36 @@ def run_trials(
                 make_candidate,
                 pool,
                 run.settings.steps,
-                Events(on_outcome, table.unmeasured, table.unbuildable, on_tick, table.lost),
-                measured_here=latency_device.kind == "measured",
+                events,
+                measured_here=distillation.latency_device.kind == "measured",
                 peers=peers,
             )
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
-        present.check()
-        found = read_outcomes(study)
-        table.catch_up(found)
+        events.on_tick({})
+        table.catch_up(found := read_outcomes(study))
     _say_what_was_found(console, distillation, table, found, _why_stopped(ending, limits))
+
+
+def _events(table: "TrialTable", run: "Run", study: "optuna.Study", given_up: "list[tuple[int, str]]") -> "Events":
+    """What is shown of a search, and looked after, while it goes on."""
+    from nas.study.loop import Events
+    from nas.study.outcomes import read_outcomes
+    from nas.study.presence import Presence
+
+    present = Presence.of(run.folder, "config.json", *(() if run.storage else ("study.db",)))
+
+    def on_outcome(outcome: "Outcome") -> None:
+        table.catch_up(read_outcomes(study) if run.storage else [outcome])
+
+    def on_tick(running: dict[int, int]) -> None:
+        present.check()
+        while given_up:
+            table.given_up(*given_up.pop(0))
+        table.progress(running, run.settings.steps)
+
+    on_tick({})
+    return Events(on_outcome, table.unmeasured, table.unbuildable, on_tick, table.lost)
 
 
 def _say_what_was_found(

@@ -76,6 +76,10 @@ def add_options(parser: Parser) -> None:
         "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
     )
     parser.add_plugin_option()
+    _add_sharing(parser)
+
+
+def _add_sharing(parser: Parser) -> None:
     several = parser.add_argument_group("several processes and machines")
     several.add_argument(
         "--workers",
