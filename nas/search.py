@@ -11,7 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nas.machine.plugins import load_plugins
-from nas.study.options import add_options, check_fit, check_sharing, run_settings, study_limits, timed_decode
+from nas.study.options import (
+    add_options,
+    check_fit,
+    check_sharing,
+    describe_budget,
+    open_devices,
+    run_settings,
+    study_limits,
+    timed_decode,
+)
 from nas.terminal.parser import NothingFeasibleError, Parser, command_words, run_command
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
+    from nas.data.splits import ClipSet
     from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
     from nas.study.loop import Events
     from nas.study.outcomes import Outcome
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
     from nas.study.settings import RunSettings
     from nas.study.short_distillation import DistilledCandidate, ShortDistillation
     from nas.study.table import TrialTable
+    from nas.teachers import Teacher
     from nas.workers.pool import Pool
     from search_spaces import DecoderConfig, SearchSpace
 
@@ -38,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     arguments = parser.parse_args(argv)
     check_sharing(parser, arguments)
+    if arguments.status is not None:
+        return run_command(lambda: say_status(arguments), continue_with=None)
     command = shlex.join([*command_words("nas.search"), *(sys.argv[1:] if argv is None else argv)])
     return run_command(lambda: start(arguments), continue_with=command)
 
@@ -56,6 +69,18 @@ def start(arguments: argparse.Namespace) -> None:
             search(console, arguments, server, pool, training)
 
 
+def say_status(arguments: argparse.Namespace) -> None:
+    """How the search in a folder is doing."""
+    from nas.study.run import load_run
+    from nas.study.status import print_status
+    from nas.terminal import console as show
+
+    load_plugins(arguments.plugin)
+    run = load_run(arguments.status)
+    load_plugins(run.settings.plugins)
+    print_status(show.make_console(), run)
+
+
 def search(
     console: "Console",
     arguments: argparse.Namespace,
@@ -67,9 +92,9 @@ def search(
     from nas.data.make_targets import open_targets
     from nas.data.splits import open_clips
     from nas.distillation.recipes import recipe_for
-    from nas.latency import open_device
     from nas.machine.device import choose_device
     from nas.study import contents
+    from nas.study.imports import find_earlier_run
     from nas.study.run import open_run
     from nas.study.sharing import claimed
     from nas.study.short_distillation import ShortDistillation
@@ -80,7 +105,7 @@ def search(
 
     load_plugins(arguments.plugin)
     found = contents.contents_of_space(arguments.space)
-    latency_device = open_device(arguments.device)
+    devices = open_devices(arguments)
     recipe = recipe_for(training)
     limits = study_limits(arguments, recipe)
     # Weights take a while; whether the decode fits the teacher is known from its publication.
@@ -90,20 +115,18 @@ def search(
     check_fit(workload, teacher.spec, teacher.name)
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(arguments.clips, recipe.frames_per_clip(teacher), advance)
-    found |= contents.contents_of_teacher(teacher.name, teacher.weights_hash) | contents.contents_of_clips(clips)
-    found |= contents.contents_of_device(latency_device, workload)
+    found |= contents.contents_of_teacher(teacher.name, teacher.weights_hash)
+    found |= contents.contents_of_clips(clips)
+    found |= contents.contents_of_devices(devices.values(), workload)
     found |= contents.contents_of_recipe(recipe, settings.steps, settings.seed)
+    old = find_earlier_run(arguments.from_run, arguments.run, settings, found)
     place = ("", "") if server is None else (server.address, arguments.join or "")
     run, existed = open_run(settings, arguments.run, found, partial(show.warn, console), *place)
     with claimed(run):
         space = SEARCH_SPACES[settings.space]
-        show.say(console, "teacher", teacher.describe())
-        for line in teacher.warnings:
-            show.warn(console, line)
-        show.say(console, "clips", clips.describe())
-        for line in [*clips.warnings(), *run.version_changes()]:
-            show.warn(console, line)
-        show.say(console, "budget", f"{settings.describe_constraints()} {latency_device.describe(workload)}")
+        _say_what_is_distilled(console, run, teacher, clips)
+        for line in describe_budget(settings, devices):
+            show.say(console, "budget", line)
         show.say(console, "space", f"{space.name}, {show.format_count(space.size(teacher.spec))} decoders")
         show.say(console, "run", f"{run.folder} ({'continued' if existed else 'new'})")
         if server is not None:
@@ -113,8 +136,21 @@ def search(
             crops = recipe.short.settings(teacher)
             targets = open_targets(teacher, clips, crops, progress=advance, announce=announce)
         with database_errors(run.folder):
-            trained = ShortDistillation(run, targets, latency_device, training, recipe)
-            run_trials(console, trained, space, limits, pool, server)
+            first, *more = devices.values()
+            further = dict(zip(settings.more_devices, more, strict=True))
+            trained = ShortDistillation(run, targets, first, training, recipe, further)
+            run_trials(console, trained, space, limits, pool, server, old)
+
+
+def _say_what_is_distilled(console: "Console", run: "Run", teacher: "Teacher", clips: "ClipSet") -> None:
+    from nas.terminal import console as show
+
+    show.say(console, "teacher", teacher.describe())
+    for line in teacher.warnings:
+        show.warn(console, line)
+    show.say(console, "clips", clips.describe())
+    for line in [*clips.warnings(), *run.version_changes()]:
+        show.warn(console, line)
 
 
 def run_trials(
@@ -124,21 +160,26 @@ def run_trials(
     limits: "StudyLimits",
     pool: "Pool",
     server: "StudyServer | None" = None,
+    old: "Run | None" = None,
 ) -> None:
     """Open the study, run its trials under a live table, print what was found."""
+    from nas.study.imports import import_trials
     from nas.study.limits import BudgetUnreachableError
     from nas.study.loop import run_study
     from nas.study.outcomes import read_outcomes, trained_count
+    from nas.study.proposals import sampler_of
     from nas.study.sharing import study_of
     from nas.study.table import TrialTable
     from nas.terminal import console as show
 
-    run, constraints = distillation.run, distillation.run.settings.constraints
+    run = distillation.run
+    constraints = run.settings.constraints
     given_up: list[tuple[int, str]] = []
     with (
         show.StatusLine(console) as status,
         study_of(run, server, limits.trials, lambda *trial: given_up.append(trial)) as (study, peers),
     ):
+        study.sampler = sampler_of(distillation, space)
         table = TrialTable(console, limits, status, trained_count(study), constraints[0].limit)
         table.header()
         for outcome in read_outcomes(study):
@@ -149,20 +190,12 @@ def run_trials(
             table.waiting(config)
             return distillation.candidate(config)
 
+        asked = study, space, distillation.targets.spec, constraints, limits, make_candidate, pool, run.settings.steps
+        if old is not None:
+            with peers.turn():
+                import_trials(study, old, constraints, make_candidate, table.take_over, table.unmeasured)
         try:
-            ending = run_study(
-                study,
-                space,
-                distillation.targets.spec,
-                constraints,
-                limits,
-                make_candidate,
-                pool,
-                run.settings.steps,
-                events,
-                measured_here=distillation.latency_device.kind == "measured",
-                peers=peers,
-            )
+            ending = run_study(*asked, events, measured_here=distillation.is_measured, peers=peers)
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
         events.on_tick({})
@@ -195,7 +228,7 @@ def _say_what_was_found(
     console: "Console", distillation: "ShortDistillation", table: "TrialTable", found: "list[Outcome]", stopped: str
 ) -> None:
     from nas.study.outcomes import best_outcomes
-    from nas.study.table import front_line
+    from nas.study.rows import print_front
     from nas.terminal import console as show
 
     run, latency_device = distillation.run, distillation.latency_device
@@ -207,7 +240,7 @@ def _say_what_was_found(
     show.say(console, "trials", table.counts())
     if stopped:
         show.say(console, "stopped", stopped)
-    show.say(console, "front", front_line(found))
+    print_front(console, found, run.settings.constraints[0].limit)
     show.say(console, "saved", str(run.folder))
     show.say(console, "next", shlex.join(["python", "-m", "nas.finalize", str(run.folder)]))
 
@@ -233,13 +266,20 @@ def make_parser() -> Parser:
 
 
 def _nothing_feasible(settings: "RunSettings", error: "BudgetUnreachableError") -> str:
-    fastest = error.fastest
-    stage = fastest.latency.dominant_stage()
-    return (
+    from nas.study.costs import latency_on
+
+    closest, constraint = error.closest, error.constraint
+    start = (
         f"no decoder of the space '{settings.space}' that was proposed meets {settings.describe_constraints()}; "
-        f"the fastest is {fastest.config.summary()}: {fastest.latency.describe()}, "
-        f"{100 * fastest.latency.by_stage[stage] / sum(fastest.latency.by_stage.values()):.0f}% of it in {stage}"
+        f"the {'fastest' if len(settings.constraints) == 1 else 'closest'} is {closest.config.summary()}: "
     )
+    latency = {"latency": closest.latency, **{latency_on(name): each for name, each in closest.latencies.items()}}
+    if constraint.name not in latency:
+        return f"{start}{constraint.describe_value(error.value)}"
+    record = latency[constraint.name]
+    stage = record.dominant_stage()
+    share = 100 * record.by_stage[stage] / sum(record.by_stage.values())
+    return f"{start}{record.describe()}, {share:.0f}% of it in {stage}"
 
 
 if __name__ == "__main__":

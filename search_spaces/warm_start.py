@@ -9,7 +9,7 @@ from search_spaces.latent_spec import LatentSpec
 from search_spaces.presets import PRESETS, adapt
 from search_spaces.space import SearchSpace
 
-_DIVISORS = (1, 2, 4)
+_DIVISORS = (1, 2, 4, 8)
 """Numbers that the widths of a design are divided by, one after the other, until it fits."""
 
 
@@ -18,8 +18,8 @@ def warm_starts(
 ) -> Iterator[tuple[str, DecoderConfig]]:
     """Names and configs of the published designs, scaled to these latents; all of them points of the space.
 
-    Each as published, then with a half and a quarter of its widths until it fits; those that do not fit are given, too.
-    One that fits gets a linear shortcut if the space has one with which it still fits.
+    Each as published, then with a half, a quarter and an eighth of its widths until it fits; those that do not fit are
+    given, too. One that fits gets a linear shortcut if the space has one with which it still fits.
 
     Args:
         space: the space that the study searches; designs that it does not hold are left out.

@@ -2,6 +2,7 @@
 
 python -m nas.benchmark curves
 python -m nas.benchmark rank
+python -m nas.benchmark search
 """
 
 import argparse
@@ -10,6 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from nas.distillation.recipes import CPU
 from nas.machine.plugins import load_plugins
 from nas.terminal.parser import Parser, SubcommandParser, command_words, positive_int, run_command, seed_number
 
@@ -81,6 +83,55 @@ def rank(arguments: argparse.Namespace, command: str) -> None:
             print(f"| {' | '.join([*cells, f'{each.kendall:.2f}'])} |")
 
 
+def search(arguments: argparse.Namespace, command: str) -> None:
+    """Compare searches at equal processor time: published designs, random proposals, the search as it is."""
+    from nas.benchmark.design import describe_machine, target_settings
+    from nas.benchmark.power import difference, results
+    from nas.benchmark.searches import Contest, hold
+    from nas.data.make_targets import open_targets
+    from nas.data.splits import open_clips
+    from nas.latency import DEFAULT_DEVICE
+    from nas.machine.files import write_json
+    from nas.machine.versions import versions
+    from nas.study.settings import RunSettings
+    from nas.teachers import load_teacher
+    from nas.terminal.console import make_console, progress, say
+
+    console = make_console()
+    teacher = load_teacher(_TEACHER)
+    crops = target_settings(teacher)
+    with progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
+        targets = open_targets(teacher, open_clips(None, crops.num_frames), crops, progress=advance)
+    folder = arguments.out.parent / f"{arguments.out.stem}-{targets.key}"
+    settings = RunSettings(
+        teacher=_TEACHER,
+        teacher_weights=None,
+        clips=None,
+        budget=arguments.latency_budget,
+        device=DEFAULT_DEVICE,
+        height=512,
+        width=512,
+        frames=17,
+        space="hybrid",
+        steps=arguments.steps,
+        seed=0,
+    )
+    asked = f"{settings.budget}-{arguments.steps}-{arguments.seconds}s-{arguments.full_steps}"
+    contest = Contest(settings, targets, arguments.seconds, arguments.full_steps, arguments.full_seeds, folder / asked)
+    with progress(console, "searches", "searching, then distilling what was found in full") as advance:
+        rows = hold(contest, arguments.seeds, arguments.workers, advance)
+    about = {"command": command, "machine": describe_machine(), "versions": versions()}
+    write_json(arguments.out, about | {"budget": settings.budget, "rows": rows})
+    found = {each.arm: each for each in results(rows)}
+    print("| what proposes | searches | best, dB on unseen clips | standard deviation | default minus it [95%] |")
+    print("|---|---|---|---|---|")
+    for each in found.values():
+        gap, low, high = difference(found["default"], each)
+        behind = "" if each.arm == "default" else f"{gap:+.2f} [{low:+.2f}, {high:+.2f}]"
+        print(f"| {each.arm} | {len(each.scores)} | {each.mean:.2f} | {each.spread:.2f} | {behind} |")
+    say(console, "saved", str(arguments.out))
+
+
 def make_parser() -> Parser:
     """Its arguments."""
     parser = Parser("nas.benchmark", __doc__ or "")
@@ -89,6 +140,7 @@ def make_parser() -> Parser:
     ranking = commands.add_parser("rank", help="how well short looks rank", description=rank.__doc__)
     ranking.add_argument("table", type=Path, nargs="?", default=_RESULT, metavar="FILE", help="default: %(default)s")
     ranking.set_defaults(run_it=rank)
+    _add_search(commands.add_parser("search", help="what searches are worth", description=search.__doc__))
     return parser
 
 
@@ -106,6 +158,22 @@ def _add_curves(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the sample (default: 0)")
     parser.add_argument("--out", type=Path, default=_RESULT, metavar="FILE", help="the table (default: %(default)s)")
     parser.set_defaults(run_it=curves)
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    def count(name: str, default: int, what: str) -> None:
+        parser.add_argument(name, type=positive_int, default=default, metavar="N", help=f"{what} (default: {default})")
+
+    parser.add_argument("--latency-budget", default="4.7ms", metavar="TIME", help="default: %(default)s")
+    count("--seconds", 300, "processor time of each search, in seconds")
+    count("--seeds", 5, "searches of each kind")
+    count("--steps", CPU.short_steps, "steps of a short distillation")
+    count("--full-steps", 1200, "steps of a full distillation")
+    count("--full-seeds", 2, "full distillations of what is found")
+    count("--workers", os.cpu_count() or 1, "searches side by side")
+    out = Path("benchmark") / "searches.json"
+    parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="what was found (default: %(default)s)")
+    parser.set_defaults(run_it=search)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,11 @@ def step_gmacs(config: DecoderConfig, crops: TargetSettings) -> float:
     return sum(operation.macs for operation in list_operations(build_skeleton(config), shape)) / 1e9
 
 
+def describe_machine() -> str:
+    """What the benchmark runs on."""
+    return f"{describe_hardware(choose_device())}, one thread for each distillation"
+
+
 def make_table(
     command: str, teacher: Teacher, targets: str, steps: int, sample: Sequence[Entry], curves: Sequence[Curve]
 ) -> CurveTable:
@@ -105,7 +110,7 @@ def make_table(
     row = partial(_row, crops=target_settings(teacher))
     return CurveTable(
         command=command,
-        machine=f"{describe_hardware(choose_device())}, one thread for each distillation",
+        machine=describe_machine(),
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         versions=versions(),
         teacher=teacher.name,

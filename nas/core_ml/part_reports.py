@@ -130,11 +130,15 @@ def _keep(part: Part, report: PartReport) -> None:
 def _file(part: Part) -> Path:
     """File of a part in the folder of its structure; both names change with every source file and the converter."""
     sources = _sources(get_block(part.config.name).__module__.split(".")[0])
-    by_what = [sources, version("coremltools"), version("torch")]
-    structure = _hash([trace_part(part).structure, *by_what])
+    structure = _hash([trace_part(part).structure, sources, *_converter_versions()])
     return (
         default_cache_dir() / "parts" / structure / f"{_hash({**asdict(part), 'config': part.config.to_dict()})}.json"
     )
+
+
+@lru_cache
+def _converter_versions() -> tuple[str, str]:
+    return version("coremltools"), version("torch")
 
 
 def _hash(plain: Any) -> str:

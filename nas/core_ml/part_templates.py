@@ -50,7 +50,7 @@ def conclude_steps(wanted: Sizes, known: Sequence[tuple[Sizes, tuple[Step, ...]]
 def _kind(step: Step) -> tuple[object, ...]:
     """Everything of a step but sizes."""
     inputs = tuple((name, len(shape)) for name, shape in step.inputs)
-    return step.op_type, inputs, tuple(map(len, step.results)), step.groups > 1
+    return step.op_type, inputs, tuple(map(len, step.results)), step.groups > 1, step.reads, step.writes
 
 
 def _conclude(alike: Sequence[Step], find: Found) -> Step | None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nas.core_ml.convert import to_mil
-from nas.core_ml.program import Operation, from_mil
+from nas.core_ml.program import Operation, Value, from_mil
 
 Shape = tuple[int, ...]
 
@@ -27,6 +27,10 @@ class Step:
     """Multiply-accumulates of convolutions and matrix products; 0 for all others."""
     groups: int = 1
     """Groups of a convolution; 1 for a dense one and for all other operations."""
+    reads: tuple[int, ...] = ()
+    """Number of each input, by which the step that makes it is found; -1 for a weight."""
+    writes: tuple[int, ...] = ()
+    """Number of each result; what no step makes is an input of the program."""
 
     def input(self, name: str) -> Shape:
         """Shape of the tensor with this parameter name; KeyError if there is none."""
@@ -36,12 +40,14 @@ class Step:
     def from_dict(cls, data: dict[str, Any]) -> "Step":
         """Inverse of `dataclasses.asdict`, through JSON."""
         inputs = tuple((name, tuple(shape)) for name, shape in data["inputs"])
-        return cls(**{**data, "inputs": inputs, "results": tuple(map(tuple, data["results"]))})
+        plain = {name: tuple(data[name]) for name in ("reads", "writes")}
+        return cls(**{**data, **plain, "inputs": inputs, "results": tuple(map(tuple, data["results"]))})
 
 
 def steps_of(operations: Iterable[Operation]) -> tuple[Step, ...]:
     """The operations without their values, in the order of execution."""
-    return tuple(map(_step, operations))
+    numbers: dict[str, int] = {}
+    return tuple(_step(operation, numbers) for operation in operations)
 
 
 def module_steps(module: nn.Module, *inputs: Tensor) -> tuple[Step, ...]:
@@ -54,12 +60,20 @@ def module_steps(module: nn.Module, *inputs: Tensor) -> tuple[Step, ...]:
     return steps_of(from_mil(to_mil(module, *inputs, precision="float32")).operations)
 
 
-def _step(operation: Operation) -> Step:
+def _step(operation: Operation, numbers: dict[str, int]) -> Step:
+    """One step; `numbers` holds those of the values before and is added to."""
+
+    def number(value: Value) -> int:
+        return -1 if value.constant is not None else numbers.setdefault(value.name, len(numbers))
+
+    tensors = list(_tensors(operation))
     step = Step(
         op_type=operation.op_type,
-        inputs=tuple(_tensors(operation)),
+        inputs=tuple((name, value.shape) for name, value in tensors),
         results=tuple(value.shape for value in operation.results),
         groups=int(operation.constant("groups")) if "groups" in operation.inputs else 1,
+        reads=tuple(number(value) for _, value in tensors),
+        writes=tuple(map(number, operation.results)),
     )
     if operation.op_type == "einsum":
         return replace(step, macs=_einsum(operation))
@@ -67,11 +81,11 @@ def _step(operation: Operation) -> Step:
     return step if count is None else replace(step, macs=count(step))
 
 
-def _tensors(operation: Operation) -> Iterable[tuple[str, Shape]]:
+def _tensors(operation: Operation) -> Iterable[tuple[str, Value]]:
     for name, given in operation.inputs.items():
         for value in given if isinstance(given, tuple) else (given,):
             if value.shape and (value.constant is None or value.dtype in ("fp16", "fp32")):
-                yield name, value.shape
+                yield name, value
 
 
 def _convolution(step: Step) -> int:

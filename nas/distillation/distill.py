@@ -80,8 +80,7 @@ def distill(
         checkpoint: file to save to and, if it is there, to resume from.
         until: step at which to stop with a checkpoint, if not at the end of `settings.steps`, whose schedule holds.
         report: called after every step; what it raises ends the run and leaves the last checkpoint valid.
-        fresh: the decoder has its first weights, so the latents' statistics are folded into its stem and its shortcut
-            is fitted. False to go on from weights that were trained.
+        fresh: the decoder has its first weights, so its stem and shortcut are fitted. False if it was trained.
 
     Raises:
         DivergedError: the loss or the gradient is not finite.

@@ -79,7 +79,7 @@ class Recipe:
 
 
 CPU = Recipe(
-    short_steps=120,
+    short_steps=450,
     full_steps=1200,
     search_seconds=420.0,
     batch_size=1,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nas.distillation.recipes import CPU, GPU
 from nas.machine.plugins import load_plugins
-from nas.terminal.parser import NothingFeasibleError, Parser, command_words, positive_int, run_command
+from nas.terminal.parser import NothingFeasibleError, Parser, command_words, decibels, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +50,7 @@ def finalize(arguments: argparse.Namespace) -> None:
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         out = arguments.out or run.folder / "models"
         check_out(out)
-        candidates = _leaders(console, run)[: arguments.top]
+        candidates = _chosen(_leaders(console, run, arguments.noise), arguments)
         job = _open_job(console, run, out, arguments)
         for candidate in candidates:
             finished_model(job, candidate)  # what cannot be written over is refused before the first is made
@@ -114,7 +114,15 @@ def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Nam
     )
 
 
-def _leaders(console: "Console", run: "Run") -> "list[Outcome]":
+def _chosen(leaders: "list[Outcome]", arguments: argparse.Namespace) -> "list[Outcome]":
+    """Which of the leaders are finished, best first."""
+    from nas.study.outcomes import pareto_front
+    from nas.study.selection import choose_diverse
+
+    return pareto_front(leaders)[::-1] if arguments.front else choose_diverse(leaders, arguments.top)
+
+
+def _leaders(console: "Console", run: "Run", noise_db: float) -> "list[Outcome]":
     """Candidates within the budget, best first: of those measured again, if any were, else of all."""
     from nas.study.outcomes import best_outcomes
     from nas.study.remeasure import measured_leaders
@@ -125,7 +133,7 @@ def _leaders(console: "Console", run: "Run") -> "list[Outcome]":
     again = measured_leaders(run, outcomes)
     if again is not None:
         show.say(console, "measured", f"only candidates that meet the budget on {again[0]}, where they were measured")
-    leaders = best_outcomes(outcomes) if again is None else again[1]
+    leaders = best_outcomes(outcomes if again is None else again[1], noise_db)
     if not leaders:
         raise NothingFeasibleError(f"{run.folder} has no scored candidate within the budget: search longer")
     return leaders
@@ -135,7 +143,22 @@ def make_parser() -> Parser:
     """Its arguments."""
     parser = Parser("nas.finalize", __doc__ or "")
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
-    parser.add_argument("--top", type=positive_int, default=1, metavar="K", help="candidates to finish (default: 1)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--top",
+        type=positive_int,
+        default=1,
+        metavar="K",
+        help="finish the best K that are unlike each other (default: 1, the best within the budget)",
+    )
+    which.add_argument("--front", action="store_true", help="finish all that no other beats in both latency and score")
+    parser.add_argument(
+        "--noise",
+        type=decibels,
+        default=0.0,
+        metavar="DB",
+        help="difference up to which scores are equal, and the faster decoder is taken (default: 0)",
+    )
     parser.add_argument(
         "--steps",
         type=positive_int,

@@ -1,5 +1,6 @@
 """Folders that one process at a time may work in."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,32 @@ from nas.machine.files import disk_errors
 from nas.machine.temporary import NO_LOCKS, sweep
 from nas.terminal.errors import UserError
 
+_LOOK_S = 0.2
+"""Longest that `is_held` may be in the way of somebody who wants a folder, in seconds, with plenty to spare."""
+
+
+def is_held(folder: Path) -> bool:
+    """Whether somebody holds a folder now. Nothing is written, and nobody is kept from it.
+
+    Raises:
+        UserError: its `.lock` cannot be read, or its disk has no locks.
+    """
+    path = folder / ".lock"
+    if not path.exists():
+        return False
+    with disk_errors(f"cannot look into {folder}"), path.open("rb") as file:
+        try:
+            # Shared with others who look, and let go of at once.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(file, fcntl.LOCK_UN)
+        return False
+
 
 @contextmanager
 def lock_folder(folder: Path, remedy: str) -> Iterator[None]:
-    """Hold a folder for the `with`, without waiting for it; the system lets go of it however the process ends.
+    """Hold a folder for the `with`, without waiting for its holder; the system lets go of it however the process ends.
 
     Nobody else gets it meanwhile, this process included; what killed processes left of ours in it is removed. The
     modification time of `.lock` in the folder, which stays there, says when it was last taken.
@@ -24,7 +47,14 @@ def lock_folder(folder: Path, remedy: str) -> Iterator[None]:
     """
     path = folder / ".lock"
     # Never a lock that is a mere file, where the disk has no others: nothing would remove it after a kill.
-    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+    lock = FileLock(
+        path,
+        timeout=_LOOK_S,
+        poll_interval=_LOOK_S / 4,
+        thread_local=False,
+        fallback_to_soft=False,
+        preserve_lock_file=True,
+    )
     with disk_errors(f"cannot write to {folder}"):
         _acquire(lock, folder, remedy)
     try:

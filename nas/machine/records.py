@@ -41,6 +41,8 @@ def _checked(name: str, value: object, hint: Any) -> Any:
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple) and dataclasses.is_dataclass(arguments[0]):
         return tuple(_checked(f"{name}[{index}]", each, arguments[0]) for index, each in enumerate(value))
+    if typing.get_origin(hint) is dict and isinstance(value, dict) and dataclasses.is_dataclass(arguments[1]):
+        return {key: _checked(f"{name}[{key}]", each, arguments[1]) for key, each in value.items()}
     if not _fits(value, hint):
         raise ValueError(f"'{name}' has to be {_written(hint)}, got {_shown(value)}")
     return tuple(value) if typing.get_origin(hint) is tuple and isinstance(value, list) else value

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from nas.latency import LatencyRecord
+from nas.study.costs import Costs
 from nas.workers.job import Segment
 from search_spaces import DecoderConfig
 
@@ -16,17 +16,13 @@ class Candidate(Protocol):
         """The architecture."""
 
     @property
-    def latency(self) -> LatencyRecord:
-        """Latency on the device that the budget is for.
+    def costs(self) -> Costs:
+        """Every number that a constraint may be about: at least those that the constraints of the study are about.
 
         Raises:
-            MeasurementFailedError: the device cannot run the decoder.
+            MeasurementFailedError: a device cannot run the decoder.
             blocks.NotBuildableError: a part cannot be built for its place.
         """
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters."""
 
     @property
     def problem(self) -> str:
@@ -43,8 +39,3 @@ class Candidate(Protocol):
 
 
 MakeCandidate = Callable[[DecoderConfig], Candidate]
-
-
-def constrained_values(latency: LatencyRecord) -> dict[str, float]:
-    """The numbers that constraints are about, by their names."""
-    return {"latency": latency.ms_per_frame}

@@ -31,7 +31,31 @@ class Constraint:
         """The limit with its unit: "30 ms per frame"."""
         return f"{self.limit:.4g} {self.unit}"
 
+    def describe_value(self, value: float) -> str:
+        """A value with its unit, in as many digits as say on which side of the limit it is: "30.001 ms per frame"."""
+        digits = 4
+        while digits < 17 and (float(f"{value:.{digits}g}") > self.limit) != (value > self.limit):
+            digits += 1
+        return f"{value:.{digits}g} {self.unit}"
+
 
 def all_met(constraints: Sequence[Constraint], values: Mapping[str, float]) -> bool:
     """Whether every constraint is met; KeyError if a value is missing, which would be no value to trust."""
     return all(constraint.is_met(values[constraint.name]) for constraint in constraints)
+
+
+def most_violated(constraints: Sequence[Constraint], values: Mapping[str, float]) -> Constraint:
+    """The constraint whose limit is exceeded most, relative to it; where all are met, the one that is nearest to it."""
+    return max(constraints, key=lambda constraint: constraint.violation(values[constraint.name]))
+
+
+def excess(constraints: Sequence[Constraint], values: Mapping[str, float]) -> str:
+    """The value that is over its limit most, in words; empty if it is the first one, which has a column of its own."""
+    worst = most_violated(constraints, values)
+    return "" if worst == constraints[0] else worst.describe_value(values[worst.name])
+
+
+def in_words(constraints: Sequence[Constraint]) -> str:
+    """All limits: "30 ms per frame, 5 M parameters and 20 MB of package"."""
+    *first, last = (constraint.describe() for constraint in constraints)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,15 @@ def contents_of_space(name: str) -> dict[str, dict[str, str]]:
     }
 
 
-def contents_of_device(device: LatencyDevice, workload: Workload) -> dict[str, dict[str, str]]:
-    """The profile that latency is predicted from, or what this machine is; nothing of a device that is elsewhere."""
-    if isinstance(device, PredictedDevice):
-        return {"device": {device.name: _digest(asdict(device.profile))}}
-    return {"device": {device.name: device.describe(workload)} if device.name == HOST else {}}
+def contents_of_devices(devices: Iterable[LatencyDevice], workload: Workload) -> dict[str, dict[str, str]]:
+    """The profiles that latency is predicted from, and what this machine is; nothing of a device that is elsewhere."""
+    found: dict[str, str] = {}
+    for device in devices:
+        if isinstance(device, PredictedDevice):
+            found[device.name] = _digest(asdict(device.profile))
+        elif device.name == HOST:
+            found[device.name] = device.describe(workload)
+    return {"device": found}
 
 
 def contents_of_teacher(name: str, weights_hash: str) -> dict[str, dict[str, str]]:

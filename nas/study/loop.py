@@ -123,7 +123,7 @@ class _Loop:
         self._peers = peers
         self._running: dict[Future[Segment], Training] = {}
         self._proposals = self._unmeasured = self._unbuildable = 0
-        self._deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
+        self._deadline = None if limits.seconds is None else limits.clock() + limits.seconds
 
     def run(self, propose: Propose, make_candidate: MakeCandidate, measured_here: bool) -> Ending:
         """Until a limit is reached and all that was begun has ended, by other searches, too."""
@@ -179,9 +179,9 @@ class _Loop:
     def _over(self) -> Ending | None:
         if trained_count(self._study) + len(running_numbers(self._study)) >= self._limits.trials:
             return "trials"
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._deadline is not None and self._limits.clock() >= self._deadline:
             return "time"
-        return "nothing new" if self._proposals and nothing_new(self._study, self._limits) else None
+        return "nothing new" if self._proposals and nothing_new(self._study, self._limits, self._constraints) else None
 
     def _begin(self, trial: optuna.Trial, config: DecoderConfig, make_candidate: MakeCandidate) -> Training | None:
         """A candidate that is worth training; None if it is not, which the study knows then."""

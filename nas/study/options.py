@@ -5,22 +5,32 @@ Imports no torch and no optuna, so that `--help` answers at once.
 
 import argparse
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.distillation.recipes import CPU, GPU, Recipe
 from nas.latency import DEFAULT_DEVICE, Workload, parse_budget
 from nas.machine.plugins import named_plugins
 from nas.machine.reading import real_path
-from nas.study.settings import RunSettings
+from nas.study.constraints import Constraint, in_words
+from nas.study.quantities import parse_bytes, parse_count
+from nas.study.settings import PROPOSERS, RunSettings
 from nas.terminal.errors import UserError
 from nas.terminal.parser import Parser, parse_resolution, positive_int, seed_number
 
 if TYPE_CHECKING:
+    from nas.latency.devices import LatencyDevice
     from nas.study.limits import StudyLimits
     from search_spaces import LatentSpec
 
-_SHARED = ("teacher", "latency_budget", "device", "resolution", "frames", "space", "trials", "steps", "seed", "grace")
+_LIMITS = {"max_params": parse_count, "max_memory": parse_bytes, "max_size": parse_bytes}
+"""Limits beside the latency budget -> what reads them."""
+_SHARED = (
+    *("teacher", "latency_budget", "device", "resolution", "frames", "space", "trials", "steps", "seed", "grace"),
+    "proposer",
+    *_LIMITS,
+)
 """Options that are one for all searches that work on a study."""
 _USUAL_FRAMES = 17
 """Frames of the timed decode, as in the papers."""
@@ -28,6 +38,14 @@ _USUAL_FRAMES = 17
 
 def add_options(parser: Parser) -> None:
     """Add everything that a search may be asked for to its parser."""
+    _add_what_is_distilled(parser)
+    _add_limits(parser)
+    _add_how(parser)
+    parser.add_plugin_option()
+    _add_where(parser)
+
+
+def _add_what_is_distilled(parser: Parser) -> None:
     teacher = parser.add_argument_group("what is distilled")
     teacher.add_argument("--teacher", default="wan-tiny", help="name of the teacher (default: wan-tiny, embedded)")
     teacher.add_argument(
@@ -37,26 +55,47 @@ def add_options(parser: Parser) -> None:
         help="diffusers folder or safetensors file (default: as published)",
     )
     teacher.add_argument("--clips", type=Path, metavar="DIR", help="folder of your videos (default: embedded clips)")
+
+
+def _add_limits(parser: Parser) -> None:
     budget = parser.add_argument_group("what it may cost")
     budget.add_argument(
         "--latency-budget",
         metavar="TIME",
-        help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps (required, except with --join)",
+        help="per decoded frame: 30ms, 0.03s, or a rate such as 33fps (required, except with --join and --status)",
     )
     budget.add_argument(
         "--device",
-        default=DEFAULT_DEVICE,
-        help="name, host, profile.json or agent's http:// address (default: %(default)s)",
+        action="append",
+        metavar="DEVICE",
+        help="name, host, profile.json or agent's http:// address; may be repeated, and the budget has to be met on"
+        f" all (default: {DEFAULT_DEVICE})",
     )
+    budget.add_argument("--max-params", metavar="COUNT", help="parameters of the decoder: 5M, 500k (default: any)")
+    budget.add_argument(
+        "--max-memory", metavar="SIZE", help="activations that the timed decode holds at once: 200MB (default: any)"
+    )
+    budget.add_argument("--max-size", metavar="SIZE", help="Core ML package in 16 bit: 20MB (default: any)")
     budget.add_argument(
         "--resolution", default="512x512", metavar="HxW", help="size of the timed decode (default: %(default)s)"
     )
     budget.add_argument(
         "--frames", type=positive_int, metavar="N", help="frames of the timed decode (default: 17 or just below)"
     )
+
+
+def _add_how(parser: Parser) -> None:
     study = parser.add_argument_group("how it is searched")
     study.add_argument("--space", default="hybrid", help="search space (default: %(default)s)")
-    study.add_argument("--trials", type=positive_int, default=30, metavar="N", help="candidates to train (default: 30)")
+    study.add_argument(
+        "--trials", type=positive_int, default=100, metavar="N", help="candidates to train (default: 100)"
+    )
+    study.add_argument(
+        "--proposer",
+        choices=PROPOSERS,
+        default=RunSettings.proposer,
+        help="what proposes: %(choices)s (default: %(default)s)",
+    )
     study.add_argument(
         "--steps",
         type=positive_int,
@@ -75,11 +114,16 @@ def add_options(parser: Parser) -> None:
     study.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default: continue the same search, else new)"
     )
-    parser.add_plugin_option()
-    _add_sharing(parser)
+    study.add_argument(
+        "--from-run",
+        type=Path,
+        metavar="RUN",
+        help="earlier run, for another budget, device or size, whose trials count without being trained again",
+    )
+    study.add_argument("--status", type=Path, metavar="RUN", help="only print how the search in this folder is doing")
 
 
-def _add_sharing(parser: Parser) -> None:
+def _add_where(parser: Parser) -> None:
     several = parser.add_argument_group("several processes and machines")
     several.add_argument(
         "--workers",
@@ -108,6 +152,8 @@ def _add_sharing(parser: Parser) -> None:
 
 def check_sharing(parser: Parser, arguments: argparse.Namespace) -> None:
     """End the command if its options for several machines do not go together, or what they leave open is missing."""
+    if arguments.status is not None:
+        return
     if arguments.join is None and arguments.latency_budget is None:
         parser.error("the following arguments are required: --latency-budget")
     if arguments.join is None:
@@ -123,16 +169,20 @@ def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Reci
     """What the run keeps of the arguments.
 
     Raises:
-        UserError: the budget is not one.
+        UserError: a limit is not one, or a device is named twice.
     """
     parse_budget(arguments.latency_budget)
+    devices = named_devices(arguments)
+    limits: dict[str, Any] = {
+        name: _limit(f"--{name.replace('_', '-')}", getattr(arguments, name), read) for name, read in _LIMITS.items()
+    }
     weights, clips = arguments.teacher_weights, arguments.clips
     return RunSettings(
         teacher=arguments.teacher,
         teacher_weights=str(real_path(weights)) if weights else None,
         clips=str(real_path(clips)) if clips else None,
         budget=arguments.latency_budget.replace(" ", ""),
-        device=arguments.device,
+        device=devices[0],
         height=workload.height,
         width=workload.width,
         frames=workload.num_frames,
@@ -140,7 +190,29 @@ def run_settings(arguments: argparse.Namespace, workload: Workload, recipe: Reci
         steps=arguments.steps or recipe.short_steps,
         seed=arguments.seed,
         plugins=named_plugins(),
+        more_devices=tuple(devices[1:]),
+        proposer=arguments.proposer,
+        **limits,
     )
+
+
+def named_devices(arguments: argparse.Namespace) -> list[str]:
+    """The devices that the budget is for; UserError if one is named twice."""
+    names: list[str] = arguments.device or [DEFAULT_DEVICE]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--device {twice[0]} is given twice: name each device once")
+    return names
+
+
+def _limit(flag: str, text: str | None, read: Callable[[str], float]) -> str | None:
+    """A limit as it was written, without spaces; UserError if it is not one."""
+    if text is None:
+        return None
+    try:
+        read(text)
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}") from error
+    return text.replace(" ", "")
 
 
 def parse_time(text: str, what: str) -> float:
@@ -179,3 +251,28 @@ def study_limits(arguments: argparse.Namespace, recipe: Recipe) -> "StudyLimits"
 
     seconds = parse_time(arguments.time_limit, "time limit") if arguments.time_limit else recipe.search_seconds
     return StudyLimits(trials=arguments.trials, seconds=seconds)
+
+
+def open_devices(arguments: argparse.Namespace) -> "dict[str, LatencyDevice]":
+    """The devices that the budget is for, by the names that they were asked for with.
+
+    Raises:
+        UserError: one cannot be opened, or two names are of the same device.
+    """
+    from nas.latency import open_device
+
+    found = {name: open_device(name) for name in named_devices(arguments)}
+    names: dict[str, str] = {}
+    for asked, device in found.items():
+        if device.name in names:
+            raise UserError(f"--device {names[device.name]} and --device {asked} are both {device.name}: name it once")
+        names[device.name] = asked
+    return found
+
+
+def describe_budget(settings: RunSettings, devices: "Mapping[str, LatencyDevice]") -> list[str]:
+    """What a decoder may cost, a line for each device and one for all other limits."""
+    latency = Constraint("latency", settings.constraints[0].limit, "ms per frame").describe()
+    lines = [f"{latency} {device.describe(settings.workload)}" for device in devices.values()]
+    others = [constraint for constraint in settings.constraints if not constraint.name.startswith("latency")]
+    return [*lines, f"at most {in_words(others)}"] if others else lines

@@ -1,14 +1,14 @@
 """What became of the proposals of a study, and which of them are best."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from nas.latency import LatencyRecord
-from nas.machine.records import read_fields
+from nas.study.costs import Costs
 from search_spaces import DecoderConfig
 
 Status = Literal["scored", "pruned", "failed", "over budget", "not exportable", "same"]
@@ -36,6 +36,19 @@ class Outcome:
     """Why it failed or cannot be exported; which earlier proposal it equals."""
     preset: str = ""
     """Name of the published design that it is, if it is one."""
+    latencies: dict[str, LatencyRecord] = field(default_factory=dict)
+    """Latency on each further device."""
+    memory: int | None = None
+    """Peak bytes of activations of the timed decode; None where nobody asked for it."""
+    size: int | None = None
+    """Bytes of the exported package; None where nobody asked for it."""
+    origin: str = ""
+    """Run and number of the trial that it was taken over from; empty if it was made here."""
+
+    @property
+    def costs(self) -> Costs:
+        """Everything that constraints may be about."""
+        return Costs(self.latency, self.parameters, self.latencies, self.memory, self.size)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -51,7 +64,7 @@ def status_of(trial: FrozenTrial) -> Status:
 
 def read_outcomes(study: optuna.Study) -> list[Outcome]:
     """What became of every finished proposal of a study, in order."""
-    return [_outcome(trial) for trial in finished_trials(study)]
+    return [outcome_of(trial) for trial in finished_trials(study)]
 
 
 def check_trials(study: optuna.Study) -> None:
@@ -67,7 +80,7 @@ def check_trials(study: optuna.Study) -> None:
         attributes = trial.user_attrs
         try:
             if "latency" in attributes:
-                read_fields(LatencyRecord, attributes["latency"])
+                Costs.from_dict(attributes)
             if "config" in attributes:
                 DecoderConfig.from_dict(attributes["config"])
             texts = {"digest", "preset", "unmeasured", "detail"} & attributes.keys()
@@ -78,23 +91,33 @@ def check_trials(study: optuna.Study) -> None:
             if not isinstance(attributes.get("choices", {}), dict):
                 raise ValueError("its choices are something else")
             if trial.state.is_finished() and "status" in attributes:
-                _outcome(trial)
+                outcome_of(trial)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"trial #{trial.number}: {missing}") from None
 
 
-def _outcome(trial: FrozenTrial) -> Outcome:
+def outcome_of(trial: FrozenTrial) -> Outcome:
+    """What became of a finished proposal.
+
+    Raises:
+        ValueError: its attributes are not what this program writes.
+    """
     attributes = trial.user_attrs
+    costs = Costs.from_dict(attributes)
     found = Outcome(
         number=trial.number,
         config=DecoderConfig.from_dict(attributes["config"]),
-        latency=read_fields(LatencyRecord, attributes["latency"]),
-        parameters=attributes["parameters"],
+        latency=costs.latency,
+        parameters=costs.parameters,
         status=status_of(trial),
         score=attributes["score"],
         detail=attributes["detail"],
         preset=attributes.get("preset", ""),
+        latencies=costs.latencies,
+        memory=costs.memory,
+        size=costs.size,
+        origin=_origin(attributes),
     )
     if attributes["digest"] != found.config.digest():
         raise ValueError("its digest is not that of its decoder")
@@ -104,9 +127,14 @@ def _outcome(trial: FrozenTrial) -> Outcome:
         raise ValueError(f"its score has to be a finite number, got {found.score!r}")
     if found.score is None and found.status in ("scored", "pruned", "same"):
         raise ValueError(f"it is {found.status} and has no score")
-    if not isinstance(found.parameters, int):
-        raise ValueError(f"its parameters have to be a whole number, got {found.parameters!r}")
     return found
+
+
+def _origin(attributes: dict[str, Any]) -> str:
+    """Run and number that a trial was taken over from, as `nas.study.imports` writes them; empty if it was not."""
+    if "from" not in attributes:
+        return ""
+    return f"{attributes['from']['run']} #{attributes['from']['number']}"
 
 
 def trained_count(study: optuna.Study) -> int:
@@ -114,10 +142,22 @@ def trained_count(study: optuna.Study) -> int:
     return sum(status_of(trial) in TRAINED for trial in finished_trials(study))
 
 
-def best_outcomes(found: list[Outcome]) -> list[Outcome]:
-    """Scored candidates, best first, each architecture once."""
+def best_outcomes(found: list[Outcome], noise_db: float = 0.0) -> list[Outcome]:
+    """Scored candidates, best first, each architecture once.
+
+    Args:
+        found: what became of proposals.
+        noise_db: difference of two scores up to which they are equal; of equals the fastest comes first.
+    """
     scored = [outcome for outcome in found if outcome.status == "scored"]
-    return sorted(scored, key=lambda outcome: (-(outcome.score or 0.0), outcome.latency.ms_per_frame))
+    remaining = sorted(scored, key=lambda outcome: (-(outcome.score or 0.0), outcome.latency.ms_per_frame))
+    ranked: list[Outcome] = []
+    while remaining:
+        least = (remaining[0].score or 0.0) - noise_db
+        equals = [outcome for outcome in remaining if (outcome.score or 0.0) >= least]
+        ranked.append(min(equals, key=lambda outcome: outcome.latency.ms_per_frame))
+        remaining.remove(ranked[-1])
+    return ranked
 
 
 def pareto_front(found: list[Outcome]) -> list[Outcome]:

@@ -6,11 +6,16 @@ from typing import Any
 import optuna
 
 from blocks import NotBuildableError
-from nas.latency import LatencyRecord
+from nas.latency import parse_budget
 from nas.latency.record import MeasurementFailedError
-from nas.study.candidate import MakeCandidate, constrained_values
+from nas.proposals.budget import budget_on
+from nas.proposals.registry import make_sampler
+from nas.proposals.sampler import ProposalSampler, note_origin
+from nas.study.candidate import MakeCandidate
 from nas.study.constraints import Constraint, all_met
+from nas.study.costs import Costs
 from nas.study.retries import CHOICES
+from nas.study.short_distillation import ShortDistillation
 from nas.study.study import without_experimental_warnings
 from nas.terminal.errors import UserError
 from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
@@ -23,22 +28,29 @@ def enqueue_warm_starts(
     constraints: Sequence[Constraint],
     make_candidate: MakeCandidate,
 ) -> None:
-    """Queue the published designs with the latencies that were found in choosing their widths."""
-    found: dict[DecoderConfig, LatencyRecord] = {}
+    """Queue the published designs with the costs that were found in choosing their widths."""
+    found: dict[DecoderConfig, Costs] = {}
 
     def fits(config: DecoderConfig) -> bool:
         try:
-            found[config] = make_candidate(config).latency
+            found[config] = make_candidate(config).costs
         except (MeasurementFailedError, NotBuildableError):
             return False
-        return all_met(constraints, constrained_values(found[config]))
+        return all_met(constraints, found[config].values())
 
     for title, config in warm_starts(space, latents, fits):
         choices = space.params(config)
         known: dict[str, Any] = {"preset": title, CHOICES: choices}
         if config in found:
-            known |= {"digest": config.digest(), "latency": found[config].to_dict()}
+            known |= {"digest": config.digest(), **found[config].to_dict()}
         study.enqueue_trial(choices, user_attrs=known, skip_if_exists=True)
+
+
+def sampler_of(distillation: ShortDistillation, space: SearchSpace) -> ProposalSampler:
+    """The sampler of a search: the proposer that its run names; it knows the budget where latency is predicted."""
+    settings = distillation.run.settings
+    budget = budget_on(distillation.latency_device, settings.workload, parse_budget(settings.budget))
+    return make_sampler(settings.proposer, settings.seed, space, distillation.targets.spec, budget)
 
 
 def propose(study: optuna.Study, space: SearchSpace, latents: LatentSpec) -> tuple[optuna.Trial, DecoderConfig]:
@@ -46,7 +58,9 @@ def propose(study: optuna.Study, space: SearchSpace, latents: LatentSpec) -> tup
     with without_experimental_warnings():
         trial = study.ask()
         try:
-            return trial, space.suggest(trial, latents)
+            config = space.suggest(trial, latents)
+            note_origin(study.sampler, trial)
+            return trial, config
         except ValueError as error:
             raise UserError(
                 f"the study does not fit the space '{space.name}' ({error}): start a new run with another --run"

@@ -13,7 +13,6 @@ from nas.latency.devices import LatencyDevice, open_device
 from nas.latency.record import LatencyRecord, MeasurementFailedError, Workload
 from nas.machine.files import disk_errors, read_json, write_json
 from nas.machine.records import read_fields
-from nas.study.candidate import constrained_values
 from nas.study.constraints import all_met
 from nas.study.contents import contents_of_space
 from nas.study.outcomes import Outcome, best_outcomes
@@ -75,7 +74,7 @@ def measured_leaders(run: Run, outcomes: list[Outcome]) -> tuple[str, list[Outco
 
 
 def _is_feasible(run: Run, outcome: Outcome) -> bool:
-    return all_met(run.settings.constraints, constrained_values(outcome.latency))
+    return all_met(run.settings.constraints, outcome.costs.values())
 
 
 def _measure(device: LatencyDevice, candidate: Outcome, workload: Workload) -> LatencyRecord:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 RUNS_FOLDER = Path("runs")
-_FORMAT = 3
+_FORMAT = 4
 _BEFORE_CONFIG = (".lock", ".nas-tmp-", ".config.json.")
 """How names begin of what a kill may leave in a folder that was about to become a run."""
 

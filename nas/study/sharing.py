@@ -86,10 +86,12 @@ def join_search(arguments: argparse.Namespace, server: StudyServer) -> int:
     """
     shared = _read(find_shared_study(server, arguments.join), server)
     settings = read_fields(RunSettings, shared.settings)
-    arguments.teacher, arguments.latency_budget, arguments.device = settings.teacher, settings.budget, settings.device
+    arguments.teacher, arguments.latency_budget, arguments.device = settings.teacher, settings.budget, settings.devices
+    arguments.max_params, arguments.max_memory = settings.max_params, settings.max_memory
+    arguments.max_size = settings.max_size
     arguments.resolution, arguments.frames = f"{settings.height}x{settings.width}", settings.frames
     arguments.space, arguments.steps, arguments.seed = settings.space, settings.steps, settings.seed
-    arguments.trials = shared.trials
+    arguments.trials, arguments.proposer = shared.trials, settings.proposer
     arguments.plugin = [*settings.plugins, *arguments.plugin]
     for name in ("teacher_weights", "clips"):
         path = getattr(settings, name)
@@ -142,16 +144,24 @@ def study_of(
         yield study, ServerPeers(server, study, heart, on_given_up)
 
 
-def outcomes_of(run: Run) -> list[Outcome]:
-    """What became of every finished proposal of a run.
+@contextmanager
+def study_to_read(run: Run) -> Iterator[optuna.Study]:
+    """The study of a run, wherever it is, to read.
 
     Raises:
         UserError: its study is not there or cannot be read.
     """
     if not run.storage:
-        return read_outcomes(load_study(run.storage_url))
+        yield load_study(run.storage_url)
+        return
     with closing(StudyServer(run.storage)) as server:
-        return read_outcomes(load_shared_study(server, run.study))
+        yield load_shared_study(server, run.study)
+
+
+def outcomes_of(run: Run) -> list[Outcome]:
+    """What became of every finished proposal of a run; UserError as `study_to_read`."""
+    with study_to_read(run) as study:
+        return read_outcomes(study)
 
 
 def _announce(study: optuna.Study, run: Run, trials: int, server: StudyServer) -> None:

@@ -1,7 +1,8 @@
 """Candidates of a search: their latency on the device, their score after a short distillation, their files."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from nas.data.targets import Targets
 from nas.distillation.initialise import build
 from nas.distillation.recipes import Recipe
 from nas.distillation.settings import DistillSettings
+from nas.export.footprint import footprint
 from nas.export.lint import lint
 from nas.latency import LatencyRecord, Workload
 from nas.latency.devices import CORE_ML, HOST, LatencyDevice
 from nas.machine.files import disk_errors, write_json
 from nas.machine.quiet import measuring
+from nas.study.costs import Costs
 from nas.study.run import Run
 from nas.study.rungs import rungs
 from nas.workers.job import Job, Segment
@@ -41,11 +44,18 @@ class ShortDistillation:
     """Where they are trained."""
     recipe: Recipe
     """How they are trained."""
+    more_devices: Mapping[str, LatencyDevice] = field(default_factory=dict)
+    """Further devices that the latency budget is for, by the names that they were asked for with."""
 
     @property
     def workload(self) -> Workload:
         """The decode that latency is for."""
         return self.run.settings.workload
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a latency is measured, which nothing should run beside."""
+        return "measured" in {device.kind for device in (self.latency_device, *self.more_devices.values())}
 
     def candidate(self, config: DecoderConfig) -> "DistilledCandidate":
         """The candidate of this architecture."""
@@ -72,18 +82,24 @@ class DistilledCandidate:
         return build(self.config, self._search.run.settings.seed)
 
     @cached_property
-    def latency(self) -> LatencyRecord:
-        """Latency on the device that the budget is for; on this machine it is measured while nobody trains here."""
-        device = self._search.latency_device
+    def costs(self) -> Costs:
+        """Latency on every device that the budget is for, parameters, and of memory and size what is limited."""
+        search, parameters = self._search, count_parameters(self.skeleton)
+        takes = footprint(self.config, search.workload) if search.run.settings.limits_footprint else None
+        return Costs(
+            latency=self._latency(search.latency_device),
+            parameters=parameters,
+            latencies={name: self._latency(device) for name, device in search.more_devices.items()},
+            memory=None if takes is None else takes.memory,
+            size=None if takes is None else takes.size,
+        )
+
+    def _latency(self, device: LatencyDevice) -> LatencyRecord:
+        """On this machine it is measured while nobody trains here."""
         skeleton = self.skeleton  # also where weights are needed: it shows at no cost that the parts fit together
         decoder = self.decoder if device.needs_weights else skeleton
         with measuring() if device.name in (HOST, CORE_ML) else nullcontext():
             return device.latency(decoder, self.config.latents, self._search.workload)
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters."""
-        return count_parameters(self.skeleton)
 
     @cached_property
     def problem(self) -> str:

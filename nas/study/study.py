@@ -117,12 +117,22 @@ def load_study(storage_url: str | sqlalchemy.URL) -> optuna.Study:
     Raises:
         UserError: there is none yet, the database is damaged, or it holds something else.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path = database_path(storage_url)
-    study = _open_checked_copy(path) if path.exists() and path.stat().st_size else None
+    study = find_study(storage_url)
     if study is None:
+        path = database_path(storage_url)
         raise UserError(f"{path} holds no study yet: run the same python -m nas.search again first")
     return study
+
+
+def find_study(storage_url: str | sqlalchemy.URL) -> optuna.Study | None:
+    """A copy of the study in this database, to read; None if there is none yet.
+
+    Raises:
+        UserError: the database is damaged, or holds something else.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    path = database_path(storage_url)
+    return _open_checked_copy(path) if path.exists() and path.stat().st_size else None
 
 
 def _open_checked_copy(path: Path) -> optuna.Study | None:

@@ -5,16 +5,14 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
 from nas.latency.budget import format_ms
 from nas.study.limits import StudyLimits
-from nas.study.outcomes import TRAINED, Outcome, pareto_front
+from nas.study.outcomes import TRAINED, Outcome
 from nas.study.retries import MAX_ATTEMPTS
-from nas.terminal.console import StatusLine, format_count, format_seconds, warn
+from nas.study.rows import Rows, mark, score_of
+from nas.terminal.console import StatusLine, format_seconds, warn
 from search_spaces import DecoderConfig
-
-_OTHER_COLUMNS = 4 + 10 + 10 + 30
 
 
 class TrialTable:
@@ -25,7 +23,6 @@ class TrialTable:
     ) -> None:
         self._console = console
         self._limits = limits
-        self._budget_ms = budget_ms
         self._status = status
         self._trained_before = self.trained = trained
         self._over_budget = self._known = 0
@@ -33,11 +30,11 @@ class TrialTable:
         self._reasons: set[str] = set()
         self._shown: set[int] = set()
         self._started = time.monotonic()
-        self._name_width = max(24, min(72, console.width - _OTHER_COLUMNS))
+        self._rows = Rows(console, budget_ms)
 
     def header(self) -> None:
         """The line above the rows."""
-        self._row("#", "decoder", "ms/frame", "params", "dB vs teacher", "bold")
+        self._rows.header()
 
     def add(self, outcome: Outcome) -> None:
         """A proposal is finished."""
@@ -63,13 +60,17 @@ class TrialTable:
         self._known += outcome.status == "same"
         if outcome.status in ("over budget", "same") and not outcome.preset:
             return
-        best = outcome.status == "scored" and (self._best is None or _score(outcome) > _score(self._best))
+        best = outcome.status == "scored" and (self._best is None or score_of(outcome) > score_of(self._best))
         if best:
             self._best = outcome
-        name = f"{outcome.preset}: {outcome.config.summary()}" if outcome.preset else outcome.config.summary()
-        latency = f"{format_ms(outcome.latency.ms_per_frame, self._budget_ms)}{mark(outcome)}"
-        style = "green" if best else "" if outcome.status == "scored" else "dim"
-        self._row(str(outcome.number), name, latency, format_count(outcome.parameters), _verdict(outcome), style)
+        self._rows.outcome(outcome, "green" if best else "" if outcome.status == "scored" else "dim")
+
+    def take_over(self, outcome: Outcome) -> None:
+        """A proposal was trained by an earlier run: that took no time here."""
+        if outcome.status in TRAINED:
+            self.trained += 1
+            self._trained_before += 1
+        self.replay(outcome)
 
     def unmeasured(self, config: DecoderConfig, reason: str) -> None:
         """A proposal could not be run on the device."""
@@ -109,7 +110,7 @@ class TrialTable:
         parts = []
         if self._best is not None:
             latency = f"{format_ms(self._best.latency.ms_per_frame)} ms/frame{mark(self._best)}"
-            parts.append(f"best #{self._best.number}  {latency}  {_score(self._best):.2f} dB")
+            parts.append(f"best #{self._best.number}  {latency}  {score_of(self._best):.2f} dB")
         parts.append(self.counts())
         if running:
             trained = ", ".join(f"#{number} ({done}/{steps} steps)" for number, done in running.items())
@@ -126,42 +127,3 @@ class TrialTable:
         by_time = None if self._limits.seconds is None else max(0.0, self._limits.seconds - spent)
         known = [estimate for estimate in (by_trials, by_time) if estimate is not None]
         return min(known) if known else None
-
-    def _row(self, number: str, name: str, latency: str, parameters: str, verdict: str, style: str) -> None:
-        if len(name) > self._name_width:
-            name = name[: self._name_width - 2] + ".."
-        line = f"{number:>3}  {name:<{self._name_width}} {latency:>9} {parameters:>9}   {verdict}"
-        if self._console.is_terminal and len(line) > self._console.width:
-            line = line[: self._console.width - 2] + ".."
-        self._console.print(f"[{style}]{escape(line)}[/]" if style else escape(line), soft_wrap=True)
-
-
-def mark(outcome: Outcome) -> str:
-    """A star for a latency that is predicted, nothing for a measured one."""
-    return "*" if outcome.latency.kind == "predicted" else ""
-
-
-def front_line(found: list[Outcome]) -> str:
-    """The Pareto front in one line: `11.3 ms/frame* 25.2 dB | ...`."""
-    points = (
-        f"{format_ms(each.latency.ms_per_frame)} ms/frame{mark(each)} {_score(each):.2f} dB"
-        for each in pareto_front(found)
-    )
-    return " | ".join(points)
-
-
-def _verdict(outcome: Outcome) -> str:
-    if outcome.status == "scored":
-        return f"{_score(outcome):.2f}"
-    if outcome.status == "over budget":
-        return "over budget, not trained"
-    if outcome.status == "pruned":
-        return f"stopped early ({_score(outcome):.2f})"
-    if outcome.status == "not exportable":
-        return f"not exportable, not trained: {outcome.detail}"
-    return f"{outcome.status} {outcome.detail}"
-
-
-def _score(outcome: Outcome) -> float:
-    assert outcome.score is not None
-    return outcome.score

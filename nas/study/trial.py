@@ -1,15 +1,15 @@
 """One trial: a candidate against the constraints, then its short distillation, then its outcome in the study."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.latency import LatencyRecord
 from nas.latency.record import MeasurementFailedError
-from nas.study.candidate import Candidate, constrained_values
-from nas.study.constraints import Constraint, all_met
+from nas.study.candidate import Candidate
+from nas.study.constraints import Constraint, all_met, excess
+from nas.study.costs import Costs
 from nas.study.outcomes import Outcome, Status, finished_trials, status_of
 from nas.workers.job import Segment
 from search_spaces import DecoderConfig
@@ -26,8 +26,8 @@ class Training:
     """The trial, which is running."""
     candidate: Candidate
     """The candidate."""
-    latency: LatencyRecord
-    """Latency of the candidate."""
+    costs: Costs
+    """What the candidate costs."""
     steps: int = 0
     """Steps that it was trained for and told about."""
 
@@ -41,16 +41,15 @@ def begin_trial(
         MeasurementFailedError: the device cannot run it. The trial is still running then: see `drop_unmeasured`.
         NotBuildableError: a part cannot be built for its place. The trial is still running: see `drop_unbuildable`.
     """
-    config, latency = candidate.config, known_latency(study, candidate)
-    values = constrained_values(latency)
-    known = {"config": config.to_dict(), "digest": config.digest(), "latency": latency.to_dict()}
-    for key, value in {**known, "parameters": candidate.parameters}.items():
+    config, costs = candidate.config, known_costs(study, candidate)
+    values = costs.values()
+    for key, value in {"config": config.to_dict(), "digest": config.digest(), **costs.to_dict()}.items():
         trial.set_user_attr(key, value)
     for constraint in constraints:
         trial.set_constraint(constraint.name, constraint.violation(values[constraint.name]))
-    training = Training(trial, candidate, latency)
+    training = Training(trial, candidate, costs)
     if not all_met(constraints, values):
-        return _end(study, training, "over budget", TrialState.PRUNED)
+        return _end(study, training, "over budget", TrialState.PRUNED, detail=excess(constraints, values))
     if (twin := _finished_twin(study, config)) is not None:
         return _end(study, training, "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}")
     if problem := candidate.problem:
@@ -112,8 +111,9 @@ def _end(
     # Another search may have failed it just now; what it found stands, since the study has it.
     study.tell(trial, score if state == TrialState.COMPLETE else None, state, skip_if_finished=True)
     preset = str(trial.user_attrs.get("preset", ""))
-    latency, parameters = training.latency, candidate.parameters
-    return Outcome(trial.number, candidate.config, latency, parameters, status, score, detail, preset)
+    costs = training.costs
+    outcome = Outcome(trial.number, candidate.config, costs.latency, costs.parameters, status, score, detail, preset)
+    return replace(outcome, latencies=costs.latencies, memory=costs.memory, size=costs.size)
 
 
 def drop_unmeasured(study: optuna.Study, trial: optuna.Trial, config: DecoderConfig, reason: str) -> None:
@@ -131,17 +131,17 @@ def drop_unbuildable(study: optuna.Study, trial: optuna.Trial, config: DecoderCo
     study.tell(trial, state=TrialState.PRUNED)
 
 
-def known_latency(study: optuna.Study, candidate: Candidate) -> LatencyRecord:
-    """A decoder is measured once; an equal one takes that number, or that failure."""
+def known_costs(study: optuna.Study, candidate: Candidate) -> Costs:
+    """A decoder is measured once; an equal one takes those numbers, or that failure."""
     digest = candidate.config.digest()
     for trial in study.get_trials(deepcopy=False):
         if trial.user_attrs.get("digest") != digest:
             continue
         if "latency" in trial.user_attrs:
-            return LatencyRecord.from_dict(trial.user_attrs["latency"])
+            return Costs.from_dict(trial.user_attrs)
         if "unmeasured" in trial.user_attrs:
             raise MeasurementFailedError(trial.user_attrs["unmeasured"])
-    return candidate.latency
+    return candidate.costs
 
 
 def _finished_twin(study: optuna.Study, config: DecoderConfig) -> FrozenTrial | None:

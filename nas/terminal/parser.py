@@ -91,6 +91,21 @@ def seed_number(text: str) -> int:
     return value
 
 
+def decibels(text: str) -> float:
+    """Argument type: a difference in dB, a number from 0 to 100.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is something else.
+    """
+    try:
+        value = float(text.lower().removesuffix("db"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number of dB, got '{_shortened(text)}'") from error
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number of dB from 0 to 100, got {_shortened(text)}")
+    return value
+
+
 def _whole_number(text: str) -> int:
     try:
         return int(text)

@@ -77,7 +77,7 @@ def test_same_command_again_does_nothing_more(shell: Shell, inputs: Inputs, run_
         assert f" {format_ms(latency, BUDGET_MS)}*" in row
         assert (f"{trial.value:.2f}" if was_trained(trial) else "over budget, not trained") in row
     assert "ms/frame*: per decoded frame at 64x64 x 5 frames, predicted for iphone-16-pro" in done.stdout
-    assert re.search(r"^front +\d.* ms/frame\* \d+\.\d+ dB", done.stdout, re.MULTILINE)
+    assert re.search(r"^ +\d+  .* \d+\.\d+\* .* \d+\.\d+$", done.stdout.split("\nfront ")[1], re.MULTILINE)
     assert re.search(r"^next +python -m nas.finalize R$", done.stdout, re.MULTILINE)
 
 

@@ -13,6 +13,7 @@ import pytest
 from nas.latency import LatencyRecord, MeasurementFailedError
 from nas.machine.files import read_json
 from nas.study.constraints import Constraint
+from nas.study.costs import Costs
 from nas.study.limits import StudyLimits
 from nas.study.loop import Events, run_study
 from nas.study.outcomes import Outcome, read_outcomes
@@ -91,14 +92,13 @@ class Chosen:
 
     config: DecoderConfig
     device: Choosy
-    parameters: int = 1000
     problem: str = ""
 
     @property
-    def latency(self) -> LatencyRecord:
+    def costs(self) -> Costs:
         if not self.device.runs(self.config):
             raise MeasurementFailedError(BROKEN_UNITS)
-        return RECORD
+        return Costs(RECORD, parameters=1000)
 
     def work(self, until: int) -> Callable[[], Segment]:
         assert self.device.runs(self.config)
@@ -179,7 +179,7 @@ def test_a_search_goes_on_when_its_agent_is_killed_and_started_again(
     finished = [trial for trial in trials if "latency" in trial.user_attrs]
     assert {trial.user_attrs["latency"]["kind"] for trial in finished} == {"measured"}
     assert f"by the agent at {first.address}" in stdout
-    assert "*" not in "".join(line for line in stdout.splitlines() if line.startswith("front"))
+    assert "*" not in stdout.split("\nfront ")[1]
     assert json.loads((shell.folder / "R" / "config.json").read_text())["settings"]["device"] == first.address
 
 

@@ -308,4 +308,6 @@ def test_a_candidate_is_trained_by_a_short_distillation(tmp_path: Path) -> None:
     assert len(checkpoints) == 1
     candidate.forget()
     assert not checkpoints[0].exists()
-    assert search.candidate(CONFIG).parameters == sum(parameter.numel() for parameter in build_student().parameters())
+    assert search.candidate(CONFIG).costs.parameters == sum(
+        parameter.numel() for parameter in build_student().parameters()
+    )

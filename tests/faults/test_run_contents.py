@@ -10,7 +10,7 @@ from nas.data.clips import Clip
 from nas.latency import Workload
 from nas.latency.devices import PredictedDevice
 from nas.latency.prediction.profile import load_profile
-from nas.study.contents import changes, contents_of_clips, contents_of_device, contents_of_space, in_one_line
+from nas.study.contents import changes, contents_of_clips, contents_of_devices, contents_of_space, in_one_line
 from nas.study.run import load_run, open_run
 from tests.support.errors import refusal
 from tests.support.small_runs import CONTENTS, SETTINGS
@@ -68,9 +68,9 @@ def test_contents_of_a_predicted_device_are_those_of_its_profile(tmp_path: Path)
     workload = Workload(64, 64, 5)
     profile = load_profile("iphone-16-pro")
     edited = replace(profile, coefficients={name: 2 * value for name, value in profile.coefficients.items()})
-    before, after = (contents_of_device(PredictedDevice(each), workload) for each in (profile, edited))
+    before, after = (contents_of_devices([PredictedDevice(each)], workload) for each in (profile, edited))
     assert changes(before, after) == ["device iphone-16-pro has changed"]
-    assert contents_of_device(PredictedDevice(load_profile("iphone-16-pro")), workload) == before
+    assert contents_of_devices([PredictedDevice(load_profile("iphone-16-pro"))], workload) == before
 
 
 def test_contents_of_clips_are_their_files_and_splits(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "too large a seed": (setting("seed", 2**32), "seed has to be from 0 to 4294967295"),
     "budget without a unit": (setting("budget", "30"), "30ms"),
     "settings that are a list": (lambda data: data.update(settings=[]), "'settings' has to be an object"),
-    "another format": (lambda data: data.update(format=2), "another version"),
+    "another format": (lambda data: data.update(format=3), "another version"),
 }
 
 

@@ -30,7 +30,8 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {"data", "latency", "metrics", "terminal"},
     "model": {"evaluation", "latency", "machine", "terminal"},
     "workers": {"data", "distillation", "machine", "terminal"},
-    "study": {"data", "distillation", "export", "latency", "machine", "terminal", "workers"},
+    "proposals": {"core_ml", "latency", "terminal"},
+    "study": {"data", "distillation", "export", "latency", "machine", "proposals", "terminal", "workers"},
     "finalize": {"data", "distillation", "evaluation", "export", "latency", "machine", "model", "study", "teachers"}
     | {"terminal"},
     "benchmark": {"data", "distillation", "latency", "machine", "study", "teachers", "terminal", "workers"},

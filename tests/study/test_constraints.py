@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas.study.constraints import Constraint, all_met
+from nas.study.constraints import Constraint, all_met, in_words, most_violated
 
 LATENCY = Constraint("latency", 30.0, "ms per frame")
 SIZE = Constraint("size", 8.0, "MB")
@@ -27,6 +27,15 @@ def test_a_limit_that_means_nothing_is_refused(limit: float) -> None:
         Constraint("latency", limit, "ms per frame")
 
 
+def test_the_most_violated_is_so_relative_to_its_limit() -> None:
+    assert most_violated([LATENCY, SIZE], {"latency": 33.0, "size": 12.0}) is SIZE
+    assert most_violated([LATENCY, SIZE], {"latency": 15.0, "size": 2.0}) is LATENCY
+    assert most_violated([LATENCY, SIZE], {"latency": 60.0, "size": 16.0}) is LATENCY, "the first of equals"
+
+
 def test_it_is_written_with_its_unit() -> None:
+    assert in_words([LATENCY]) == "30 ms per frame"
+    assert in_words([LATENCY, SIZE, SIZE]) == "30 ms per frame, 8 MB and 8 MB"
+    assert SIZE.describe_value(7.5) == "7.5 MB" and SIZE.describe_value(8.000001) == "8.000001 MB"
     assert LATENCY.describe() == "30 ms per frame"
     assert Constraint("latency", 1000 / 33, "ms per frame").describe() == "30.3 ms per frame"

@@ -8,8 +8,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from nas.latency import LatencyRecord
-from nas.study.constraints import Constraint
+from nas.study.constraints import Constraint, all_met
+from nas.study.costs import Costs, latency_on
 from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
 from nas.study.loop import Events, run_study
 from nas.study.outcomes import Outcome, best_outcomes, pareto_front, read_outcomes, trained_count
@@ -48,13 +48,16 @@ class ArithmeticCandidate:
     world: Arithmetic
 
     @property
-    def latency(self) -> LatencyRecord:
+    def costs(self) -> Costs:
         self.world.measured.append(self.config.digest())
-        return latency(sum(stage.width * stage.depth for stage in self.config.stages) / 100)
-
-    @property
-    def parameters(self) -> int:
-        return sum(stage.width for stage in self.config.stages)
+        milliseconds = sum(stage.width * stage.depth for stage in self.config.stages) / 100
+        return Costs(
+            latency(milliseconds),
+            parameters=sum(stage.width for stage in self.config.stages),
+            latencies={"slow": latency(2 * milliseconds, "measured")},
+            memory=1_000_000 * max(stage.width for stage in self.config.stages),
+            size=1000 * sum(stage.width * stage.depth for stage in self.config.stages),
+        )
 
     @property
     def problem(self) -> str:
@@ -199,7 +202,46 @@ def test_impossible_budget_names_the_fastest(tmp_path: Path) -> None:
         run(study, StudyLimits(4, fruitless=30), world, 0.01)
     assert not world.scored
     fastest = min(outcome.latency.ms_per_frame for outcome in read_outcomes(study))
-    assert caught.value.fastest.latency.ms_per_frame == fastest
+    assert caught.value.closest.latency.ms_per_frame == fastest
+
+
+EVERY = (
+    Constraint("latency", 12.0, "ms per frame on fast"),
+    Constraint(latency_on("slow"), 20.0, "ms per frame on slow"),
+    Constraint("memory", 96.0, "MB of activations"),
+    Constraint("parameters", 0.0005, "M parameters"),
+    Constraint("size", 1.1, "MB of package"),
+)
+"""A limit on everything, in the order of the names."""
+
+
+def test_every_constraint_is_met_before_anything_is_trained(tmp_path: Path) -> None:
+    """All are told to Optuna in one order, and what is violated most is said."""
+    world = Arithmetic()
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    found: list[Outcome] = []
+    limits, events = StudyLimits(4), Events(found.append)
+    run_study(study, SPACE, LATENTS, EVERY, limits, world.candidate, InlinePool(), STEPS, events)
+    assert sorted(found, key=lambda each: each.number) == read_outcomes(study)
+    trained = [each for each in found if each.status in ("scored", "pruned")]
+    assert len(trained) == 4 and all(all_met(EVERY, each.costs.values()) for each in trained)
+    over = [each for each in found if each.status == "over budget"]
+    assert over and not any(all_met(EVERY, each.costs.values()) for each in over)
+    assert not {each.config.digest() for each in over} & set(world.scored)
+    words = {each.detail.split(" ", 1)[1] if each.detail else "first" for each in over}
+    assert len(words) >= 2 and words <= {"first", *(each.unit for each in EVERY[1:])}
+    finished = [trial for trial in study.get_trials() if "status" in trial.user_attrs]
+    assert {tuple(trial.constraints) for trial in finished} == {tuple(each.name for each in EVERY)}
+
+
+def test_of_what_is_unreachable_the_closest_is_named_with_what_it_violates_most(tmp_path: Path) -> None:
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    most = (Constraint("latency", 12.0, "ms per frame"), Constraint("memory", 1.0, "MB of activations"))
+    world, limits = Arithmetic(), StudyLimits(4, fruitless=15)
+    with pytest.raises(BudgetUnreachableError, match="MB of activations") as caught:
+        run_study(study, SPACE, LATENTS, most, limits, world.candidate, InlinePool(), STEPS, Events())
+    assert caught.value.constraint.name == "memory" and not world.scored
+    assert caught.value.value == min(each.costs.values()["memory"] for each in read_outcomes(study))
 
 
 def test_time_limit_stops_between_candidates(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from nas.evaluation.comparison import Row, print_comparison
 from nas.evaluation.results import Evaluation, Quality
 from nas.study.limits import StudyLimits
 from nas.study.outcomes import Outcome
-from nas.study.table import TrialTable, front_line, mark
+from nas.study.rows import mark, print_front
+from nas.study.table import TrialTable
 from nas.terminal.console import (
     StatusLine,
     format_bytes,
@@ -202,11 +203,21 @@ def test_a_status_line_never_wraps_and_leaves_nothing_behind() -> None:
     assert text_of(plain) == ""
 
 
-def test_the_front_is_one_line_with_marks() -> None:
+def test_the_front_has_a_row_for_each_decoder_with_marks() -> None:
     """Fastest first, without what is slower and worse."""
     found = [outcome(0, score=25.2, ms=11.3), outcome(1, score=27.4, latency=latency(28.9, "measured"))]
     others = [outcome(2, score=25.0, ms=12.0), outcome(3, "pruned", 30.0, 1.0)]
-    assert front_line(others + found) == "11.3 ms/frame* 25.20 dB | 28.9 ms/frame 27.40 dB"
+    console = plain_console()
+    print_front(console, found + others)
+    title, header, *rows = (line.split() for line in lines_of(console))
+    assert title[:3] == ["front", "2", "decoders"] and header[0] == "#"
+    assert [(row[0], row[-4], row[-1]) for row in rows] == [("0", "11.3*", "25.20"), ("1", "28.9", "27.40")]
+
+
+def test_what_is_over_a_further_limit_is_said_in_its_row() -> None:
+    console = plain_console()
+    fill(console, [outcome(0, "over budget", None, preset="flash_vaed_wan", detail="24.1 MB of package")])
+    assert lines_of(console)[-1].endswith("over budget (24.1 MB of package), not trained")
 
 
 def evaluation(to_teacher: bool = True) -> Evaluation:

@@ -89,8 +89,6 @@ class LatencyByParts:
 
     def part_bound(self, part: Part) -> dict[str, float]:
         """A bound below `part_latency`, exact where it is known already; `NotBuildableError` as `at_least`."""
-        if part not in self._charges:
-            self._recall(part)
         if part in self._charges:
             return {units: sum(charges) for units, charges in self._charges[part].items()}
         if part not in self._bounds:
@@ -108,6 +106,10 @@ class LatencyByParts:
         first, until it shows. `UnknownOperationError` as `predict`.
         """
         try:
+            if self.at_least(config, limit) > limit:
+                return False
+            for _, part in self.parts(config):
+                self._recall(part)
             while self.at_least(config, limit) <= limit:
                 unknown = [place for place in self.parts(config) if place[1] not in self._charges]
                 if not unknown:
@@ -119,7 +121,7 @@ class LatencyByParts:
 
     def _recall(self, part: Part) -> None:
         """Charge for a part if what it becomes is known without converting it."""
-        report = known_report(part)
+        report = None if part in self._charges else known_report(part)
         if report is not None and not report.problem:
             self._charge(part, report.steps)
 

@@ -1,0 +1,137 @@
+"""Proposals by a model of the score: the decoder within the budget that promises the largest improvement."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, log
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+from scipy.stats import norm
+
+from blocks.registry import Option
+from nas.proposals.choosers import Thrifty
+from nas.proposals.evolution import mutate
+from nas.proposals.features import Described, Floats, describe
+from nas.proposals.gaussian_process import GaussianProcess
+from nas.proposals.history import History, Known
+from nas.proposals.proposer import Proposal, Setting, random_config
+from search_spaces import DecoderConfig
+
+_MOST_ASKED = 40
+"""Candidates about which the budget is asked for one proposal."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    config: DecoderConfig
+    described: Described
+    parent: int | None
+
+
+class Surrogate:
+    """A Gaussian process over architectures, and expected improvement over the best score ("EGO", Jones 1998).
+
+    Candidates are children of the best decoders, grandchildren, and random walks. What they promise is weighed with
+    how likely they are within the budget, which a regression on the ones that were asked about says; the budget itself
+    is asked from the most promising on, until one fits.
+
+    Args:
+        setting: the space and the budget.
+        first: decoders with a score up to which proposals are random.
+        children: candidates that descend from the best decoders.
+        strangers: candidates that are random walks.
+        parents: best decoders that have children.
+    """
+
+    name = "surrogate"
+
+    def __init__(
+        self, setting: Setting, first: int = 8, children: int = 192, strangers: int = 64, parents: int = 6
+    ) -> None:
+        self._setting = setting
+        self._first = first
+        self._children = children
+        self._strangers = strangers
+        self._parents = parents
+        self._shares: dict[str, tuple[Described, float]] = {}
+
+    def propose(self, study: optuna.Study, trial: FrozenTrial, history: History, source: random.Random) -> Proposal:
+        """The most promising candidate; a random walk while too few decoders have a score, or where none fits."""
+        if len(history.known) < self._first:
+            return Proposal(random_config(self._setting, history, source), {"proposer": "random"})
+        known = history.known
+        model = GaussianProcess([describe(each.config, each.params) for each in known], [each.score for each in known])
+        candidates = self._candidates(history, source)
+        mean, deviation = model.predict([candidate.described for candidate in candidates])
+        # A noisy best would ask too much of the others: the model's own idea of it counts.
+        best = float(model.predict([describe(each.config, each.params) for each in known])[0].max())
+        promise = expected_improvement(mean, deviation, best) * self._chances(known, candidates)
+        for index in np.argsort(-promise)[:_MOST_ASKED]:
+            chosen = candidates[index]
+            if self._fits(chosen):
+                notes = {"proposer": self.name, "expected_score": round(float(mean[index]), 3)}
+                return Proposal(chosen.config, notes | ({} if chosen.parent is None else {"parent": chosen.parent}))
+        return Proposal(random_config(self._setting, history, source), {"proposer": "random"})
+
+    def _candidates(self, history: History, source: random.Random) -> list[_Candidate]:
+        """New decoders, each once."""
+        found: dict[str, _Candidate] = {}
+        parents = history.best(self._parents)
+
+        def add(config: DecoderConfig, parent: int | None) -> dict[str, Option]:
+            params = self._setting.space.params(config)
+            if config.digest() not in history.proposed:
+                found.setdefault(config.digest(), _Candidate(config, describe(config, params), parent))
+            return params
+
+        for _ in range(self._children):
+            parent = source.choice(parents)
+            child = mutate(self._setting, parent, source)
+            params = add(child, parent.number)
+            if source.random() < 1 / 2:
+                grandchild = mutate(self._setting, Known(parent.number, child, params, parent.score), source)
+                add(grandchild, parent.number)
+        for index in range(self._strangers):
+            add(self._setting.space.suggest(Thrifty(source, index % 3), self._setting.latents), None)
+        return list(found.values())
+
+    def _fits(self, candidate: _Candidate) -> bool:
+        """Whether a candidate is within the budget; how much of it it takes is remembered."""
+        budget = self._setting.budget
+        if budget is None:
+            return True
+        share = budget.share(candidate.config)
+        if isfinite(share):
+            self._shares[candidate.config.digest()] = (candidate.described, log(share))
+        return share <= 1 and budget.fits(candidate.config)
+
+    def _chances(self, known: Sequence[Known], candidates: Sequence[_Candidate]) -> Floats:
+        """How likely each candidate is within the budget, `(n,)`: by a regression of shares on sizes."""
+        budget = self._setting.budget
+        if budget is None:
+            return np.ones(len(candidates))
+        for each in known:
+            if each.config.digest() not in self._shares:
+                self._shares[each.config.digest()] = (
+                    describe(each.config, each.params),
+                    log(budget.share(each.config)),
+                )
+        sizes = np.array([described.sizes for described, _ in self._shares.values()])
+        shares = np.array([share for _, share in self._shares.values()])
+        centre, spread = sizes.mean(axis=0), sizes.std(axis=0) + 1e-6
+        table = (sizes - centre) / spread
+        gram = table.T @ table + np.eye(table.shape[1])
+        coefficients = np.linalg.solve(gram, table.T @ (shares - shares.mean()))
+        error = float(np.std(shares - shares.mean() - table @ coefficients)) + 0.05
+        wanted = (np.array([candidate.described.sizes for candidate in candidates]) - centre) / spread
+        chances: Floats = norm.cdf(-(shares.mean() + wanted @ coefficients) / error)
+        return chances
+
+
+def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
+    """Expected amount by which a normally distributed number exceeds `best`, 0 where it does not; `(n,)`."""
+    ahead = (mean - best) / deviation
+    gain: Floats = deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
+    return gain

@@ -1,0 +1,250 @@
+"""Proposers: points of the space within the budget, new ones, whoever else works on the study."""
+
+import random
+from collections.abc import Iterator, Sequence
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nas.latency import Workload
+from nas.latency.devices import PredictedDevice, open_device
+from nas.proposals import registry
+from nas.proposals.budget import PredictedBudget, budget_on
+from nas.proposals.choosers import Follower, Thrifty
+from nas.proposals.evolution import mutate
+from nas.proposals.history import History, Known
+from nas.proposals.proposer import Setting, random_config
+from nas.proposals.registry import PROPOSERS, make_sampler
+from nas.proposals.sampler import ProposalSampler, note_origin
+from nas.study import settings
+from nas.terminal.errors import UserError
+from search_spaces import SEARCH_SPACES, DecoderConfig
+from tests.support.small_decoders import SPECS
+
+SPEC = SPECS["16ch-4x8x8-leading"]
+SPACE = SEARCH_SPACES["memory2d"]
+
+
+class Widths:
+    """A budget on the sum of all widths, which takes no time."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def share(self, config: DecoderConfig) -> float:
+        return sum(stage.width for stage in config.stages) / self.most
+
+    def fits(self, config: DecoderConfig) -> bool:
+        return self.share(config) <= 1
+
+
+BUDGET = Widths(400)
+SETTING = Setting(SPACE, SPEC, BUDGET)
+
+
+def quality(config: DecoderConfig) -> float:
+    """Widths and depths count, and a kind of block."""
+    kinds = sum(stage.block.name == "memory_conv2d" for stage in config.stages)
+    return sum(log2(stage.width) + 0.3 * stage.depth for stage in config.stages) / len(config.stages) + 0.5 * kinds
+
+
+def make_study(name: str, storage: str | None = None, seed: int = 0) -> optuna.Study:
+    sampler = make_sampler(name, seed, SPACE, SPEC, BUDGET)
+    return optuna.create_study(
+        study_name="search", storage=storage, sampler=sampler, direction="maximize", load_if_exists=True
+    )
+
+
+def ask(study: optuna.Study) -> tuple[optuna.Trial, DecoderConfig]:
+    """As a search does: the choices, then what is known of the decoder."""
+    trial = study.ask()
+    config = SPACE.suggest(trial, SPEC)
+    note_origin(study.sampler, trial)
+    trial.set_user_attr("config", config.to_dict())
+    trial.set_user_attr("digest", config.digest())
+    trial.set_constraint("latency", BUDGET.share(config) - 1)
+    return trial, config
+
+
+def run(study: optuna.Study, count: int) -> list[DecoderConfig]:
+    configs = []
+    for _ in range(count):
+        trial, config = ask(study)
+        if BUDGET.fits(config):
+            study.tell(trial, quality(config))
+        else:
+            study.tell(trial, state=TrialState.PRUNED)
+        configs.append(config)
+    return configs
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+
+
+@pytest.mark.parametrize("name", PROPOSERS)
+def test_proposals_are_new_and_within_the_budget(name: str) -> None:
+    study = make_study(name)
+    configs = run(study, 20)
+    assert len({config.digest() for config in configs}) == len(configs)
+    assert sum(not BUDGET.fits(config) for config in configs) <= (2 if name == "tpe" else 0)
+    assert sum(not BUDGET.fits(SPACE.suggest(Thrifty(random.Random(seed)), SPEC)) for seed in range(20)) >= 10
+    for trial, config in zip(study.trials, configs, strict=True):
+        assert SPACE.params(config) == trial.params
+    names = {trial.user_attrs["proposer"] for trial in study.trials[14:]}
+    assert names <= ({name, "evolution"} if name == "program" else {name})
+
+
+@pytest.mark.parametrize("name", PROPOSERS)
+def test_two_processes_and_a_resume_propose_other_decoders(name: str, tmp_path: Path) -> None:
+    """With one seed, and trials around that are running, failed and pruned."""
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    one, other = make_study(name, storage), make_study(name, storage)
+    run(one, 8)
+    trial, config = ask(one)
+    study_trial, lost = ask(other)
+    one.tell(study_trial.number, state=TrialState.FAIL)
+    trial.report(quality(config) - 1, 5)
+    one.tell(trial, state=TrialState.PRUNED)
+    running, _ = ask(other)
+    open_trial = one.ask()  # another process has chosen nothing yet
+    found = [config, lost, *run(one, 2), *run(other, 2), *run(make_study(name, storage), 2)]
+    assert len({each.digest() for each in found}) == len(found)
+    assert SPACE.suggest(open_trial, SPEC)
+    assert one.trials[running.number].state == TrialState.RUNNING
+
+
+def test_a_study_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    whole = run(make_study("evolution"), 12)
+    assert run(make_study("evolution", storage), 10) + run(make_study("evolution", storage), 2) == whole
+    assert run(make_study("evolution", seed=1), 3) != whole[:3]
+
+
+def test_queued_choices_are_not_changed() -> None:
+    study = make_study("evolution")
+    config = SPACE.suggest(Thrifty(random.Random(9)), SPEC)
+    study.enqueue_trial(SPACE.params(config), user_attrs={"preset": "a design"})
+    trial, proposed = ask(study)
+    assert proposed == config and "proposer" not in trial.user_attrs
+    study.enqueue_trial({"upsampling_stages": 2})
+    trial, proposed = ask(study)
+    assert trial.params["upsampling_stages"] == 2 and SPACE.params(proposed) == trial.params
+
+
+def test_children_name_their_parent_and_differ_little() -> None:
+    study = make_study("evolution")
+    run(study, 30)
+    children = [trial for trial in study.trials if "parent" in trial.user_attrs]
+    assert len(children) >= 20
+    for child in children:
+        parent = study.trials[child.user_attrs["parent"]]
+        assert parent.number < child.number
+        assert child.params != parent.params
+    kept = [
+        sum(study.trials[child.user_attrs["parent"]].params.get(name) == value for name, value in child.params.items())
+        / len(child.params)
+        for child in children
+    ]
+    assert sum(kept) / len(kept) > 0.7
+
+
+def test_evolution_and_the_surrogate_find_better_ones_than_chance() -> None:
+    def best(name: str, seed: int) -> float:
+        study = make_study(name, seed=seed)
+        run(study, 30)
+        return study.best_value
+
+    seeds = range(3)
+    chance = sum(best("random", seed) for seed in seeds) / len(seeds)
+    assert sum(best("evolution", seed) for seed in seeds) / len(seeds) > chance
+    assert sum(best("surrogate", seed) for seed in seeds) / len(seeds) > chance
+
+
+def test_pruned_ones_count_by_what_others_gained_from_their_last_step_on() -> None:
+    study = make_study("random")
+    for final in (20.0, 22.0, None):
+        trial, _ = ask(study)
+        trial.report(15.0 if final is None else final - 4, 10)
+        if final is None:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, final)
+    trial, _ = ask(study)
+    study.tell(trial, state=TrialState.PRUNED)  # over the budget: nothing is known of its quality
+    history = History()
+    history.read(study)
+    assert [known.score for known in history.known] == [20.0, 22.0, 19.0]
+    assert history.best(1)[0].number == 1 and len(history.proposed) == 4
+
+
+def test_a_mutation_departs_in_one_or_two_choices() -> None:
+    params: dict[str, Any] = {"a": 1, "b": 2, "c": "x"}
+    follower = Follower(params, Thrifty(random.Random(0)), departures=["b"], source=random.Random(1))
+    decided = [follower.suggest_categorical(name, options) for name, options in OFFERED.items()]
+    assert decided[0] == 1 and decided[1] in (1, 3) and decided[2] == "x"
+    config = random_config(SETTING, History(), random.Random(0))
+    parent = Known(0, config, SPACE.params(config), 1.0)
+    children = [SPACE.params(mutate(SETTING, parent, random.Random(seed))) for seed in range(30)]
+    changed = [
+        sum(child[name] != value for name, value in parent.params.items() if name in child) for child in children
+    ]
+    assert set(changed) <= {0, 1, 2} and changed.count(1) > 10
+
+
+OFFERED: dict[str, Sequence[Any]] = {"a": [1, 2], "b": [1, 2, 3], "c": ["x", "y"]}
+
+
+def test_thrift_makes_numbers_small_and_nothing_else() -> None:
+    plain, thrifty = (Thrifty(random.Random(0), thrift) for thrift in (0, 4))
+    widths = [16, 32, 64, 128]
+
+    def mean(chooser: Thrifty) -> float:
+        return sum(chooser.suggest_categorical("width", widths) for _ in range(200)) / 200
+
+    assert mean(thrifty) < 0.6 * mean(plain)
+    assert {thrifty.suggest_categorical("has_middle", [False, True]) for _ in range(50)} == {False, True}
+
+
+def test_the_program_says_why_it_has_no_solution() -> None:
+    study = make_study("program")
+    run(study, 4)
+    assert study.trials[0].user_attrs["program"] == "the device does not predict latency by parts"
+    device = open_device("iphone-16-pro")
+    budget = budget_on(device, Workload(64, 64, 5), 1.0)
+    assert isinstance(device, PredictedDevice) and isinstance(budget, PredictedBudget)
+    study.sampler = make_sampler("program", 0, SPACE, SPEC, Bounded(budget.by_parts, 100.0))
+    trial = study.ask()
+    trial = study.ask() if trial.number % 3 else trial
+    while trial.number % 3:
+        trial = study.ask()
+    SPACE.suggest(trial, SPEC)
+    note_origin(study.sampler, trial)
+    assert trial.user_attrs["program"].endswith("of 12 scored decoders that a regression needs")
+
+
+class Bounded(PredictedBudget):
+    """Latency by its bound, for which nothing is converted."""
+
+    def fits(self, config: DecoderConfig) -> bool:
+        return self.share(config) <= 1
+
+
+def test_an_unknown_proposer_is_named() -> None:
+    with pytest.raises(UserError, match="unknown proposer 'evolutoin': did you mean 'evolution'"):
+        make_sampler("evolutoin", 0, SPACE, SPEC)
+    assert isinstance(make_sampler("tpe", 0, SPACE, SPEC), ProposalSampler)
+    with pytest.raises(UserError, match="above 0"):
+        budget_on(open_device("iphone-16-pro"), Workload(64, 64, 5), 0.0)
+
+
+def test_the_options_of_a_search_name_all_proposers() -> None:
+    """They are named twice, since `--help` answers without Optuna."""
+    assert settings.PROPOSERS == registry.PROPOSERS
+    assert settings.RunSettings.proposer == registry.DEFAULT_PROPOSER
