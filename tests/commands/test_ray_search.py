@@ -17,7 +17,9 @@ def cluster() -> Iterator[RayCluster]:
 
 def test_a_node_of_the_cluster_is_lost(shell: Shell, inputs: Inputs, cluster: RayCluster) -> None:
     make_run(inputs)
-    words = inputs.arguments("--run", "R", "--ray", cluster.address, "--trials", "5", "--steps", "18")
+    words = inputs.arguments(
+        "--run", "R", "--ray", cluster.address, "--trials", "5", "--steps", "18", "--time-limit", "2h"
+    )
     with shell.start("-m", "nas.search", *words) as process:
         wait_for_file(shell.folder, "R/trials/*/config.json")
         cluster.kill_node()
