@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +127,8 @@ def sum_branches(weight: Tensor, temporal: Tensor, spatial: Tensor, pointwise: T
     """
     kernels = weight, temporal, spatial, pointwise
     if has_torch_function(kernels):
-        return cast(Tensor, handle_torch_function(sum_branches, kernels, *kernels, before))
+        out: Tensor = handle_torch_function(sum_branches, kernels, *kernels, before)
+        return out
     now = [before, weight.shape[2] - 1 - before]
     aside = [weight.shape[3] // 2] * 4
     return (

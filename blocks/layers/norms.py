@@ -4,8 +4,6 @@ Statistics are per position, so a norm never mixes frames and streams exactly. T
 is trained.
 """
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,7 +16,8 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
     A `TorchFunctionMode` may compute it in another form, like a function of PyTorch.
     """
     if has_torch_function_unary(x):
-        return cast(Tensor, handle_torch_function(rms_norm, (x,), x, eps))
+        out: Tensor = handle_torch_function(rms_norm, (x,), x, eps)
+        return out
     scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + eps)
     return x * scale.to(x.dtype)
 

@@ -9,13 +9,13 @@ from torch.autograd.function import once_differentiable
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """`blocks.layers.norms.rms_norm` for features that lie channels last; no float32 copy of `x` is kept."""
-    out: Tensor = _RmsNorm.apply(x, eps)
+    out: Tensor = _RmsNorm.apply(x, eps)  # type: ignore[no-untyped-call]
     return out
 
 
 def sum_branches(weight: Tensor, temporal: Tensor, spatial: Tensor, pointwise: Tensor, before: int) -> Tensor:
     """`blocks.layers.convolutions.sum_branches`, added up in place."""
-    out: Tensor = _SumBranches.apply(weight, temporal, spatial, pointwise, before)
+    out: Tensor = _SumBranches.apply(weight, temporal, spatial, pointwise, before)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -30,7 +30,7 @@ class _RmsNorm(torch.autograd.Function):
         return (wide * scale).to(x.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         x, scale = ctx.saved_tensors
         wide, gradient = x.to(scale.dtype), gradient.to(scale.dtype)
@@ -51,7 +51,7 @@ class _SumBranches(torch.autograd.Function):
         return kernel
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         now, centre = ctx.place
         temporal, spatial = gradient[..., centre, centre], gradient[:, :, now]

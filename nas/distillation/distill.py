@@ -93,8 +93,7 @@ def distill(
     clock = time.monotonic() - state.seconds
     end = settings.steps if until is None else min(until, settings.steps)
     while state.step < end:
-        samples = batch_indices(len(train), settings.batch_size, settings.seed, state.step)
-        loss = run.loss(train.batch(samples, device))
+        loss = run.loss(train.batch(batch_indices(len(train), settings.batch_size, settings.seed, state.step), device))
         _update(state, loss, settings)
         state.step += 1
         last = state.step == end

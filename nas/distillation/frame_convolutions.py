@@ -17,7 +17,7 @@ _REDUCED = (torch.bfloat16, torch.float16)
 
 def channels_last(x: Tensor) -> Tensor:
     """The same values in memory order `(b, t, h, w, c)` or `(b, h, w, c)`, and so their gradient."""
-    out: Tensor = _ChannelsLast.apply(x)
+    out: Tensor = _ChannelsLast.apply(x)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -25,7 +25,7 @@ def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     """`Tensor.narrow`, whose gradient keeps the memory order."""
     if not x.requires_grad:
         return x.narrow(dim, start, length)
-    out: Tensor = _Narrow.apply(x, dim, start, length)
+    out: Tensor = _Narrow.apply(x, dim, start, length)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -38,7 +38,7 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tu
         bias: `(c,)`, or none.
         padding: zeros above and below, and left and right, of each frame.
     """
-    out: Tensor = _DepthwiseConv3d.apply(x, weight, bias, padding)
+    out: Tensor = _DepthwiseConv3d.apply(x, weight, bias, padding)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -47,7 +47,7 @@ def joined_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple
 
     The weight is `(out, c, k, height, width)`, the result `(b, out, t, h, w)`.
     """
-    out: Tensor = _JoinedConv3d.apply(x, weight, bias, padding)
+    out: Tensor = _JoinedConv3d.apply(x, weight, bias, padding)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -73,7 +73,7 @@ def _frames(x: Tensor) -> Tensor:
 
 
 def _video(x: Tensor, batch: int) -> Tensor:
-    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+    return x.view(batch, -1, *x.shape[1:]).transpose(1, 2)
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -82,7 +82,7 @@ class _ChannelsLast(torch.autograd.Function):
         return _ordered(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _ordered(gradient)
 
@@ -96,7 +96,7 @@ class _Narrow(torch.autograd.Function):
         return x.narrow(dim, start, length)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         return functional.pad(gradient, ctx.padding), None, None, None
 
@@ -121,26 +121,28 @@ class _DepthwiseConv3d(torch.autograd.Function):
             return _video(total.to(dtype), x.shape[0])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         video, kernels = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         gradient = _ordered(gradient.to(video.dtype))
         count, channels = gradient.shape[2], gradient.shape[1]
-        frames_gradient = _frames(gradient)
-        video_gradient = torch.zeros_like(video) if needs_x else None
-        kernel_gradients, bias_gradient = [], None
+        into_video, into_kernels, into_bias = torch.zeros_like(video) if needs_x else None, [], None
         for start, kernel in enumerate(kernels.unbind(2)):
             frames = _frames(video[:, :, start : start + count])
-            mask = [needs_x, needs_weight, needs_bias and start == 0]
-            into_x, into_kernel, into_bias = _gradients(frames_gradient, frames, kernel, ctx.padding, channels, mask)
-            if video_gradient is not None:
-                video_gradient[:, :, start : start + count] += _video(into_x, video.shape[0])
-            kernel_gradients.append(into_kernel)
-            bias_gradient = into_bias if start == 0 else bias_gradient
-        weight_gradient = torch.stack(kernel_gradients, dim=2) if needs_weight else None
-        into = (video_gradient, weight_gradient, bias_gradient if needs_bias else None)
-        return *(None if each is None else each.to(dtype) for each, dtype in zip(into, ctx.dtypes, strict=True)), None
+            needed = [needs_x, needs_weight, needs_bias and start == 0]
+            found = _gradients(_frames(gradient), frames, kernel, ctx.padding, channels, needed)
+            if into_video is not None:
+                into_video[:, :, start : start + count] += _video(found[0], video.shape[0])
+            into_kernels.append(found[1])
+            into_bias = found[2] if start == 0 else into_bias
+        x_dtype, weight_dtype, bias_dtype = ctx.dtypes
+        return (
+            None if into_video is None else into_video.to(x_dtype),
+            torch.stack(into_kernels, dim=2).to(weight_dtype) if needs_weight else None,
+            None if into_bias is None else into_bias.to(bias_dtype),
+            None,
+        )
 
 
 class _JoinedConv3d(torch.autograd.Function):
@@ -157,7 +159,7 @@ class _JoinedConv3d(torch.autograd.Function):
         return _video(functional.conv2d(frames, kernel, bias, padding=padding), x.shape[0])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         frames, kernel = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:3])

@@ -40,7 +40,7 @@ def training_forms(module: nn.Module, device: torch.device) -> Iterator[None]:
         module: holds parts (`blocks.Block`); whatever else is called meanwhile has the same convolutions.
         device: where it computes. Without oneDNN a CPU keeps the plain forms, too.
     """
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         yield
         return
     parts = [part for part in module.modules() if isinstance(part, Block)]
@@ -104,6 +104,11 @@ def _conv3d(
     return functional.conv3d(x, weight, bias, stride, padding, dilation, groups)
 
 
+def _pixel_shuffle(x: Tensor, factor: int) -> Tensor:
+    """By 1 nothing is shuffled, though PyTorch would copy."""
+    return x if factor == 1 else functional.pixel_shuffle(x, factor)
+
+
 def _getitem(x: Tensor, index: Any) -> Any:
     """Runs of frames or channels, whose gradient PyTorch would not keep channels last; all else as ever."""
     slices = index if isinstance(index, tuple) else (index,)
@@ -121,6 +126,7 @@ _FORMS: dict[Any, Callable[..., Any]] = {
     functional.conv3d: _conv3d,
     norms.rms_norm: rms_norm,
     convolutions.sum_branches: sum_branches,
+    functional.pixel_shuffle: _pixel_shuffle,
     Tensor.narrow: narrow,
     Tensor.__getitem__: _getitem,
 }

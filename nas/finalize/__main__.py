@@ -39,6 +39,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.finalize.rows import baseline_rows, model_row, teacher_row
     from nas.study.contents import contents_of_space
     from nas.study.run import load_run, newest_run
+    from nas.study.selection import choose
     from nas.terminal import console as show
 
     load_plugins(arguments.plugin)
@@ -50,7 +51,7 @@ def finalize(arguments: argparse.Namespace) -> None:
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         out = arguments.out or run.folder / "models"
         check_out(out)
-        candidates = _chosen(_leaders(console, run, arguments.noise), arguments)
+        candidates = choose(_leaders(console, run, arguments.noise), arguments.top, front=arguments.front)
         job = _open_job(console, run, out, arguments)
         for candidate in candidates:
             finished_model(job, candidate)  # what cannot be written over is refused before the first is made
@@ -112,14 +113,6 @@ def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Nam
         steps=arguments.steps or recipe.full_steps,
         out=out,
     )
-
-
-def _chosen(leaders: "list[Outcome]", arguments: argparse.Namespace) -> "list[Outcome]":
-    """Which of the leaders are finished, best first."""
-    from nas.study.outcomes import pareto_front
-    from nas.study.selection import choose_diverse
-
-    return pareto_front(leaders)[::-1] if arguments.front else choose_diverse(leaders, arguments.top)
 
 
 def _leaders(console: "Console", run: "Run", noise_db: float) -> "list[Outcome]":

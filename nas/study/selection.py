@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 
-from nas.study.outcomes import Outcome
+from nas.study.outcomes import Outcome, pareto_front
 from search_spaces import DecoderConfig
 
 LEAST_DIFFERENCE = 0.1
 """Difference of two latencies, relative to the larger one, from which on decoders of the same parts are unlike."""
+
+
+def choose(ranked: list[Outcome], count: int, *, front: bool = False) -> list[Outcome]:
+    """What is finished: the front, the best first, or `count` candidates as `choose_diverse` takes them."""
+    return pareto_front(ranked)[::-1] if front else choose_diverse(ranked, count)
 
 
 def choose_diverse(ranked: Sequence[Outcome], count: int) -> list[Outcome]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nas.study.outcomes import Outcome, best_outcomes
-from nas.study.selection import are_alike, choose_diverse
+from nas.study.selection import are_alike, choose, choose_diverse
 from search_spaces import PRESETS, DecoderConfig, LatentSpec, adapt
 from tests.support.records import latency
 
@@ -47,3 +47,14 @@ def test_the_best_that_are_unlike_are_taken_and_others_only_to_fill_up() -> None
     assert numbers(choose_diverse(ranked, 3)) == [0, 2, 3]
     assert numbers(choose_diverse(ranked, 4)) == [0, 2, 3, 1]
     assert numbers(choose_diverse(ranked, 9)) == [0, 2, 3, 1] and choose_diverse([], 2) == []
+
+
+def test_of_the_front_all_are_taken_the_best_first() -> None:
+    ranked = [
+        outcome(0, HUNYUAN, 28.0, 20.0),
+        outcome(1, NARROW, 27.9, 19.5),
+        outcome(2, COG, 27.5, 25.0),
+        outcome(3, TAEHV, 26.0, 10.0),
+    ]
+    assert numbers(choose(ranked, 1, front=True)) == [0, 1, 3]
+    assert numbers(choose(ranked, 1)) == [0]

@@ -1,5 +1,6 @@
 """How a search is doing, looked at from outside: nothing is written, whatever state the run is in."""
 
+import gc
 from io import StringIO
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def run(tmp_path: Path) -> Run:
 
 def status(run: Run) -> dict[str, str]:
     """What is printed, by label; of the front also the rows."""
+    gc.collect()  # a study that somebody had open closes its database
     before = list_files(run.folder)
     console = Console(file=StringIO(), width=1000, highlight=False)
     print_status(console, run)
