@@ -21,7 +21,7 @@ from tests.support.errors import refusal
 from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.run_folders import list_files
 
-TRIALS = 5
+TRIALS = 4
 BUDGET_MS = 0.2
 """That of `Inputs.arguments`."""
 
@@ -44,7 +44,7 @@ def shells(tmp_path: Path, inputs: Inputs) -> list[Shell]:
 
 def arguments(inputs: Inputs, postgres: PostgresServer, run: str, *more: str) -> list[str]:
     """Of the search that others join."""
-    words = f"--run {run} --trials {TRIALS} --steps 18 --workers 1 --time-limit 2h --storage {postgres.url()}".split()
+    words = f"--run {run} --trials {TRIALS} --steps 6 --workers 1 --time-limit 2h --storage {postgres.url()}".split()
     return inputs.arguments(*words, *more)
 
 
@@ -77,7 +77,7 @@ def test_a_search_is_joined_and_its_server_stops_and_starts(
             postgres.stop()
             time.sleep(1)
             postgres.start()
-            outputs = [process.communicate(timeout=TIMEOUT) for process in (starter, joiner)]
+            outputs = [process.communicate(timeout=3 * TIMEOUT) for process in (starter, joiner)]
     assert [(process.returncode, error) for process, (_, error) in zip((starter, joiner), outputs, strict=True)] == [
         (0, ""),
         (0, ""),
@@ -101,7 +101,7 @@ def test_the_trials_of_a_search_that_was_killed_are_tried_again(
 ) -> None:
     first, second, _ = shells
     with first.start(
-        "-m", "nas.search", *arguments(inputs, postgres, "killed", "--steps", "300", "--grace", "4s")
+        "-m", "nas.search", *arguments(inputs, postgres, "killed", "--steps", "9", "--grace", "4s")
     ) as starter:
         wait_for_file(first.folder, "killed/training/*.pt")
         starter.send_signal(signal.SIGKILL)
