@@ -8,7 +8,7 @@ TESTS_MINIMUM := tests/metrics tests/model tests/blocks/test_blocks.py tests/stu
 .PHONY: help install search finalize test test-timing test-full test-minimum lint clean
 
 help:
-	@echo "make search     search a decoder for the embedded teacher that gives 60 frames per second at 720x1280"
+	@echo "make search     search a decoder for the embedded teacher that gives 120 frames per second at 720x1280"
 	@echo "make finalize   turn the best candidates of the newest run into finished models"
 	@echo "make test       quick tests (make test-full: all of them; make lint: linter and types)"
 	@echo "make test-timing    tests that measure time, one after the other; on a quiet machine"
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 search: $(STAMP)
-	$(BIN)/python -m nas.search --teacher wan-tiny --latency-budget 60fps --resolution 720x1280
+	$(BIN)/python -m nas.search --teacher wan-tiny --latency-budget 120fps --resolution 720x1280
 
 finalize: $(STAMP)
 	$(BIN)/python -m nas.finalize

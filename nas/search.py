@@ -167,7 +167,7 @@ def run_trials(
     from nas.study.limits import BudgetUnreachableError
     from nas.study.loop import run_study
     from nas.study.outcomes import read_outcomes, trained_count
-    from nas.study.proposals import sampler_of
+    from nas.study.proposals import budget_of, sampler_of
     from nas.study.sharing import study_of
     from nas.study.table import TrialTable
     from nas.terminal import console as show
@@ -179,7 +179,8 @@ def run_trials(
         show.StatusLine(console) as status,
         study_of(run, server, limits.trials, lambda *trial: given_up.append(trial)) as (study, peers),
     ):
-        study.sampler = sampler_of(distillation, space)
+        budget = budget_of(distillation)
+        study.sampler = sampler_of(distillation, space, budget)
         table = TrialTable(console, limits, status, trained_count(study), constraints[0].limit)
         table.header()
         for outcome in read_outcomes(study):
@@ -195,7 +196,7 @@ def run_trials(
             with peers.turn():
                 import_trials(study, old, constraints, make_candidate, table.take_over, table.unmeasured)
         try:
-            ending = run_study(*asked, events, measured_here=distillation.is_measured, peers=peers)
+            ending = run_study(*asked, events, measured_here=distillation.is_measured, peers=peers, budget=budget)
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
         events.on_tick({})

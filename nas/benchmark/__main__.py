@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def curves(arguments: argparse.Namespace, command: str) -> None:
     """Distil the sample in full, one thread each, at low priority; goes on where it was cut off."""
-    from nas.benchmark.curves import list_jobs, run_jobs
+    from nas.benchmark.curves import list_jobs, restore, run_jobs
     from nas.benchmark.design import distill_settings, make_table, open_sample, target_settings
     from nas.data.make_targets import open_targets
     from nas.data.splits import open_clips
@@ -54,6 +54,10 @@ def curves(arguments: argparse.Namespace, command: str) -> None:
         sample = open_sample(folder / "sample.json", teacher, *wanted, advance)
     settings = distill_settings(arguments.steps)
     jobs = list_jobs(sample, settings, arguments.seeds, _TEACHER, crops, folder)
+    restore(jobs, arguments.out, targets.key)
+    if arguments.known:
+        jobs = [job for job in jobs if job.file.exists()]
+        sample = [entry for entry in sample if entry.config in {job.architecture for job in jobs}]
     say(console, "curves", f"{len(jobs)} of {len(sample)} decoders, {arguments.workers} side by side, kept in {folder}")
     with progress(console, "curves", "distilling") as advance:
         found = run_jobs(jobs, arguments.workers, advance)
@@ -64,17 +68,19 @@ def curves(arguments: argparse.Namespace, command: str) -> None:
 
 def rank(arguments: argparse.Namespace, command: str) -> None:
     """Print how well short looks rank the decoders of a table."""
-    from nas.benchmark.rank import rank_looks, rank_other_seeds, spread_of_seeds
+    from nas.benchmark.rank import groups, rank_looks, rank_other_seeds, spread_of_seeds
     from nas.benchmark.table import CurveTable
 
     table = CurveTable.load(arguments.table)
     bands = ", ".join(f"{low:g} to {high:g}" for low, high in table.bands)
     print(f"{len(table.decoders)} decoders, {len(table.curves)} curves of up to {table.distillation['steps']} steps;")
     print(f"latency bands {bands} ms per frame; {table.machine}, {table.date}")
-    for shortcut, which in ((None, "all decoders"), (True, "with a linear shortcut"), (False, "without one")):
-        ceiling = rank_other_seeds(table) if shortcut is None else None
-        found = [*rank_looks(table, shortcut), *([ceiling] if ceiling else [])]
-        print(f"\n{which}; spread of seeds: {spread_of_seeds(table, shortcut):.2f} dB\n")
+    ceiling = rank_other_seeds(table)
+    for which, digests in groups(table).items():
+        found = rank_looks(table, digests)
+        if ceiling is not None and which == "all decoders":
+            found.append(ceiling)
+        print(f"\n{which}; spread of seeds: {spread_of_seeds(table, digests):.2f} dB\n")
         print("| looked at | cost | decoders | Spearman | within bands [95%] | Kendall within bands |")
         print("|---|---|---|---|---|---|")
         for each in found:
@@ -156,6 +162,9 @@ def _add_curves(parser: argparse.ArgumentParser) -> None:
         "--gmacs", type=float, default=1.5, metavar="G", help="most of one training sample, in billions (default: 1.5)"
     )
     parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the sample (default: 0)")
+    parser.add_argument(
+        "--known", action="store_true", help="distil nothing: make the table of what an interrupted command has left"
+    )
     parser.add_argument("--out", type=Path, default=_RESULT, metavar="FILE", help="the table (default: %(default)s)")
     parser.set_defaults(run_it=curves)
 

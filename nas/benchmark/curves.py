@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from nas.benchmark.sample import Entry
-from nas.benchmark.table import Curve, read_curve
+from nas.benchmark.table import Curve, CurveTable, read_curve
 from nas.data.make_targets import open_targets
 from nas.data.settings import TargetSettings
 from nas.data.splits import open_clips
@@ -74,6 +74,29 @@ def list_jobs(
     for seed in range(1, seeds):
         add(sample[::3], replace(settings, seed=seed))
     return jobs
+
+
+def restore(jobs: Sequence[Job], path: Path, targets: str) -> None:
+    """Take over the curves that a table has already, so that a table which is not complete is completed.
+
+    Args:
+        jobs: what the table shall have.
+        path: file of the table; nothing is done if there is none, or it is about something else.
+        targets: key of the targets.
+    """
+    table = CurveTable.load(path) if path.exists() else None
+    if table is None or table.targets != targets:
+        return
+    known = {(curve.digest, curve.steps, curve.seed): curve for curve in table.curves}
+    for job in jobs:
+        identity = job.settings.identity()
+        same = {key: identity[key] for key in table.distillation if key != "steps"} == {
+            key: value for key, value in table.distillation.items() if key != "steps"
+        }
+        curve = known.get((job.architecture.digest(), job.settings.steps, job.settings.seed))
+        if same and curve is not None and not job.file.exists():
+            with disk_errors("cannot write a curve of the benchmark"):
+                write_json(job.file, asdict(curve))
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, progress: Callable[[int, int], None]) -> list[Curve]:

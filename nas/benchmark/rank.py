@@ -17,6 +17,8 @@ Floats = npt.NDArray[np.float64]
 
 _CHEAP = 0.25
 """Cost up to which looks are extrapolated."""
+_COSTLY = 0.5
+"""Cost from which on only the full distillation is looked at."""
 _RESAMPLES = 1000
 _LEVEL = 0.95
 """Share of the resamples that an interval holds."""
@@ -62,6 +64,8 @@ def list_looks(table: CurveTable) -> list[Look]:
     first = [curve for curve in _full_curves(table) if curve.seed == 0]
     looks = []
     for index, (length, _) in enumerate(first[0].points):
+        if _COSTLY < length / steps < 1:
+            continue
         scores = {curve.digest: curve.points[index][1] for curve in first}
         looks.append(Look(f"the first {length} steps", length / steps, scores))
     short = [curve for curve in table.curves if curve.steps != steps and not curve.failure]
@@ -80,21 +84,27 @@ def list_looks(table: CurveTable) -> list[Look]:
     return looks
 
 
-def rank_looks(table: CurveTable, shortcut: bool | None = None) -> list[Fidelity]:
-    """How well each look ranks the decoders by their full scores on unseen clips.
+def groups(table: CurveTable) -> dict[str, frozenset[str]]:
+    """Digests of all decoders, then of those that have the same shortcut: to tell these apart takes more."""
+    found: dict[str, set[str]] = {"all decoders": {row.digest for row in table.decoders}}
+    for row in table.decoders:
+        shortcut = row.architecture.get("shortcut")
+        options = "" if shortcut is None else ", ".join(f"{k} {v}" for k, v in shortcut.items() if k != "name")
+        name = "without a shortcut" if shortcut is None else f"with {shortcut['name']} ({options})"
+        found.setdefault(name, set()).add(row.digest)
+    return {name: frozenset(digests) for name, digests in found.items()}
 
-    Args:
-        table: the table.
-        shortcut: only decoders with a linear shortcut, or only those without; None for all.
-    """
-    wanted = {row.digest for row in table.decoders if shortcut in (None, row.shortcut)}
+
+def rank_looks(table: CurveTable, wanted: frozenset[str]) -> list[Fidelity]:
+    """How well each look ranks the decoders with these digests by their full scores on unseen clips."""
     full = {digest: _full_score(table, digest) for digest in wanted & {each.digest for each in _full_curves(table)}}
     band = {row.digest: row.band for row in table.decoders}
     found = []
     for look in list_looks(table):
-        known = [digest for digest in full if digest in look.scores]
+        known = sorted(digest for digest in full if digest in look.scores)
         x, y = [look.scores[digest] for digest in known], [full[digest] for digest in known]
-        found.append(_fidelity(look.title, look.cost, x, y, [band[digest] for digest in known]))
+        if len(known) > 1:
+            found.append(_fidelity(look.title, look.cost, x, y, [band[digest] for digest in known]))
     return found
 
 
@@ -127,12 +137,12 @@ def rank_other_seeds(table: CurveTable) -> Fidelity | None:
     return _fidelity("a full distillation with another seed", 1.0, one, others, bands)
 
 
-def spread_of_seeds(table: CurveTable, shortcut: bool | None = None) -> float:
+def spread_of_seeds(table: CurveTable, wanted: frozenset[str]) -> float:
     """Standard deviation in dB of full scores over seeds, pooled over decoders that have several; NaN if none has."""
     squares: list[float] = []
-    for row in table.decoders:
-        scores = [curve.test_db for curve in _full_curves(table) if curve.digest == row.digest]
-        if len(scores) > 1 and shortcut in (None, row.shortcut):
+    for digest in wanted:
+        scores = [curve.test_db for curve in _full_curves(table) if curve.digest == digest]
+        if len(scores) > 1:
             squares.append(float(np.var(scores, ddof=1)))
     return float(np.sqrt(np.mean(squares))) if squares else float("nan")
 
@@ -155,32 +165,39 @@ def _fidelity(title: str, cost: float, short: Sequence[float], full: Sequence[fl
     x, y, groups = np.array(short), np.array(full), np.array(bands)
     members = [np.flatnonzero(groups == band) for band in np.unique(groups)]
 
-    def in_bands(correlate: Callable[[Floats, Floats], float], rows: Sequence[npt.NDArray[np.intp]]) -> float:
-        sizes = [len(each) for each in rows]
-        return float(np.average([correlate(x[each], y[each]) for each in rows], weights=sizes))
+    sizes = [len(each) for each in members]
+
+    def in_bands(correlate: Callable[[Floats, Floats], float]) -> float:
+        return float(np.average([correlate(x[each], y[each]) for each in members], weights=sizes))
 
     generator = np.random.default_rng(0)
-    resampled = [
-        in_bands(_spearman, [generator.choice(each, len(each)) for each in members]) for _ in range(_RESAMPLES)
-    ]
+    drawn = [generator.choice(each, (_RESAMPLES, len(each))) for each in members]
+    resampled = np.average([_spearman_of_rows(x[rows], y[rows]) for rows in drawn], axis=0, weights=sizes)
     low, high = np.percentile(resampled, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
     return Fidelity(
         title=title,
         cost=cost,
         decoders=len(x),
         spearman=_spearman(x, y),
-        in_bands=in_bands(_spearman, members),
+        in_bands=in_bands(_spearman),
         low=float(low),
         high=float(high),
-        kendall=in_bands(_kendall, members),
+        kendall=in_bands(_kendall),
     )
 
 
 def _spearman(x: Floats, y: Floats) -> float:
     """The correlation of ranks, ties sharing theirs; 0 where all values of one side are equal: that ranks nothing."""
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    return float(_spearman_of_rows(x[None], y[None])[0])
+
+
+def _spearman_of_rows(x: Floats, y: Floats) -> Floats:
+    """`_spearman` for each row of two matrices."""
+    first, second = (rankdata(each, axis=1) for each in (x, y))
+    first, second = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (first, second))
+    size = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    found: Floats = np.divide((first * second).sum(axis=1), size, out=np.zeros_like(size), where=size > 0)
+    return found
 
 
 def _kendall(x: Floats, y: Floats) -> float:

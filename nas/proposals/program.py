@@ -19,7 +19,7 @@ from nas.proposals.evolution import Evolution
 from nas.proposals.history import History, Known
 from nas.proposals.integer_program import best_paths
 from nas.proposals.proposer import Proposal, Setting
-from nas.proposals.stage_graph import Options, StageGraph
+from nas.proposals.stage_graph import Edge, Options, StageGraph
 from search_spaces import DecoderConfig
 from search_spaces.choices import describe_part
 from search_spaces.stage_groups import group_stages
@@ -72,20 +72,18 @@ class Program:
         budget = self._setting.budget
         assert isinstance(budget, PredictedBudget)
         score = AdditiveScore([each.config for each in history.known], [each.score for each in history.known])
+        limit = budget.limit_ms
         for base in history.best(3):
             graph = StageGraph(self._setting, base.params, self._options(base, history, score), score, budget.by_parts)
             found: dict[str, DecoderConfig] = {}
+            asked: set[str] = set()
             for _ in range(_ROUNDS):
-                for path in best_paths(graph.edges(), budget.limit_ms, self._solutions):
-                    params: dict[str, Option] = {}
-                    for edge in path:
-                        params |= edge.params
-                    config = graph.config(params)
-                    # Whether it fits or not, what its parts cost is exact in the next round.
-                    if self._setting.is_wanted(config, history):
-                        found[config.digest()] = config
-                if len(found) >= self._solutions:
+                solved = [graph.config(_params(path)) for path in best_paths(graph.edges(), limit, self._solutions)]
+                # Whether one fits or not, what its parts cost is exact in the next round.
+                found |= {each.digest(): each for each in solved if self._setting.is_wanted(each, history)}
+                if len(found) >= self._solutions or asked >= (digests := {each.digest() for each in solved}):
                     break
+                asked |= digests
             if found:
                 scored = [(base.number, config, score.predict(config)) for config in found.values()]
                 return sorted(scored, key=lambda each: -each[2])[: self._solutions]
@@ -124,6 +122,11 @@ class Program:
             blocks=tuple(list(blocks.values())[:4]),
             upsamplers=tuple(list(upsamplers.values())[:3]),
         )
+
+
+def _params(path: Sequence[Edge]) -> dict[str, Option]:
+    """The choices of all edges."""
+    return {name: value for edge in path for name, value in edge.params.items()}
 
 
 class _Refusing:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from scipy.stats import norm
 
 from blocks.registry import Option
-from nas.proposals.choosers import Thrifty
+from nas.proposals.choosers import Follower, Thrifty
 from nas.proposals.evolution import mutate
 from nas.proposals.features import Described, Floats, describe
 from nas.proposals.gaussian_process import GaussianProcess
@@ -48,7 +48,7 @@ class Surrogate:
     name = "surrogate"
 
     def __init__(
-        self, setting: Setting, first: int = 8, children: int = 192, strangers: int = 64, parents: int = 6
+        self, setting: Setting, first: int = 8, children: int = 128, strangers: int = 32, parents: int = 6
     ) -> None:
         self._setting = setting
         self._first = first
@@ -80,21 +80,19 @@ class Surrogate:
         found: dict[str, _Candidate] = {}
         parents = history.best(self._parents)
 
-        def add(config: DecoderConfig, parent: int | None) -> dict[str, Option]:
-            params = self._setting.space.params(config)
-            if config.digest() not in history.proposed:
-                found.setdefault(config.digest(), _Candidate(config, describe(config, params), parent))
-            return params
+        def add(config: DecoderConfig, params: dict[str, Option], parent: int | None) -> None:
+            if (digest := config.digest()) not in history.proposed and digest not in found:
+                found[digest] = _Candidate(config, describe(config, params), parent)
 
         for _ in range(self._children):
             parent = source.choice(parents)
-            child = mutate(self._setting, parent, source)
-            params = add(child, parent.number)
+            child, params = mutate(self._setting, parent, source)
             if source.random() < 1 / 2:
-                grandchild = mutate(self._setting, Known(parent.number, child, params, parent.score), source)
-                add(grandchild, parent.number)
+                child, params = mutate(self._setting, Known(parent.number, child, params, parent.score), source)
+            add(child, params, parent.number)
         for index in range(self._strangers):
-            add(self._setting.space.suggest(Thrifty(source, index % 3), self._setting.latents), None)
+            stranger = Follower({}, Thrifty(source, index % 3))
+            add(self._setting.space.suggest(stranger, self._setting.latents), stranger.used, None)
         return list(found.values())
 
     def _fits(self, candidate: _Candidate) -> bool:

@@ -1,6 +1,7 @@
 """Distillations side by side: resumed where they were cut off, the same whoever made them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from nas.benchmark import curves
 from nas.benchmark.__main__ import main
 from nas.benchmark.curves import Job, list_jobs, run_job
 from nas.benchmark.sample import Entry
-from nas.benchmark.table import Curve, read_curve
+from nas.benchmark.table import Curve, CurveTable, read_curve
 from nas.data.settings import TargetSettings
 from nas.distillation.distill import distill
 from nas.distillation.settings import DistillSettings
@@ -92,3 +93,20 @@ def test_the_command_makes_a_table_and_ranks_it(
     out = capsys.readouterr().out
     assert "6 decoders, 8 curves of 4 steps" in out and "| the first 2 steps | 50% | 6 |" in out
     assert "a full distillation with another seed" in out and "spread of seeds:" in out
+
+
+def test_a_table_that_is_not_complete_is_completed(tmp_path: Path) -> None:
+    """Its curves count as known where they are of the same distillation."""
+    first, *others = jobs(tmp_path / "one")
+    run_job(first)
+    curve = read_curve(read_json(first.file))
+    distillation = {key: value for key, value in SETTINGS.identity().items() if key != "seed"}
+    table = CurveTable("command", "machine", "2026-01-01", {}, "formula", "key", distillation, (), (), (curve,))
+    table.save(tmp_path / "curves.json")
+    for targets, steps, taken in (("key", 6, True), ("other", 6, False), ("key", 8, False)):
+        folder = tmp_path / f"{targets}-{steps}"
+        sample = [Entry("one", CONFIG, 1.0)]
+        again = list_jobs(sample, replace(SETTINGS, steps=steps), 1, "formula", CROPS, folder)
+        curves.restore(again, tmp_path / "curves.json", targets)
+        assert again[0].file.exists() == taken
+    assert others and not others[0].file.exists()

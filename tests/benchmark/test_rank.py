@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.benchmark.rank import extrapolate, list_looks, rank_looks, rank_other_seeds, spread_of_seeds
+from nas.benchmark.rank import Fidelity, extrapolate, groups, list_looks, rank_looks, rank_other_seeds, spread_of_seeds
 from nas.benchmark.table import Curve, CurveTable, DecoderRow
 from nas.terminal.errors import UserError
 
 BANDS = ((1.0, 2.0), (2.0, 4.0))
+
+
+def rank(table: CurveTable) -> list[Fidelity]:
+    """All decoders."""
+    return rank_looks(table, groups(table)["all decoders"])
 
 
 def row(number: int, band: int) -> DecoderRow:
@@ -33,7 +38,7 @@ def make_table(short: list[float], full: list[float], seeds: int = 1) -> CurveTa
 def test_what_ranks_alike_in_every_band_has_a_correlation_of_one() -> None:
     full = [20.0, 21.0, 22.0, 23.0, 30.0, 31.0, 32.0, 33.0]
     table = make_table(short=[1.0, 2.0, 3.0, 4.0, 1.5, 2.5, 3.5, 4.5], full=full)
-    before, short, last, *_ = rank_looks(table)
+    before, short, last, *_ = rank(table)
     assert (before.cost, short.cost, last.cost) == (0.0, 0.1, 1.0)
     assert before.in_bands == 0.0, "equal scores rank nothing"
     assert short.in_bands == short.kendall == last.in_bands == pytest.approx(1.0)
@@ -45,7 +50,7 @@ def test_bands_told_apart_are_no_achievement() -> None:
     generator = np.random.default_rng(0)
     noise = generator.normal(size=200)
     full = [20 + 10 * (number >= 100) + float(generator.normal()) for number in range(200)]
-    _, short, *_ = rank_looks(make_table([10.0 * (n >= 100) + float(noise[n]) for n in range(200)], full))
+    _, short, *_ = rank(make_table([10.0 * (n >= 100) + float(noise[n]) for n in range(200)], full))
     assert short.spearman > 0.7
     assert abs(short.in_bands) < 0.2 and short.low < 0 < short.high
     assert short.low < short.in_bands < short.high
@@ -56,7 +61,7 @@ def test_an_interval_narrows_with_the_decoders() -> None:
         generator = np.random.default_rng(1)
         full = generator.normal(size=count)
         short = full + generator.normal(size=count)
-        found = rank_looks(make_table(list(map(float, short)), list(map(float, full))))[1]
+        found = rank(make_table(list(map(float, short)), list(map(float, full))))[1]
         return found.high - found.low
 
     assert width(400) < 0.5 * width(40)
@@ -66,30 +71,37 @@ def test_other_seeds_give_the_ceiling_and_the_spread() -> None:
     table = make_table([1.0, 2.0, 3.0, 4.0], [20.0, 21.0, 22.0, 23.0], seeds=3)
     ceiling = rank_other_seeds(table)
     assert ceiling is not None and ceiling.decoders == 4 and ceiling.in_bands == pytest.approx(1.0)
-    assert spread_of_seeds(table) == pytest.approx(1.0), "0, 1 and 2 dB"
+    assert spread_of_seeds(table, groups(table)["all decoders"]) == pytest.approx(1.0), "0, 1 and 2 dB"
     assert rank_other_seeds(make_table([1.0, 2.0], [1.0, 2.0])) is None
 
 
 def test_what_could_not_be_trained_is_left_out() -> None:
     table = make_table([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [20.0, 21.0, 22.0, 23.0, 24.0, 25.0])
     broken = replace(table.curves[1], points=((0, 10.0),), failure="the loss is nan at step 3")
-    found = rank_looks(replace(table, curves=(table.curves[0], broken, *table.curves[2:])))
+    found = rank(replace(table, curves=(table.curves[0], broken, *table.curves[2:])))
     assert {each.decoders for each in found} == {5}
 
 
 def test_a_short_run_of_its_own_is_a_look() -> None:
     table = make_table([1.0, 2.0, 3.0, 4.0], [20.0, 21.0, 22.0, 23.0])
     own = tuple(Curve(row.digest, 0, 5, ((0, 10.0), (5, -float(row.digest))), 1.0, 1.0) for row in table.decoders)
-    found = {each.title: each for each in rank_looks(replace(table, curves=(*table.curves, *own)))}
+    found = {each.title: each for each in rank(replace(table, curves=(*table.curves, *own)))}
     look = found["a run of 5 steps with a schedule of its own"]
     assert look.cost == 0.1 and look.in_bands == pytest.approx(-1.0)
     assert found["the first 5 steps"].in_bands == pytest.approx(1.0)
 
 
-def test_decoders_with_and_without_a_shortcut_are_ranked_apart() -> None:
+def test_decoders_with_the_same_shortcut_are_ranked_apart() -> None:
     table = make_table([1.0, 2.0, 3.0, 4.0], [20.0, 21.0, 22.0, 23.0])
-    rows = tuple(replace(row, shortcut=row.digest in "12") for row in table.decoders)
-    assert {each.decoders for each in rank_looks(replace(table, decoders=rows), shortcut=True)} == {2}
+    shortcut = {"name": "linear_shortcut", "kernel_size": 3}
+    rows = tuple(
+        replace(row, architecture={"shortcut": shortcut if row.digest in "12" else None}) for row in table.decoders
+    )
+    mixed = replace(table, decoders=rows)
+    found = groups(mixed)
+    assert list(map(len, found.values())) == [4, 2, 2]
+    assert found["with linear_shortcut (kernel_size 3)"] == {"1", "2"}
+    assert {each.decoders for each in rank_looks(mixed, found["without a shortcut"])} == {2}
     assert len(list_looks(table)[0].scores) == 4
 
 

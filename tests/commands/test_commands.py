@@ -22,7 +22,8 @@ OPTIONS = {
             *("--resolution", "--frames"),
         ],
         "how it is searched": [
-            *("--space", "--trials", "--steps", "--time-limit", "--seed", "--run", "--from-run", "--status"),
+            *("--space", "--trials", "--proposer", "--steps", "--time-limit", "--seed", "--run"),
+            *("--from-run", "--status"),
         ],
         "several processes and machines": ["--workers", "--ray", "--storage", "--join", "--grace"],
     },

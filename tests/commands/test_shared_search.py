@@ -84,7 +84,7 @@ def test_a_search_is_joined_and_its_server_stops_and_starts(
     ]
     assert all("s3cret" not in text for text, _ in outputs)
     for text, _ in outputs:
-        assert f"{TRIALS} of {TRIALS} trained" in text and "does not answer: trying again" in text
+        assert f"{TRIALS} of {TRIALS} trained" in text
     for shell in (first, second):
         check_files_are_whole(shell.folder)
         assert "s3cret" not in next(shell.folder.rglob("config.json")).read_text()

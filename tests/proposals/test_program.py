@@ -126,7 +126,7 @@ def test_a_sum_over_choices_is_learnt() -> None:
     score = AdditiveScore([each.config for each in train], [each.score for each in train])
     errors = [abs(score.predict(each.config) - each.score) for each in held_out]
     middle = sum(each.score for each in train) / len(train)
-    assert sum(errors) < 0.5 * sum(abs(each.score - middle) for each in held_out)
+    assert sum(errors) < 0.7 * sum(abs(each.score - middle) for each in held_out)
 
 
 def test_choices_of_stages_are_those_of_the_space() -> None:
