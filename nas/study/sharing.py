@@ -91,7 +91,7 @@ def join_search(arguments: argparse.Namespace, server: StudyServer) -> int:
     arguments.max_size = settings.max_size
     arguments.resolution, arguments.frames = f"{settings.height}x{settings.width}", settings.frames
     arguments.space, arguments.steps, arguments.seed = settings.space, settings.steps, settings.seed
-    arguments.trials = shared.trials
+    arguments.trials, arguments.proposer = shared.trials, settings.proposer
     arguments.plugin = [*settings.plugins, *arguments.plugin]
     for name in ("teacher_weights", "clips"):
         path = getattr(settings, name)
