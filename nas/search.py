@@ -6,7 +6,7 @@ python -m nas.search --teacher wan-tiny --latency-budget 30ms
 import argparse
 import shlex
 import sys
-from contextlib import closing, nullcontext
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,13 @@ from nas.study.options import (
 from nas.terminal.parser import NothingFeasibleError, Parser, command_words, run_command
 
 if TYPE_CHECKING:
+    import optuna
     import torch
     from rich.console import Console
 
     from nas.data.splits import ClipSet
     from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
+    from nas.study.loop import Events
     from nas.study.outcomes import Outcome
     from nas.study.run import Run
     from nas.study.server import StudyServer
@@ -94,6 +96,7 @@ def search(
     from nas.study import contents
     from nas.study.imports import find_earlier_run
     from nas.study.run import open_run
+    from nas.study.sharing import claimed
     from nas.study.short_distillation import ShortDistillation
     from nas.study.storage import database_errors
     from nas.teachers import load_teacher, published_latents
@@ -119,8 +122,7 @@ def search(
     old = find_earlier_run(arguments.from_run, arguments.run, settings, found)
     place = ("", "") if server is None else (server.address, arguments.join or "")
     run, existed = open_run(settings, arguments.run, found, partial(show.warn, console), *place)
-    # Searches that share a study may share a folder: what they write has the number of a trial in its name.
-    with run.lock() if server is None else nullcontext():
+    with claimed(run):
         space = SEARCH_SPACES[settings.space]
         _say_what_is_distilled(console, run, teacher, clips)
         for line in describe_budget(settings, devices):
@@ -163,10 +165,9 @@ def run_trials(
     """Open the study, run its trials under a live table, print what was found."""
     from nas.study.imports import import_trials
     from nas.study.limits import BudgetUnreachableError
-    from nas.study.loop import Events, run_study
+    from nas.study.loop import run_study
     from nas.study.outcomes import read_outcomes, trained_count
-    from nas.study.presence import Presence
-    from nas.study.proposals import sampler_of
+    from nas.study.proposals import budget_of, sampler_of
     from nas.study.sharing import study_of
     from nas.study.table import TrialTable
     from nas.terminal import console as show
@@ -178,39 +179,50 @@ def run_trials(
         show.StatusLine(console) as status,
         study_of(run, server, limits.trials, lambda *trial: given_up.append(trial)) as (study, peers),
     ):
-        study.sampler = sampler_of(distillation, space)
-        present = Presence.of(run.folder, "config.json", *(() if server else ("study.db",)))
+        budget = budget_of(distillation)
+        study.sampler = sampler_of(distillation, space, budget)
         table = TrialTable(console, limits, status, trained_count(study), constraints[0].limit)
         table.header()
         for outcome in read_outcomes(study):
             table.replay(outcome)
-
-        def on_outcome(outcome: "Outcome") -> None:
-            table.catch_up([outcome] if server is None else read_outcomes(study))
-
-        def on_tick(running: dict[int, int]) -> None:
-            present.check()
-            while given_up:
-                table.given_up(*given_up.pop(0))
-            table.progress(running, run.settings.steps)
+        events = _events(table, run, study, given_up)
 
         def make_candidate(config: "DecoderConfig") -> "DistilledCandidate":
             table.waiting(config)
             return distillation.candidate(config)
 
-        events = Events(on_outcome, table.unmeasured, table.unbuildable, on_tick, table.lost)
         asked = study, space, distillation.targets.spec, constraints, limits, make_candidate, pool, run.settings.steps
         if old is not None:
             with peers.turn():
                 import_trials(study, old, constraints, make_candidate, table.take_over, table.unmeasured)
         try:
-            ending = run_study(*asked, events, measured_here=distillation.is_measured, peers=peers)
+            ending = run_study(*asked, events, measured_here=distillation.is_measured, peers=peers, budget=budget)
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
-        present.check()
-        found = read_outcomes(study)
-        table.catch_up(found)
+        events.on_tick({})
+        table.catch_up(found := read_outcomes(study))
     _say_what_was_found(console, distillation, table, found, _why_stopped(ending, limits))
+
+
+def _events(table: "TrialTable", run: "Run", study: "optuna.Study", given_up: "list[tuple[int, str]]") -> "Events":
+    """What is shown of a search, and looked after, while it goes on."""
+    from nas.study.loop import Events
+    from nas.study.outcomes import read_outcomes
+    from nas.study.presence import Presence
+
+    present = Presence.of(run.folder, "config.json", *(() if run.storage else ("study.db",)))
+
+    def on_outcome(outcome: "Outcome") -> None:
+        table.catch_up(read_outcomes(study) if run.storage else [outcome])
+
+    def on_tick(running: dict[int, int]) -> None:
+        present.check()
+        while given_up:
+            table.given_up(*given_up.pop(0))
+        table.progress(running, run.settings.steps)
+
+    on_tick({})
+    return Events(on_outcome, table.unmeasured, table.unbuildable, on_tick, table.lost)
 
 
 def _say_what_was_found(

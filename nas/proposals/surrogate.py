@@ -25,9 +25,14 @@ _MOST_ASKED = 40
 
 @dataclass(frozen=True)
 class _Candidate:
+    """A decoder that might be proposed."""
+
     config: DecoderConfig
+    """The architecture."""
     described: Described
+    """Its features."""
     parent: int | None
+    """Number of the trial that it was made from; None if it is a random walk."""
 
 
 class Surrogate:

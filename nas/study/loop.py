@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from blocks import NotBuildableError
 from nas.latency.record import MeasurementFailedError
+from nas.proposals.budget import Budget
 from nas.study.candidate import MakeCandidate
 from nas.study.constraints import Constraint
 from nas.study.limits import Ending, StudyLimits, nothing_new
@@ -69,6 +70,7 @@ def run_study(
     *,
     measured_here: bool = False,
     peers: Peers | None = None,
+    budget: Budget | None = None,
 ) -> Ending:
     """Propose, measure and score until a limit is reached; every outcome is in the database before it is told.
 
@@ -86,6 +88,7 @@ def run_study(
         events: told what happens.
         measured_here: latency is measured where training runs: it is measured while nothing runs beside it.
         peers: the other searches that work on the study; None if there are none.
+        budget: what is known of the latency budget before a trial, so that no time goes into published designs over it.
 
     Raises:
         BudgetUnreachableError: nothing within the constraints was found.
@@ -95,7 +98,7 @@ def run_study(
     peers = peers or NoPeers()
     with peers.turn():
         if not study.user_attrs.get("warm_started"):
-            enqueue_warm_starts(study, space, latents, constraints, make_candidate)
+            enqueue_warm_starts(study, space, latents, constraints, make_candidate, budget)
             study.set_user_attr("warm_started", True)
     loop = _Loop(study, constraints, limits, pool, rungs(steps), events, peers)
     return loop.run(lambda: propose(study, space, latents), make_candidate, measured_here)

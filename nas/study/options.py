@@ -28,6 +28,7 @@ _LIMITS = {"max_params": parse_count, "max_memory": parse_bytes, "max_size": par
 """Limits beside the latency budget -> what reads them."""
 _SHARED = (
     *("teacher", "latency_budget", "device", "resolution", "frames", "space", "trials", "steps", "seed", "grace"),
+    "proposer",
     *_LIMITS,
 )
 """Options that are one for all searches that work on a study."""

@@ -88,6 +88,8 @@ def check_trials(study: optuna.Study) -> None:
                 raise ValueError("a text is something else")
             if not isinstance(attributes.get("attempt", 1), int):
                 raise ValueError("the number of attempts is something else")
+            if not isinstance(attributes.get("choices", {}), dict):
+                raise ValueError("its choices are something else")
             if trial.state.is_finished() and "status" in attributes:
                 outcome_of(trial)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,7 +8,7 @@ import optuna
 from blocks import NotBuildableError
 from nas.latency import parse_budget
 from nas.latency.record import MeasurementFailedError
-from nas.proposals.budget import budget_on
+from nas.proposals.budget import Budget, budget_on
 from nas.proposals.registry import make_sampler
 from nas.proposals.sampler import ProposalSampler, note_origin
 from nas.study.candidate import MakeCandidate
@@ -27,11 +27,21 @@ def enqueue_warm_starts(
     latents: LatentSpec,
     constraints: Sequence[Constraint],
     make_candidate: MakeCandidate,
+    budget: Budget | None = None,
 ) -> None:
-    """Queue the published designs with the costs that were found in choosing their widths."""
+    """Queue the published designs with the costs that were found in choosing their widths.
+
+    Those that are known to be over the budget before their latency is worked out are left out: they would take the time
+    of a short search.
+    """
     found: dict[DecoderConfig, Costs] = {}
 
+    def hopeless(config: DecoderConfig) -> bool:
+        return budget is not None and budget.share(config) > 1
+
     def fits(config: DecoderConfig) -> bool:
+        if hopeless(config):
+            return False
         try:
             found[config] = make_candidate(config).costs
         except (MeasurementFailedError, NotBuildableError):
@@ -39,6 +49,8 @@ def enqueue_warm_starts(
         return all_met(constraints, found[config].values())
 
     for title, config in warm_starts(space, latents, fits):
+        if hopeless(config):
+            continue
         choices = space.params(config)
         known: dict[str, Any] = {"preset": title, CHOICES: choices}
         if config in found:
@@ -46,10 +58,15 @@ def enqueue_warm_starts(
         study.enqueue_trial(choices, user_attrs=known, skip_if_exists=True)
 
 
-def sampler_of(distillation: ShortDistillation, space: SearchSpace) -> ProposalSampler:
-    """The sampler of a search: the proposer that its run names; it knows the budget where latency is predicted."""
+def budget_of(distillation: ShortDistillation) -> Budget | None:
+    """What is known of the latency budget before a trial; None where latency is not predicted."""
     settings = distillation.run.settings
-    budget = budget_on(distillation.latency_device, settings.workload, parse_budget(settings.budget))
+    return budget_on(distillation.latency_device, settings.workload, parse_budget(settings.budget))
+
+
+def sampler_of(distillation: ShortDistillation, space: SearchSpace, budget: Budget | None) -> ProposalSampler:
+    """The sampler of a search: the proposer that its run names."""
+    settings = distillation.run.settings
     return make_sampler(settings.proposer, settings.seed, space, distillation.targets.spec, budget)
 
 

@@ -87,6 +87,7 @@ class StudyServer:
         )
         self._patience = Patience(self.place, patience, on_wait)
         self._beaten: set[int] = set()
+        self._ids: dict[tuple[str, int], int] = {}
         try:
             # Of two searches that start at the same time one makes the tables.
             with self._lock("tables"):
@@ -145,8 +146,11 @@ class StudyServer:
         self._engine.dispose()
 
     def _trial_id(self, study: str, number: int) -> int:
-        known = self.storage.get_study_id_from_name(study)
-        return self._patience(lambda: self._storage.get_trial_id_from_study_id_trial_number(known, number))
+        if (study, number) not in self._ids:
+            known = self.storage.get_study_id_from_name(study)
+            find = self._storage.get_trial_id_from_study_id_trial_number
+            self._ids[study, number] = self._patience(lambda: find(known, number))
+        return self._ids[study, number]
 
     def _up_seconds(self) -> float:
         with self._engine.connect() as connection:
@@ -190,7 +194,8 @@ class Heart:
 
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
-        self._thread.join()
+        # It may be waiting for a server that is away; whoever ends need not.
+        self._thread.join(timeout=2)
 
     def add(self, trial: optuna.Trial) -> None:
         """Beat for a trial from now on."""

@@ -9,7 +9,9 @@ from typing import Any
 
 import optuna
 
+from nas.machine.files import disk_errors
 from nas.machine.records import read_fields
+from nas.machine.temporary import sweep
 from nas.study.contents import changes, in_one_line
 from nas.study.options import parse_time
 from nas.study.outcomes import Outcome, read_outcomes
@@ -89,13 +91,31 @@ def join_search(arguments: argparse.Namespace, server: StudyServer) -> int:
     arguments.max_size = settings.max_size
     arguments.resolution, arguments.frames = f"{settings.height}x{settings.width}", settings.frames
     arguments.space, arguments.steps, arguments.seed = settings.space, settings.steps, settings.seed
-    arguments.trials = shared.trials
+    arguments.trials, arguments.proposer = shared.trials, settings.proposer
     arguments.plugin = [*settings.plugins, *arguments.plugin]
     for name in ("teacher_weights", "clips"):
         path = getattr(settings, name)
         setattr(arguments, name, getattr(arguments, name) or (Path(path) if path else None))
     arguments.run = arguments.run or RUNS_FOLDER / arguments.join
     return shared.grace
+
+
+@contextmanager
+def claimed(run: Run) -> Iterator[None]:
+    """Work in the folder of a run: alone, unless its study is on a server.
+
+    Searches that share a study may share the folder, too: what they write has the number of a trial in its name.
+
+    Raises:
+        UserError: another process is working in it, or it cannot be written.
+    """
+    if run.storage:
+        with disk_errors(f"cannot write to {run.folder}"):
+            sweep(run.folder)
+        yield
+    else:
+        with run.lock():
+            yield
 
 
 @contextmanager

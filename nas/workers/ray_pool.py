@@ -8,11 +8,11 @@ into its cache, and checked.
 import os
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import nas
 from nas.data.shards import is_whole, shard_digest
@@ -20,7 +20,7 @@ from nas.data.targets import ShardSamples, Targets
 from nas.machine.files import default_cache_dir, disk_errors, write_bytes
 from nas.terminal.errors import UserError
 from nas.workers.job import Job, Segment
-from nas.workers.pool import Work, WorkerDiedError
+from nas.workers.pool import Result, WorkerDiedError
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -48,7 +48,7 @@ class _Parcel:
     shards: "Mapping[str, ObjectRef[bytes]] | None"
     """The files of its targets by name, for a node that does not have them; None before one has said so."""
     version: str
-    """Of the program here."""
+    """Version of the program here."""
 
 
 class RayPool:
@@ -93,15 +93,15 @@ class RayPool:
             return self._slots
         return max(1, min(_MOST_THREADS, int(ray.cluster_resources().get("GPU" if self._gpu else "CPU", 0))))
 
-    def submit(self, work: Work) -> Future[Segment]:
-        """Run a job as soon as the cluster has room for it.
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
+        """Run a job as soon as the cluster has room for it; its checkpoint and its targets travel with it.
 
-        Args:
-            work: a `Job`; nothing else knows what has to travel with it.
+        Raises:
+            TypeError: it is no `Job`: nobody knows what else would have to travel.
         """
         if not isinstance(work, Job):
             raise TypeError(f"a Ray cluster runs jobs, got {type(work).__name__}")
-        return self._threads.submit(self._run, work)
+        return cast("Future[Result]", self._threads.submit(self._run, work))
 
     def close(self) -> None:
         """Stop what runs, and leave the cluster as it is."""

@@ -45,7 +45,7 @@ def kill_points(shell: Shell, inputs: Inputs, points: int, seed: int) -> int:
     moments, workers, point = random.Random(seed), 0, 0
     folder = shell.folder / "R"
     # More to train with every kill: the search never ends before the next one.
-    arguments = inputs.arguments("--run", "R", "--steps", "18", "--workers", "3")
+    arguments = inputs.arguments("--run", "R", "--steps", "6", "--workers", "3", "--time-limit", "2h")
     while point < points:
         process = shell.start_fork("nas.search", *arguments, "--trials", str(4 + point))
         began = time.monotonic()
