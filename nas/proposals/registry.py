@@ -25,7 +25,7 @@ PROPOSERS = tuple(_MAKERS)
 """Names of all proposers."""
 
 DEFAULT_PROPOSER = "evolution"
-"""The one that was best on the benchmark at equal cost."""
+"""The one that a search uses where nothing else is asked for."""
 
 
 def make_sampler(

@@ -105,10 +105,12 @@ class Surrogate:
         budget = self._setting.budget
         if budget is None:
             return True
+        fits = budget.share(candidate.config) <= 1 and budget.fits(candidate.config)
+        # Asked again: what its parts cost may be exact by now, and teaches more than a bound.
         share = budget.share(candidate.config)
         if isfinite(share):
             self._shares[candidate.config.digest()] = (candidate.described, log(share))
-        return share <= 1 and budget.fits(candidate.config)
+        return fits
 
     def _chances(self, known: Sequence[Known], candidates: Sequence[_Candidate]) -> Floats:
         """How likely each candidate is within the budget, `(n,)`: by a regression of shares on sizes."""
