@@ -117,7 +117,7 @@ def test_the_trials_of_the_dead_are_tried_again_once(postgres: PostgresServer, s
 def test_what_is_cut_off_again_and_again_is_given_up(server: StudyServer, study: optuna.Study) -> None:
     given_up: list[tuple[int, str]] = []
     study.enqueue_trial({"x": 1}, user_attrs={"attempt": 3, "choices": {"x": 1}})
-    server.beat(study.study_name, study.ask().number)
+    Heart(server, study.study_name).add(study.ask())
     for _ in range(2):
         take_turn(server, study, given_up)
         until_silent(server)
