@@ -219,6 +219,15 @@ def test_no_server_is_one_line(postgres: PostgresServer) -> None:
         assert reason in message and "secret" not in message and "s3cret" not in message
 
 
+def test_what_is_kept_of_an_address_has_no_password(
+    server: StudyServer, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.address == postgres.url().replace(":s3cret%2Fof%20the%20test", "")
+    assert "no password" in refusal(lambda: StudyServer(server.address))
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    StudyServer(server.address).close()
+
+
 def test_no_such_study_is_one_line(server: StudyServer, study: optuna.Study) -> None:
     message = refusal(lambda: load_shared_study(server, "other"))
     assert "holds no study 'other'" in message and study.study_name in message and "--storage" in message
