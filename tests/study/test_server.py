@@ -117,7 +117,7 @@ def test_the_trials_of_the_dead_are_tried_again_once(postgres: PostgresServer, s
 def test_what_is_cut_off_again_and_again_is_given_up(server: StudyServer, study: optuna.Study) -> None:
     given_up: list[tuple[int, str]] = []
     study.enqueue_trial({"x": 1}, user_attrs={"attempt": 3, "choices": {"x": 1}})
-    server.beat(study.study_name, study.ask().number)
+    Heart(server, study.study_name).add(study.ask())
     for _ in range(2):
         take_turn(server, study, given_up)
         until_silent(server)
@@ -217,6 +217,15 @@ def test_no_server_is_one_line(postgres: PostgresServer) -> None:
     }.items():
         message = refusal(lambda bad=bad: StudyServer(bad))  # type: ignore[misc]
         assert reason in message and "secret" not in message and "s3cret" not in message
+
+
+def test_what_is_kept_of_an_address_has_no_password(
+    server: StudyServer, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.address == postgres.url().replace(":s3cret%2Fof%20the%20test", "")
+    assert "no password" in refusal(lambda: StudyServer(server.address))
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    StudyServer(server.address).close()
 
 
 def test_no_such_study_is_one_line(server: StudyServer, study: optuna.Study) -> None:
