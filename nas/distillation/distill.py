@@ -78,7 +78,7 @@ def distill(
         settings: how.
         device: where.
         checkpoint: file to save to and, if it is there, to resume from.
-        until: step at which to stop with a checkpoint, if not at the end of `settings.steps`, whose schedule holds.
+        until: step at which to stop with a checkpoint, but for the last of `settings.steps`, whose schedule holds.
         report: called after every step; what it raises ends the run and leaves the last checkpoint valid.
         fresh: the decoder has its first weights, so its stem and shortcut are fitted. False if it was trained.
 
@@ -102,7 +102,8 @@ def distill(
             score = score_student(state.modules["average"], held_out, settings.batch_size, device)
             state.curve.append((state.step, score))
         state.seconds = time.monotonic() - clock
-        if checkpoint is not None and (last or state.step % settings.checkpoint_every == 0):
+        whole = until is not None and state.step == settings.steps
+        if checkpoint is not None and not whole and (last or state.step % settings.checkpoint_every == 0):
             save_checkpoint(checkpoint, state, run.identity)
         if report is not None:
             report(Progress(state.step, settings.steps, float(loss.detach()), score))

@@ -6,6 +6,7 @@ python -m nas.export runs/NAME/models/NAME
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -70,13 +71,15 @@ def export(arguments: argparse.Namespace) -> None:
 def _check_path(path: Path, model: Path) -> bool:
     """Refuse a path that no package can be written to, before any work is done; whether one is there."""
     from nas.export.package import refuse_foreign
-    from nas.machine.files import check_output
+    from nas.machine.files import check_output, disk_errors
     from nas.model.folder import is_model_folder
 
     if path.suffix != ".mlpackage":
         raise UserError(f"a package has to be named something.mlpackage, got '{path}'")
     doing = f"cannot write the package {path.name}"
     check_output(path.parent, doing)
+    with disk_errors(doing), suppress(FileNotFoundError, NotADirectoryError):
+        path.lstat()  # a name that the disk does not take
     other = next((place for place in path.absolute().parents if is_model_folder(place)), None)
     if other is not None and other.resolve() != model.resolve():
         raise UserError(f"{doing}: {other} is the folder of another model: choose another --out")

@@ -223,6 +223,7 @@ class _Loop:
         if isinstance(begun, Outcome):
             self._events.on_outcome(begun)
             return None
+        begun.candidate.record(trial.number, Segment(()))
         return begun
 
     def _running_twin(self, trial: optuna.Trial, config: DecoderConfig) -> int | None:

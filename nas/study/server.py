@@ -77,7 +77,7 @@ class StudyServer:
         plain = address.set(drivername="postgresql")
         self.place = plain.render_as_string(hide_password=True)
         """The address for people."""
-        self.address = plain.set(password=None).render_as_string()
+        self.address = _without_password(plain).render_as_string()
         """The address without a password, to be kept."""
         self.grace = grace
         self.beat_seconds = grace / _BEATS
@@ -252,6 +252,13 @@ def server_address(text: str) -> sqlalchemy.URL:
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise UserError(f"{expected}, got '{url.render_as_string(hide_password=True)}'")
     return url.set(drivername="postgresql+psycopg")
+
+
+def _without_password(url: sqlalchemy.URL) -> sqlalchemy.URL:
+    """The same address; `URL.set` leaves a password where it is told of none."""
+    return sqlalchemy.URL.create(
+        url.drivername, url.username, host=url.host, port=url.port, database=url.database, query=url.query
+    )
 
 
 def _begin(connection: sqlalchemy.Connection) -> Turn:

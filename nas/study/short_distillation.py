@@ -130,7 +130,8 @@ class DistilledCandidate:
         }
         with disk_errors("cannot write the trial"):
             write_json(folder / "config.json", self.config.to_dict())
-            write_json(folder / "result.json", found)
+            if segment.curve or segment.failure:
+                write_json(folder / "result.json", found)
 
     def forget(self) -> None:
         """Remove its checkpoint."""

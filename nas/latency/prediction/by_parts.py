@@ -105,12 +105,14 @@ class LatencyByParts:
         One that cannot be built or converted does not fit. New parts are converted one by one, those that weigh most
         first, until it shows. `UnknownOperationError` as `predict`.
         """
+        # The bound adds up in another order, which may round up.
+        enough = limit * (1 + 1e-9)
         try:
-            if self.at_least(config, limit) > limit:
+            if self.at_least(config, enough) > enough:
                 return False
             for _, part in self.parts(config):
                 self._recall(part)
-            while self.at_least(config, limit) <= limit:
+            while self.at_least(config, enough) <= enough:
                 unknown = [place for place in self.parts(config) if place[1] not in self._charges]
                 if not unknown:
                     return self.predict(config).total <= limit
