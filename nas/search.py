@@ -175,12 +175,12 @@ def run_trials(
     run = distillation.run
     constraints = run.settings.constraints
     given_up: list[tuple[int, str]] = []
+    budget = budget_of(distillation)
+    sampler = sampler_of(distillation, space, budget)
     with (
         show.StatusLine(console) as status,
-        study_of(run, server, limits.trials, lambda *trial: given_up.append(trial)) as (study, peers),
+        study_of(run, sampler, server, limits.trials, lambda *trial: given_up.append(trial)) as (study, peers),
     ):
-        budget = budget_of(distillation)
-        study.sampler = sampler_of(distillation, space, budget)
         table = TrialTable(console, limits, status, trained_count(study), constraints[0].limit)
         table.header()
         for outcome in read_outcomes(study):

@@ -22,7 +22,8 @@ from nas.latency import DEFAULT_DEVICE, Workload, open_device
 from nas.latency.devices import PredictedDevice
 from nas.proposals.budget import PredictedBudget
 from nas.proposals.features import describe
-from nas.proposals.registry import PROPOSERS, make_sampler
+from nas.proposals.names import PROPOSERS
+from nas.proposals.registry import make_sampler
 from nas.proposals.sampler import note_origin
 from search_spaces import SEARCH_SPACES, DecoderConfig, LatentSpec
 

@@ -10,10 +10,18 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.distillation.recipes import CPU
 from nas.machine.plugins import load_plugins
 from nas.terminal.parser import Parser, SubcommandParser, command_words, positive_int, run_command, seed_number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nas.data.settings import TargetSettings
+    from nas.data.targets import Targets
+    from nas.teachers import Teacher
 
 _TEACHER = "wan-tiny"
 """The embedded teacher: a benchmark of this project's recipe on clips that everybody has."""
@@ -37,17 +45,11 @@ def main(argv: list[str] | None = None) -> int:
 def curves(arguments: argparse.Namespace, command: str) -> None:
     """Distil the sample in full, one thread each, at low priority; goes on where it was cut off."""
     from nas.benchmark.curves import list_jobs, restore, run_jobs
-    from nas.benchmark.design import distill_settings, make_table, open_sample, target_settings
-    from nas.data.make_targets import open_targets
-    from nas.data.splits import open_clips
-    from nas.teachers import load_teacher
+    from nas.benchmark.design import distill_settings, make_table, open_sample
     from nas.terminal.console import make_console, progress, say
 
     console = make_console()
-    teacher = load_teacher(_TEACHER)
-    crops = target_settings(teacher)
-    with progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
-        targets = open_targets(teacher, open_clips(None, crops.num_frames), crops, progress=advance)
+    teacher, crops, targets = _open_targets(console)
     folder = arguments.out.parent / f"{arguments.out.stem}-{targets.key}-{arguments.steps}"
     with progress(console, "sample", "drawing decoders and predicting their latency") as advance:
         wanted = arguments.per_band, arguments.seed, arguments.gmacs
@@ -58,7 +60,8 @@ def curves(arguments: argparse.Namespace, command: str) -> None:
     if arguments.known:
         jobs = [job for job in jobs if job.file.exists()]
         sample = [entry for entry in sample if entry.config in {job.architecture for job in jobs}]
-    say(console, "curves", f"{len(jobs)} of {len(sample)} decoders, {arguments.workers} side by side, kept in {folder}")
+    what = f"{len(jobs)} distillations of {len(sample)} decoders"
+    say(console, "curves", f"{what}, {arguments.workers} side by side, kept in {folder}")
     with progress(console, "curves", "distilling") as advance:
         found = run_jobs(jobs, arguments.workers, advance)
     make_table(command, teacher, targets.key, arguments.steps, sample, found).save(arguments.out)
@@ -91,23 +94,17 @@ def rank(arguments: argparse.Namespace, command: str) -> None:
 
 def search(arguments: argparse.Namespace, command: str) -> None:
     """Compare searches at equal processor time: published designs, random proposals, the search as it is."""
-    from nas.benchmark.design import describe_machine, target_settings
+    from nas.benchmark.design import describe_machine
     from nas.benchmark.power import difference, results
     from nas.benchmark.searches import Contest, hold
-    from nas.data.make_targets import open_targets
-    from nas.data.splits import open_clips
     from nas.latency import DEFAULT_DEVICE
     from nas.machine.files import write_json
     from nas.machine.versions import versions
     from nas.study.settings import RunSettings
-    from nas.teachers import load_teacher
     from nas.terminal.console import make_console, progress, say
 
     console = make_console()
-    teacher = load_teacher(_TEACHER)
-    crops = target_settings(teacher)
-    with progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
-        targets = open_targets(teacher, open_clips(None, crops.num_frames), crops, progress=advance)
+    _, _, targets = _open_targets(console)
     folder = arguments.out.parent / f"{arguments.out.stem}-{targets.key}"
     settings = RunSettings(
         teacher=_TEACHER,
@@ -138,6 +135,20 @@ def search(arguments: argparse.Namespace, command: str) -> None:
     say(console, "saved", str(arguments.out))
 
 
+def _open_targets(console: "Console") -> "tuple[Teacher, TargetSettings, Targets]":
+    """The teacher, what students are trained and judged on, and the targets for that."""
+    from nas.benchmark.design import target_settings
+    from nas.data.make_targets import open_targets
+    from nas.data.splits import open_clips
+    from nas.teachers import load_teacher
+    from nas.terminal.console import progress
+
+    teacher = load_teacher(_TEACHER)
+    crops = target_settings(teacher)
+    with progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
+        return teacher, crops, open_targets(teacher, open_clips(None, crops.num_frames), crops, progress=advance)
+
+
 def make_parser() -> Parser:
     """Its arguments."""
     parser = Parser("nas.benchmark", __doc__ or "")
@@ -150,14 +161,15 @@ def make_parser() -> Parser:
     return parser
 
 
-def _add_curves(parser: argparse.ArgumentParser) -> None:
-    def count(name: str, default: int, what: str) -> None:
-        parser.add_argument(name, type=positive_int, default=default, metavar="N", help=f"{what} (default: {default})")
+def _count(parser: argparse.ArgumentParser, name: str, default: int, what: str) -> None:
+    parser.add_argument(name, type=positive_int, default=default, metavar="N", help=f"{what} (default: {default})")
 
-    count("--per-band", 20, "decoders of each latency band")
-    count("--steps", 400, "steps of a full distillation")
-    count("--seeds", 3, "seeds of every third decoder; the others have one")
-    count("--workers", os.cpu_count() or 1, "distillations side by side")
+
+def _add_curves(parser: argparse.ArgumentParser) -> None:
+    _count(parser, "--per-band", 20, "decoders of each latency band")
+    _count(parser, "--steps", 400, "steps of a full distillation")
+    _count(parser, "--seeds", 3, "seeds of every third decoder; the others have one")
+    _count(parser, "--workers", os.cpu_count() or 1, "distillations side by side")
     parser.add_argument(
         "--gmacs", type=float, default=1.5, metavar="G", help="most of one training sample, in billions (default: 1.5)"
     )
@@ -170,16 +182,13 @@ def _add_curves(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
-    def count(name: str, default: int, what: str) -> None:
-        parser.add_argument(name, type=positive_int, default=default, metavar="N", help=f"{what} (default: {default})")
-
     parser.add_argument("--latency-budget", default="4.7ms", metavar="TIME", help="default: %(default)s")
-    count("--seconds", 300, "processor time of each search, in seconds")
-    count("--seeds", 5, "searches of each kind")
-    count("--steps", CPU.short_steps, "steps of a short distillation")
-    count("--full-steps", 1200, "steps of a full distillation")
-    count("--full-seeds", 2, "full distillations of what is found")
-    count("--workers", os.cpu_count() or 1, "searches side by side")
+    _count(parser, "--seconds", 300, "processor time of each search, in seconds")
+    _count(parser, "--seeds", 5, "searches of each kind")
+    _count(parser, "--steps", CPU.short_steps, "steps of a short distillation")
+    _count(parser, "--full-steps", 1200, "steps of a full distillation")
+    _count(parser, "--full-seeds", 2, "full distillations of what is found")
+    _count(parser, "--workers", os.cpu_count() or 1, "searches side by side")
     out = Path("benchmark") / "searches.json"
     parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="what was found (default: %(default)s)")
     parser.set_defaults(run_it=search)

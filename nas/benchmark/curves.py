@@ -1,7 +1,6 @@
 """Distilling every decoder of the sample in full: side by side, one thread each, and resumed where it was cut off."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nas.benchmark.sample import Entry
+from nas.benchmark.side_by_side import run_missing
 from nas.benchmark.table import Curve, CurveTable, read_curve
 from nas.data.make_targets import open_targets
 from nas.data.settings import TargetSettings
@@ -89,11 +89,9 @@ def restore(jobs: Sequence[Job], path: Path, targets: str) -> None:
         return
     known = {(curve.digest, curve.steps, curve.seed): curve for curve in table.curves}
     for job in jobs:
-        identity = job.settings.identity()
-        same = {key: identity[key] for key in table.distillation if key != "steps"} == {
-            key: value for key, value in table.distillation.items() if key != "steps"
-        }
         curve = known.get((job.architecture.digest(), job.settings.steps, job.settings.seed))
+        # A table is of one kind of distillation, of several lengths and seeds.
+        same = table.distillation.items() <= (job.settings.identity() | {"steps": table.distillation["steps"]}).items()
         if same and curve is not None and not job.file.exists():
             with disk_errors("cannot write a curve of the benchmark"):
                 write_json(job.file, asdict(curve))
@@ -107,13 +105,8 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Callable[[int, int], N
         workers: processes side by side.
         progress: called with the number of curves that are known and of all.
     """
-    missing = [job for job in jobs if not job.file.exists()]
-    progress(len(jobs) - len(missing), len(jobs))
     with closing(ProcessPool(workers, _NICENESS)) as pool:
-        waiting = [pool.submit(job) for job in missing]
-        for done, future in enumerate(as_completed(waiting), start=1):
-            future.result()
-            progress(len(jobs) - len(missing) + done, len(jobs))
+        run_missing(jobs, pool, progress)
     return [read_curve(read_json(job.file)) for job in jobs]
 
 

@@ -84,7 +84,7 @@ def draw_sample(
             bands[band].append(Entry(title, config, milliseconds))
             progress(sum(map(len, bands)), per_band * len(BANDS))
 
-    for title, config in _published(latents):
+    for title, config in published_designs(latents):
         offer(title, config, per_band // 3)
     for _, (title, config) in zip(range(_MOST_DRAWS), _random_walks(latents, seed), strict=False):
         if all(len(band) == per_band for band in bands):
@@ -94,7 +94,7 @@ def draw_sample(
     raise ValueError(f"{_MOST_DRAWS} random decoders gave {found} in the bands: ask for fewer")
 
 
-def _published(latents: LatentSpec) -> Iterator[tuple[str, DecoderConfig]]:
+def published_designs(latents: LatentSpec) -> Iterator[tuple[str, DecoderConfig]]:
     """The published designs at several widths, each without and with a linear shortcut, where they fit the latents."""
     shortcut = get_block("linear_shortcut").Config()
     for divisor in _DIVISORS:

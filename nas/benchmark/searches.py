@@ -4,40 +4,42 @@ A search is one process of one thread that stops after so much processor time. W
 distilled in full, with several seeds, and judged on clips that chose nothing.
 """
 
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import optuna
-import torch
+from typing import Any
 
 from nas.benchmark.curves import CPU
+from nas.benchmark.sample import published_designs
+from nas.benchmark.side_by_side import run_missing
 from nas.data.targets import Targets
 from nas.distillation import recipes
-from nas.distillation.distill import distill, score_student
+from nas.distillation.distill import DivergedError, distill, score_student
 from nas.distillation.initialise import build
 from nas.latency import open_device
 from nas.machine.files import disk_errors, read_json, write_json
-from nas.study.constraints import all_met
+from nas.proposals.budget import Budget
 from nas.study.limits import StudyLimits
 from nas.study.loop import Events, run_study
 from nas.study.outcomes import best_outcomes, read_outcomes
+from nas.study.proposals import budget_of, sampler_of
 from nas.study.run import Run
 from nas.study.settings import RunSettings
 from nas.study.short_distillation import ShortDistillation
 from nas.study.study import open_study
+from nas.terminal.errors import UserError
 from nas.workers.pool import InlinePool
 from nas.workers.processes import ProcessPool
-from search_spaces import SEARCH_SPACES, DecoderConfig, warm_starts
+from search_spaces import SEARCH_SPACES, DecoderConfig, LatentSpec
 
-Arm = Literal["published", "random", "default"]
+_NO_END = 1_000_000
+"""Candidates that no search gets to: its processor time is over before."""
+PUBLISHED, RANDOM, DEFAULT = "published", "random", "default"
 """What proposes: published designs scaled to the budget, chance, or the search as it is."""
-ARMS: tuple[Arm, ...] = ("published", "random", "default")
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,16 @@ class Contest:
     folder: Path
     """Where everything about it is kept."""
 
+    def full_runs(self, decoder: Mapping[str, Any]) -> "list[FullRun]":
+        """The full distillations of what a search has written."""
+        return [FullRun(decoder["architecture"], seed, self) for seed in range(self.full_seeds)]
+
 
 @dataclass(frozen=True)
 class Search:
     """One search, or the published designs."""
 
-    arm: Arm
+    arm: str
     """What proposes."""
     seed: int
     """Seed of the search."""
@@ -76,38 +82,44 @@ class Search:
 
     def __call__(self) -> None:
         """Search, and write the decoders that will be judged."""
-        contest = self.contest
-        settings = replace(contest.settings, seed=self.seed)
-        run = Run(contest.folder / f"{self.arm}-{self.seed}", settings)
-        device = open_device(settings.device)
-        short = ShortDistillation(run, contest.targets, device, CPU, recipes.CPU)
-        space = SEARCH_SPACES[settings.space]
-        latents = contest.targets.spec
-        if self.arm == "published":
-
-            def fits(config: DecoderConfig) -> bool:
-                return all_met(settings.constraints, short.candidate(config).costs.values())
-
-            found = [(title, config) for title, config in warm_starts(space, latents, fits) if fits(config)]
-            self._write([{"title": title, "architecture": config.to_dict()} for title, config in found], {})
+        settings = replace(self.contest.settings, seed=self.seed)
+        if self.arm == RANDOM:
+            settings = replace(settings, proposer="random")
+        run = Run(self.file.with_suffix(""), settings)
+        device, targets = open_device(settings.device), self.contest.targets
+        short = ShortDistillation(run, targets, device, CPU, recipes.CPU)
+        space, budget = SEARCH_SPACES[settings.space], budget_of(short)
+        assert budget is not None, "the benchmark is about a device whose latency is predicted"
+        if self.arm == PUBLISHED:
+            self._write(_helped_designs(targets.spec, budget), {})
             return
-        run.folder.mkdir(parents=True, exist_ok=True)
-        study = open_study(run.storage_url, self.seed, steps=settings.steps)
-        if self.arm == "random":
-            study.sampler = optuna.samplers.RandomSampler(self.seed)
+        # One that was cut off begins anew: its processor time is all that it gets.
+        shutil.rmtree(run.folder, ignore_errors=True)
+        run.folder.mkdir(parents=True)
+        study = open_study(run.storage_url, sampler_of(short, space, budget), steps=settings.steps)
+        if self.arm == RANDOM:
             study.set_user_attr("warm_started", True)
-        limits = StudyLimits(1_000_000, self.contest.seconds, clock=time.process_time)
-        run_study(
-            study, space, latents, settings.constraints, limits, short.candidate, InlinePool(), settings.steps, Events()
-        )
+        limits = StudyLimits(_NO_END, self.contest.seconds, clock=time.process_time)
+        asked = study, space, targets.spec, settings.constraints, limits, short.candidate, InlinePool(), settings.steps
+        run_study(*asked, Events(), budget=budget)
         outcomes = read_outcomes(study)
-        best = best_outcomes(outcomes)[0]
-        counts = dict(Counter(str(outcome.status) for outcome in outcomes))
-        self._write([{"title": best.config.summary(), "architecture": best.config.to_dict()}], counts)
+        if not (best := best_outcomes(outcomes)):
+            raise UserError(f"a search scored nothing in {self.contest.seconds:g} s: give it more --seconds")
+        self._write([(best[0].config.summary(), best[0].config)], Counter(each.status for each in outcomes))
 
-    def _write(self, decoders: list[dict[str, Any]], counts: dict[str, int]) -> None:
+    def _write(self, decoders: Sequence[tuple[str, DecoderConfig]], counts: Mapping[str, int]) -> None:
+        found = [{"title": title, "architecture": config.to_dict()} for title, config in decoders]
         with disk_errors("cannot write a search of the benchmark"):
-            write_json(self.file, {"arm": self.arm, "seed": self.seed, "decoders": decoders, "counts": counts})
+            write_json(self.file, {"arm": self.arm, "seed": self.seed, "decoders": found, "counts": counts})
+
+
+def _helped_designs(latents: LatentSpec, budget: Budget) -> list[tuple[str, DecoderConfig]]:
+    """Published designs with a linear shortcut, at every width at which they are within the budget.
+
+    In the space of the search or not: they are what people would do without one.
+    """
+    designs = published_designs(latents)
+    return [(title, config) for title, config in designs if config.shortcut is not None and budget.fits(config)]
 
 
 @dataclass(frozen=True)
@@ -129,43 +141,31 @@ class FullRun:
 
     def __call__(self) -> None:
         """Distil it, and write its score on unseen clips."""
-        settings = recipes.CPU.distillation(self.contest.full_steps, self.seed)
+        targets, settings = self.contest.targets, recipes.CPU.distillation(self.contest.full_steps, self.seed)
         decoder = build(DecoderConfig.from_dict(self.architecture), self.seed)
-        result = distill(decoder, self.contest.targets, settings, device=CPU)
-        with torch.inference_mode():
-            test = score_student(result.decoder, self.contest.targets.split("test"), 1, CPU)
+        found: dict[str, Any] = {"score_db": 0.0, "test_db": 0.0}
+        try:
+            result = distill(decoder, targets, settings, device=CPU)
+            test_db = score_student(result.decoder, targets.split("test"), settings.batch_size, CPU)
+            found = {"score_db": result.score, "test_db": test_db, "seconds": round(result.seconds, 1)}
+        except DivergedError as error:
+            found["failure"] = str(error)
         with disk_errors("cannot write a distillation of the benchmark"):
-            write_json(self.file, {"score_db": result.score, "test_db": test, "seconds": round(result.seconds, 1)})
+            write_json(self.file, found)
 
 
 def hold(contest: Contest, seeds: int, workers: int, progress: Callable[[int, int], None]) -> list[dict[str, Any]]:
     """Search with every arm and seed, distil what was found in full, and return what is known of every decoder."""
-    searches = [Search("published", 0, contest)]
-    searches += [Search(arm, seed, contest) for seed in range(seeds) for arm in ARMS[1:]]
+    searches = [Search(PUBLISHED, 0, contest)]
+    searches += [Search(arm, seed, contest) for seed in range(seeds) for arm in (RANDOM, DEFAULT)]
     with closing(ProcessPool(workers)) as pool:
-        _run_missing(pool, searches, lambda done, total: progress(done, 2 * total))
+        run_missing(searches, pool, lambda done, total: progress(done, 2 * total))
         found = [read_json(search.file) for search in searches]
-        runs = {
-            run.file: run
-            for each in found
-            for decoder in each["decoders"]
-            for run in (FullRun(decoder["architecture"], seed, contest) for seed in range(contest.full_seeds))
-        }
-        _run_missing(pool, list(runs.values()), lambda done, total: progress(total + done, 2 * total))
+        runs = {run.file: run for each in found for decoder in each["decoders"] for run in contest.full_runs(decoder)}
+        run_missing(list(runs.values()), pool, lambda done, total: progress(total + done, 2 * total))
     rows = []
     for each in found:
         for decoder in each["decoders"]:
-            full = [read_json(FullRun(decoder["architecture"], n, contest).file) for n in range(contest.full_seeds)]
+            full = [read_json(run.file) for run in contest.full_runs(decoder)]
             rows.append({key: each[key] for key in ("arm", "seed", "counts")} | decoder | {"full": full})
     return rows
-
-
-def _run_missing(
-    pool: ProcessPool, jobs: Sequence[Search] | Sequence[FullRun], progress: Callable[[int, int], None]
-) -> None:
-    missing = [job for job in jobs if not job.file.exists()]
-    progress(len(jobs) - len(missing), len(jobs))
-    waiting = [pool.submit(job) for job in missing]
-    for done, future in enumerate(as_completed(waiting), start=1):
-        future.result()
-        progress(len(jobs) - len(missing) + done, len(jobs))

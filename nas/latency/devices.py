@@ -22,7 +22,7 @@ from nas.latency.prediction.profile_files import is_profile_file, read_profile
 from nas.latency.record import Kind, LatencyRecord, Runtime, Workload, provenance
 from nas.machine.device import choose_device
 from nas.terminal.errors import UserError, unknown_name
-from search_spaces import Decoder, DecoderConfig, LatentSpec, build_skeleton
+from search_spaces import Decoder, LatentSpec
 
 HOST, CORE_ML, IPHONE = "host", "coreml", "iphone"
 """Names of this machine, of Core ML on this Mac, and of an iPhone that is connected to this Mac."""
@@ -117,22 +117,9 @@ class PredictedDevice:
             UserError: the profile charges nothing for it, or without end.
         """
         if self.runtime == "coreml" and isinstance(decoder, Decoder):
-            return self.latency_of(decoder.config, workload)
-        return self._record(
-            predict(operations_on(self.runtime, decoder, spec, workload), self.profile, workload.num_frames), workload
-        )
-
-    def latency_of(self, config: DecoderConfig, workload: Workload) -> LatencyRecord:
-        """The same for an architecture, with nothing built where its parts are known.
-
-        Raises:
-            NotBuildableError: a part cannot be built for its place.
-            Exception: as `latency`.
-        """
-        if self.runtime != "coreml":
-            _, *size = config.latents.latent_shape(workload.num_frames, workload.height, workload.width)
-            return self.latency(build_skeleton(config, (size[0], size[1], size[2])), config.latents, workload)
-        return self._record(self.by_parts(workload).predict(config), workload)
+            return self._record(self.by_parts(workload).predict(decoder.config), workload)
+        operations = operations_on(self.runtime, decoder, spec, workload)
+        return self._record(predict(operations, self.profile, workload.num_frames), workload)
 
     def by_parts(self, workload: Workload) -> LatencyByParts:
         """Predictions for one decode, which remember what each part costs; `UserError` where PyTorch runs decoders."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from nas.proposals.budget import Budget
 from nas.proposals.evolution import Evolution
+from nas.proposals.names import PROPOSERS
 from nas.proposals.program import Program
 from nas.proposals.proposer import Proposer, Setting
 from nas.proposals.random_walk import RandomWalk
@@ -13,19 +14,9 @@ from nas.proposals.tpe import Tpe
 from nas.terminal.errors import unknown_name
 from search_spaces import LatentSpec, SearchSpace
 
-_MAKERS: dict[str, Callable[[Setting], Proposer]] = {
-    "random": RandomWalk,
-    "tpe": Tpe,
-    "evolution": Evolution,
-    "surrogate": Surrogate,
-    "program": Program,
-}
-
-PROPOSERS = tuple(_MAKERS)
-"""Names of all proposers."""
-
-DEFAULT_PROPOSER = "evolution"
-"""The one that a search uses where nothing else is asked for."""
+_MAKERS: dict[str, Callable[[Setting], Proposer]] = dict(
+    zip(PROPOSERS, (RandomWalk, Tpe, Evolution, Surrogate, Program), strict=True)
+)
 
 
 def make_sampler(

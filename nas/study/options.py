@@ -13,9 +13,10 @@ from nas.distillation.recipes import CPU, GPU, Recipe
 from nas.latency import DEFAULT_DEVICE, Workload, parse_budget
 from nas.machine.plugins import named_plugins
 from nas.machine.reading import real_path
+from nas.proposals.names import DEFAULT_PROPOSER, PROPOSERS
 from nas.study.constraints import Constraint, in_words
 from nas.study.quantities import parse_bytes, parse_count
-from nas.study.settings import PROPOSERS, RunSettings
+from nas.study.settings import RunSettings
 from nas.terminal.errors import UserError
 from nas.terminal.parser import Parser, parse_resolution, positive_int, seed_number
 
@@ -93,7 +94,7 @@ def _add_how(parser: Parser) -> None:
     study.add_argument(
         "--proposer",
         choices=PROPOSERS,
-        default=RunSettings.proposer,
+        default=DEFAULT_PROPOSER,
         help="what proposes: %(choices)s (default: %(default)s)",
     )
     study.add_argument(

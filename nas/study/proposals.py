@@ -16,7 +16,6 @@ from nas.study.constraints import Constraint, all_met
 from nas.study.costs import Costs
 from nas.study.retries import CHOICES
 from nas.study.short_distillation import ShortDistillation
-from nas.study.study import without_experimental_warnings
 from nas.terminal.errors import UserError
 from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
 
@@ -72,13 +71,12 @@ def sampler_of(distillation: ShortDistillation, space: SearchSpace, budget: Budg
 
 def propose(study: optuna.Study, space: SearchSpace, latents: LatentSpec) -> tuple[optuna.Trial, DecoderConfig]:
     """The next proposal; UserError if the choices in the study are not those of the space."""
-    with without_experimental_warnings():
-        trial = study.ask()
-        try:
-            config = space.suggest(trial, latents)
-            note_origin(study.sampler, trial)
-            return trial, config
-        except ValueError as error:
-            raise UserError(
-                f"the study does not fit the space '{space.name}' ({error}): start a new run with another --run"
-            ) from error
+    trial = study.ask()
+    try:
+        config = space.suggest(trial, latents)
+    except ValueError as error:
+        raise UserError(
+            f"the study does not fit the space '{space.name}' ({error}): start a new run with another --run"
+        ) from error
+    note_origin(study.sampler, trial)
+    return trial, config

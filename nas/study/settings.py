@@ -3,13 +3,12 @@
 from dataclasses import asdict, dataclass
 
 from nas.latency import Workload, parse_budget
+from nas.proposals.names import DEFAULT_PROPOSER
 from nas.study.constraints import Constraint, in_words
 from nas.study.costs import latency_on
 from nas.study.quantities import parse_bytes, parse_count
 from nas.terminal.parser import SEEDS
 
-PROPOSERS = ("random", "tpe", "evolution", "surrogate", "program")
-"""Names of what may propose: see `nas.proposals`."""
 _FLAGS = {"budget": "--latency-budget", "plugins": "--plugin", "more_devices": "--device"}
 _FLAGS |= {"height": "--resolution", "width": "--resolution"}
 """Setting -> its option on the command line, where that has another name."""
@@ -53,7 +52,7 @@ class RunSettings:
     """Most bytes of activations of the timed decode, as it was written; None: any number."""
     max_size: str | None = None
     """Most bytes of the exported package, as it was written; None: any number."""
-    proposer: str = "evolution"
+    proposer: str = DEFAULT_PROPOSER
     """What proposes decoders, one of `PROPOSERS`."""
 
     def __post_init__(self) -> None:

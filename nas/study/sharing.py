@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 
 from nas.machine.files import disk_errors
 from nas.machine.records import read_fields
@@ -120,12 +121,13 @@ def claimed(run: Run) -> Iterator[None]:
 
 @contextmanager
 def study_of(
-    run: Run, server: StudyServer | None, trials: int, on_given_up: OnGivenUp
+    run: Run, sampler: BaseSampler, server: StudyServer | None, trials: int, on_given_up: OnGivenUp
 ) -> Iterator[tuple[optuna.Study, Peers]]:
     """The study of a run, to work on, and the other searches that do.
 
     Args:
         run: the run.
+        sampler: decides on proposals.
         server: where the study is; None if it is in the run folder.
         trials: candidates to train.
         on_given_up: told of proposals that were cut off too often.
@@ -134,10 +136,10 @@ def study_of(
         UserError: the study is damaged, or of a search with other settings or contents.
     """
     if server is None:
-        study = open_study(run.storage_url, run.settings.seed, steps=run.settings.steps, on_given_up=on_given_up)
+        study = open_study(run.storage_url, sampler, steps=run.settings.steps, on_given_up=on_given_up)
         yield study, NoPeers()
         return
-    study = open_shared_study(server, run.study, run.settings.seed, run.settings.steps)
+    study = open_shared_study(server, run.study, sampler, run.settings.steps)
     with server.turn(run.study):
         _announce(study, run, trials, server)
     with Heart(server, run.study) as heart:

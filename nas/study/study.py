@@ -1,12 +1,10 @@
 """The Optuna study in its database: made, opened again after whatever ended its search, and read."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import sqlalchemy
+from optuna.samplers import BaseSampler
 
 from nas.study.outcomes import check_trials
 from nas.study.retries import OnGivenUp, fail_all_running
@@ -14,18 +12,13 @@ from nas.study.rungs import FrontPruner, rungs
 from nas.study.server import StudyServer
 from nas.study.storage import database_path, open_copy, open_storage, readable
 from nas.terminal.errors import UserError
-from nas.terminal.parser import SEEDS
 
 STUDY_NAME = "search"
-_SEARCHES = "searches"
-"""User attribute of a shared study: number of searches that have worked on it."""
-_STRIDE = 1_000_003
-"""Between the seeds of two searches that share a study."""
 
 
 def open_study(
     storage_url: str | sqlalchemy.URL,
-    seed: int,
+    sampler: BaseSampler,
     *,
     steps: int,
     on_given_up: OnGivenUp = lambda number, decoder: None,
@@ -34,7 +27,7 @@ def open_study(
 
     Args:
         storage_url: SQLAlchemy URL of the database.
-        seed: random seed of the sampler.
+        sampler: decides on proposals.
         steps: length of the short distillation of a candidate.
         on_given_up: called with the number and the decoder of each trial that was cut off too often to be queued again.
 
@@ -47,20 +40,24 @@ def open_study(
     if path.exists() and path.stat().st_size:
         _open_checked_copy(path)
     study = optuna.create_study(
-        study_name=STUDY_NAME, storage=open_storage(storage_url), direction="maximize", load_if_exists=True
+        study_name=STUDY_NAME,
+        storage=open_storage(storage_url),
+        sampler=sampler,
+        pruner=FrontPruner(rungs(steps)),
+        direction="maximize",
+        load_if_exists=True,
     )
-    _prepare(study, seed, steps)
     fail_all_running(study, on_given_up)
     return study
 
 
-def open_shared_study(server: StudyServer, name: str, seed: int, steps: int) -> optuna.Study:
+def open_shared_study(server: StudyServer, name: str, sampler: BaseSampler, steps: int) -> optuna.Study:
     """The study of this name on a server, made if it is not there; what others are working on is left alone.
 
     Args:
         server: where it is.
         name: of the study.
-        seed: random seed of the sampler; every search that works on the study has its own stream.
+        sampler: decides on proposals.
         steps: length of the short distillation of a candidate.
 
     Raises:
@@ -68,11 +65,15 @@ def open_shared_study(server: StudyServer, name: str, seed: int, steps: int) -> 
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with server.turn(name):
-        study = optuna.create_study(study_name=name, storage=server.storage, direction="maximize", load_if_exists=True)
+        study = optuna.create_study(
+            study_name=name,
+            storage=server.storage,
+            sampler=sampler,
+            pruner=FrontPruner(rungs(steps)),
+            direction="maximize",
+            load_if_exists=True,
+        )
         _check_shared(study, server)
-        number = int(study.user_attrs.get(_SEARCHES, 0))
-        study.set_user_attr(_SEARCHES, number + 1)
-    _prepare(study, seed + _STRIDE * number, steps)
     return study
 
 
@@ -149,20 +150,3 @@ def _open_checked_copy(path: Path) -> optuna.Study | None:
             raise ValueError("its study looks for the lowest score")
         check_trials(study)
     return study
-
-
-def _prepare(study: optuna.Study, seed: int, steps: int) -> None:
-    """Give a study its sampler and its pruner."""
-    with without_experimental_warnings():
-        # Another stream of random numbers after every resume, or the same proposals would come again.
-        seed = (seed + len(study.get_trials(deepcopy=False))) % SEEDS
-        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-    study.pruner = FrontPruner(rungs(steps))
-
-
-@contextmanager
-def without_experimental_warnings() -> Iterator[None]:
-    """Optuna calls the grouped search space experimental; there is nothing that a user could do about it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield

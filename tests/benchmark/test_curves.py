@@ -86,12 +86,12 @@ def test_the_command_makes_a_table_and_ranks_it(
     words = "curves --per-band 2 --steps 4 --seeds 2 --workers 2 --gmacs 2 --out table.json"
     assert main(words.split()) == 0
     table = json.loads((tmp_path / "table.json").read_text())
-    assert len(table["decoders"]) == 6 and len(table["curves"]) == 8
+    assert len(table["decoders"]) == 6 and len(table["curves"]) == 14
     assert table["command"].endswith(words) and table["versions"]["torch"]
     capsys.readouterr()
     assert main(["rank", "table.json"]) == 0
     out = capsys.readouterr().out
-    assert "6 decoders, 8 curves of 4 steps" in out and "| the first 2 steps | 50% | 6 |" in out
+    assert "6 decoders, 14 curves of up to 4 steps" in out and "| the first 2 steps | 50% | 6 |" in out
     assert "a full distillation with another seed" in out and "spread of seeds:" in out
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from nas.latency import LatencyRecord, MeasurementFailedError
 from nas.machine.files import read_json
+from nas.proposals.registry import make_sampler
 from nas.study.constraints import Constraint
 from nas.study.costs import Costs
 from nas.study.limits import StudyLimits
@@ -116,10 +117,11 @@ RECORD = latency(5.0, "measured")
 
 def search(folder: Path, device: Choosy, trials: int) -> tuple[list[Outcome], dict[str, str]]:
     """Outcomes, and the reason for each decoder that was left out."""
-    study = open_study(f"sqlite:///{folder / 'study.db'}", 0, steps=30)
+    latents = LatentSpec(channels=16, spatial=8, temporal=4)
+    sampler = make_sampler("random", 0, SEARCH_SPACES["hybrid"], latents)
+    study = open_study(f"sqlite:///{folder / 'study.db'}", sampler, steps=30)
     left_out: dict[str, str] = {}
     outcomes: list[Outcome] = []
-    latents = LatentSpec(channels=16, spatial=8, temporal=4)
     limits = StudyLimits(trials=trials)
     run_study(
         study,

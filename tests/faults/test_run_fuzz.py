@@ -21,7 +21,7 @@ from nas.study.settings import RunSettings
 from nas.study.storage import database_errors, storage_url
 from nas.study.study import load_study, open_study
 from nas.terminal.errors import UserError
-from tests.study.test_study import Arithmetic, run
+from tests.study.test_study import Arithmetic, make_random, run
 from tests.support.records import latency
 from tests.support.run_folders import list_files
 from tests.support.small_runs import CONTENTS, SETTINGS, make_study
@@ -187,7 +187,7 @@ def test_a_search_refuses_what_reading_refuses(made: Path, tmp_path: Path) -> No
         try:
             read(path)
         except UserError:
-            assert not data or check(path, lambda: open_study(storage_url(path), 0, steps=30)) == 1
+            assert not data or check(path, lambda: open_study(storage_url(path), make_random(), steps=30)) == 1
 
 
 def test_a_search_over_damaged_values_goes_on_or_is_refused(made: Path, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_search_over_damaged_values_goes_on_or_is_refused(made: Path, tmp_path
         tamper(path, f"UPDATE OR IGNORE {table} SET {column} = ?", (value,))
         try:
             with database_errors(tmp_path):
-                study = open_study(storage_url(path), 0, steps=30)
+                study = open_study(storage_url(path), make_random(), steps=30)
                 run(study, StudyLimits(3), Arithmetic())
         except UserError as error:
             assert "\n" not in str(error)

@@ -14,6 +14,7 @@ from nas.study import retries
 from nas.study.run import Run
 from nas.study.storage import storage_url
 from nas.study.study import load_study, open_study
+from tests.study.test_study import make_random
 from tests.support.errors import refusal
 from tests.support.run_folders import list_files
 from tests.support.small_runs import SETTINGS, make_study
@@ -113,7 +114,7 @@ def test_a_study_that_cannot_be_read_is_one_line_and_stays_as_it_is(row: str, ma
     before = list_files(tmp_path), path.is_file() and path.read_bytes()
     for call in (
         lambda: load_study(storage_url(path)),
-        lambda: open_study(storage_url(path), 0, steps=30),
+        lambda: open_study(storage_url(path), make_random(), steps=30),
     ):
         message = refusal(call)
         assert expected in message and str(path) in message and "new run" in message
@@ -148,7 +149,7 @@ def test_every_folder_has_its_own_study(names: tuple[str, str], tmp_path: Path) 
     for seed, name in enumerate(names):
         (tmp_path / name).mkdir()
         run = Run(tmp_path / name, replace(SETTINGS, seed=seed))
-        study = open_study(run.storage_url, seed, steps=30)
+        study = open_study(run.storage_url, make_random(seed), steps=30)
         study.set_user_attr("name", name)
         assert load_study(run.storage_url).user_attrs == {"name": name}
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
@@ -159,7 +160,7 @@ def test_a_trial_that_is_cut_off_again_and_again_is_said(tmp_path: Path) -> None
     for _ in range(retries.MAX_ATTEMPTS + 1):
         study = open_study(
             storage_url(tmp_path / "study.db"),
-            0,
+            make_random(),
             steps=30,
             on_given_up=lambda number, decoder: given_up.append((number, decoder)),
         )

@@ -34,7 +34,17 @@ ARROWS: dict[str, set[str]] = {
     "study": {"data", "distillation", "export", "latency", "machine", "proposals", "terminal", "workers"},
     "finalize": {"data", "distillation", "evaluation", "export", "latency", "machine", "model", "study", "teachers"}
     | {"terminal"},
-    "benchmark": {"data", "distillation", "latency", "machine", "study", "teachers", "terminal", "workers"},
+    "benchmark": {
+        "data",
+        "distillation",
+        "latency",
+        "machine",
+        "proposals",
+        "study",
+        "teachers",
+        "terminal",
+        "workers",
+    },
     "assets": set(),
 }
 """Room of `nas` -> the rooms that it may import. The order is from the bottom up, so no folder grows back into another.

@@ -13,15 +13,14 @@ from optuna.trial import TrialState
 
 from nas.latency import Workload
 from nas.latency.devices import PredictedDevice, open_device
-from nas.proposals import registry
 from nas.proposals.budget import PredictedBudget, budget_on
 from nas.proposals.choosers import Follower, Thrifty
 from nas.proposals.evolution import mutate
 from nas.proposals.history import History, Known
+from nas.proposals.names import PROPOSERS
 from nas.proposals.proposer import Setting, random_config
-from nas.proposals.registry import PROPOSERS, make_sampler
+from nas.proposals.registry import make_sampler
 from nas.proposals.sampler import ProposalSampler, note_origin
-from nas.study import settings
 from nas.terminal.errors import UserError
 from search_spaces import SEARCH_SPACES, DecoderConfig
 from tests.support.small_decoders import SPECS
@@ -276,9 +275,3 @@ def test_an_unknown_proposer_is_named() -> None:
     assert isinstance(make_sampler("tpe", 0, SPACE, SPEC), ProposalSampler)
     with pytest.raises(UserError, match="above 0"):
         budget_on(open_device("iphone-16-pro"), Workload(64, 64, 5), 0.0)
-
-
-def test_the_options_of_a_search_name_all_proposers() -> None:
-    """They are named twice, since `--help` answers without Optuna."""
-    assert settings.PROPOSERS == registry.PROPOSERS
-    assert settings.RunSettings.proposer == registry.DEFAULT_PROPOSER

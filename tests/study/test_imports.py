@@ -16,7 +16,7 @@ from nas.study.study import load_study, open_study
 from nas.terminal.errors import UserError
 from nas.workers.pool import InlinePool
 from search_spaces import DecoderConfig
-from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget, search
+from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget, make_random, search
 from tests.support.small_runs import CONTENTS, SETTINGS
 
 SETTINGS_HERE = replace(SETTINGS, budget="12ms", steps=STEPS)
@@ -33,7 +33,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def new_study(folder: Path) -> optuna.Study:
     folder.mkdir(exist_ok=True)
-    return open_study(f"sqlite:///{folder / 'study.db'}", 0, steps=STEPS)
+    return open_study(f"sqlite:///{folder / 'study.db'}", make_random(), steps=STEPS)
 
 
 def take_over(study: optuna.Study, old: Run, limits: tuple[Constraint, ...], world: Arithmetic) -> list[Outcome]:

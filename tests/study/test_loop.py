@@ -13,7 +13,7 @@ from nas.study.rungs import FrontPruner, next_rung, rungs
 from nas.study.study import open_study
 from nas.workers.pool import InlinePool
 from search_spaces import DecoderConfig
-from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget
+from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget, make_random
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Bound:
 
 def test_published_designs_known_to_be_over_the_budget_take_no_time(tmp_path: Path) -> None:
     world = Arithmetic()
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     asked = study, SPACE, LATENTS, budget(12.0), StudyLimits(3), world.candidate, InlinePool(), STEPS
     run_study(*asked, Events(), budget=Bound(12.0))
     found = read_outcomes(study)

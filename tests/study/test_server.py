@@ -9,6 +9,7 @@ from contextlib import closing
 
 import optuna
 import pytest
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from nas.study.limits import StudyLimits
@@ -18,7 +19,7 @@ from nas.study.peers import ServerPeers
 from nas.study.server import Heart, StudyServer
 from nas.study.study import load_shared_study, open_shared_study
 from nas.workers.pool import InlinePool
-from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget, search
+from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget, make_random, search
 from tests.support.errors import refusal
 from tests.support.postgres import PostgresServer, postgres_server
 
@@ -41,7 +42,7 @@ def server(postgres: PostgresServer) -> Iterator[StudyServer]:
 @pytest.fixture
 def study(server: StudyServer, request: pytest.FixtureRequest) -> optuna.Study:
     """A study with the name of the test."""
-    return open_shared_study(server, request.node.name, 0, STEPS)
+    return open_shared_study(server, request.node.name, RandomSampler(), STEPS)
 
 
 def states(study: optuna.Study) -> list[str]:
@@ -138,7 +139,7 @@ def test_a_retry_that_a_kill_prevented_is_made_up_for(server: StudyServer, study
 def test_searches_wait_for_a_server_that_is_away(postgres: PostgresServer) -> None:
     lines: list[str] = []
     with closing(StudyServer(postgres.url(), GRACE, patience=60, on_wait=lines.append)) as server:
-        study = open_shared_study(server, "away", 0, STEPS)
+        study = open_shared_study(server, "away", RandomSampler(), STEPS)
         trial = study.ask()
         with Heart(server, "away") as heart:
             heart.add(trial)
@@ -161,7 +162,7 @@ def test_searches_wait_for_a_server_that_is_away(postgres: PostgresServer) -> No
 
 def test_a_server_that_stays_away_is_one_line(postgres: PostgresServer) -> None:
     with closing(StudyServer(postgres.url(), GRACE, patience=1)) as server:
-        study = open_shared_study(server, "gone", 0, STEPS)
+        study = open_shared_study(server, "gone", RandomSampler(), STEPS)
         postgres.stop()
         try:
             message = refusal(study.get_trials)
@@ -180,7 +181,7 @@ def test_searches_share_a_study(postgres: PostgresServer, tmp_path_factory: pyte
 
     def work(server: StudyServer, world: Arithmetic) -> list[int]:
         lost: list[int] = []
-        study = open_shared_study(server, "shared", 0, STEPS)
+        study = open_shared_study(server, "shared", make_random(), STEPS)
         with closing(server), Heart(server, "shared") as heart:
             peers = ServerPeers(server, study, heart, lambda *trial: None)
             events, limits, pool = Events(on_lost=lost.append), StudyLimits(9), InlinePool()
@@ -236,4 +237,4 @@ def test_no_such_study_is_one_line(server: StudyServer, study: optuna.Study) -> 
 
 def test_another_programs_study_is_refused(server: StudyServer) -> None:
     optuna.create_study(storage=server.storage, study_name="theirs", direction="minimize")
-    assert "looks for the lowest score" in refusal(lambda: open_shared_study(server, "theirs", 0, STEPS))
+    assert "looks for the lowest score" in refusal(lambda: open_shared_study(server, "theirs", make_random(), STEPS))

@@ -8,6 +8,8 @@ from pathlib import Path
 import optuna
 import pytest
 
+from nas.proposals.registry import make_sampler
+from nas.proposals.sampler import ProposalSampler
 from nas.study.constraints import Constraint, all_met
 from nas.study.costs import Costs, latency_on
 from nas.study.limits import BudgetUnreachableError, Ending, StudyLimits
@@ -85,6 +87,11 @@ class ArithmeticCandidate:
         self.world.forgotten.append(self.config.digest())
 
 
+def make_random(seed: int = 0) -> ProposalSampler:
+    """What proposes at random."""
+    return make_sampler("random", seed, SPACE, LATENTS)
+
+
 def budget(milliseconds: float) -> tuple[Constraint, ...]:
     return (Constraint("latency", milliseconds, "ms per frame"),)
 
@@ -94,7 +101,7 @@ def run(study: optuna.Study, limits: StudyLimits, world: Arithmetic, budget_ms: 
 
 
 def search(folder: Path, world: Arithmetic, budget_ms: float = 12.0, trials: int = 8, seed: int = 0) -> list[Outcome]:
-    study = open_study(f"sqlite:///{folder / 'study.db'}", seed, steps=STEPS)
+    study = open_study(f"sqlite:///{folder / 'study.db'}", make_random(seed), steps=STEPS)
     seen: list[Outcome] = []
     limits, events = StudyLimits(trials), Events(seen.append)
     run_study(study, SPACE, LATENTS, budget(budget_ms), limits, world.candidate, InlinePool(), STEPS, events)
@@ -124,7 +131,7 @@ def test_what_cannot_be_exported_is_never_trained(tmp_path: Path) -> None:
 
 
 def test_nothing_exportable_ends_the_search(tmp_path: Path) -> None:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     with pytest.raises(UserError, match="nothing within the budget can be exported: rank 6"):
         run(study, StudyLimits(4, fruitless=10), Arithmetic(unexportable="all"))
 
@@ -143,7 +150,7 @@ def test_published_designs_come_first(tmp_path: Path) -> None:
 
 def test_equal_architectures_are_scored_and_measured_once(tmp_path: Path) -> None:
     world = Arithmetic()
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     limits = StudyLimits(4)
     run(study, limits, world)
     best = best_outcomes(read_outcomes(study))[0]
@@ -164,7 +171,7 @@ def test_interrupted_trial_is_retried_and_nothing_else_is_lost(tmp_path: Path) -
     found = search(tmp_path, world)
     assert world.scored[:3] == before
     assert len(world.scored) == len(set(world.scored))
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     retried = [trial for trial in study.get_trials() if "retry_of" in trial.user_attrs]
     assert len(retried) == 1
     original = study.get_trials()[retried[0].user_attrs["retry_of"]]
@@ -196,7 +203,7 @@ def test_divergence_fails_one_trial_only(tmp_path: Path) -> None:
 
 
 def test_impossible_budget_names_the_fastest(tmp_path: Path) -> None:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     world = Arithmetic()
     with pytest.raises(BudgetUnreachableError) as caught:
         run(study, StudyLimits(4, fruitless=30), world, 0.01)
@@ -218,7 +225,7 @@ EVERY = (
 def test_every_constraint_is_met_before_anything_is_trained(tmp_path: Path) -> None:
     """All are told to Optuna in one order, and what is violated most is said."""
     world = Arithmetic()
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     found: list[Outcome] = []
     limits, events = StudyLimits(4), Events(found.append)
     run_study(study, SPACE, LATENTS, EVERY, limits, world.candidate, InlinePool(), STEPS, events)
@@ -235,7 +242,7 @@ def test_every_constraint_is_met_before_anything_is_trained(tmp_path: Path) -> N
 
 
 def test_of_what_is_unreachable_the_closest_is_named_with_what_it_violates_most(tmp_path: Path) -> None:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     most = (Constraint("latency", 12.0, "ms per frame"), Constraint("memory", 1.0, "MB of activations"))
     world, limits = Arithmetic(), StudyLimits(4, fruitless=15)
     with pytest.raises(BudgetUnreachableError, match="MB of activations") as caught:
@@ -245,7 +252,7 @@ def test_of_what_is_unreachable_the_closest_is_named_with_what_it_violates_most(
 
 
 def test_time_limit_stops_between_candidates(tmp_path: Path) -> None:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     assert run(study, StudyLimits(1000, seconds=5), Arithmetic()) == "time"
     assert 0 < trained_count(study) < 1000
 
@@ -278,22 +285,22 @@ class OneDecoder(Arithmetic):
 def test_a_search_without_anything_new_stops_and_says_so(tmp_path: Path) -> None:
     """Also where a candidate was trained before: proposals that are known never count towards the trials."""
     world = OneDecoder(adapt(PRESETS["turbo_vaed_hunyuan"], LATENTS, 4))
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     assert run(study, StudyLimits(8, fruitless=12), world, 100.0) == "nothing new"
     statuses = [outcome.status for outcome in read_outcomes(study)]
     assert statuses == ["scored", *["same"] * 12]
-    again = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    again = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     assert run(again, StudyLimits(8, fruitless=12), world, 100.0) == "nothing new"
     assert len(read_outcomes(again)) == 14, "one more proposal is enough to see that nothing has changed"
 
 
 @pytest.mark.slow
 def test_a_candidate_that_is_new_starts_the_count_again(tmp_path: Path) -> None:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", 0, steps=STEPS)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
     assert run(study, StudyLimits(8, fruitless=100), Arithmetic()) == "trials"
     untrained = [outcome.status not in ("scored", "pruned") for outcome in read_outcomes(study)]
     longest = max(len(part) for part in "".join("01"[each] for each in untrained).split("0"))
-    other = open_study(f"sqlite:///{tmp_path / 'other.db'}", 0, steps=STEPS)
+    other = open_study(f"sqlite:///{tmp_path / 'other.db'}", make_random(), steps=STEPS)
     assert 1 < longest < sum(untrained)
     assert run(other, StudyLimits(8, fruitless=longest + 1), Arithmetic()) == "trials"
     assert [each.config for each in read_outcomes(other)] == [each.config for each in read_outcomes(study)]

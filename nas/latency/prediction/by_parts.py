@@ -63,11 +63,6 @@ class LatencyByParts:
         ]
         return min(every, key=lambda prediction: prediction.total)
 
-    def part_latency(self, stage: str, part: Part) -> dict[str, float]:
-        """Milliseconds per frame of one part by setting of the compute units; raises what `predict` does."""
-        self._find_out([(stage, part)])
-        return {units: sum(charges) for units, charges in self._charges[part].items()}
-
     def at_least(self, config: DecoderConfig, enough: float = inf) -> float:
         """A bound below `predict(config).total` for which nothing is converted.
 
@@ -88,7 +83,10 @@ class LatencyByParts:
         return min(totals.values())
 
     def part_bound(self, part: Part) -> dict[str, float]:
-        """A bound below `part_latency`, exact where it is known already; `NotBuildableError` as `at_least`."""
+        """A bound below the milliseconds per frame of a part, by setting of the compute units; exact where known.
+
+        `NotBuildableError` as `at_least`.
+        """
         if part in self._charges:
             return {units: sum(charges) for units, charges in self._charges[part].items()}
         if part not in self._bounds:

@@ -1,0 +1,7 @@
+"""Names of the proposers. Imports nothing, so that `--help` can list them at once."""
+
+PROPOSERS = ("random", "tpe", "evolution", "surrogate", "program")
+"""What may propose decoders: see `nas.proposals.registry`."""
+
+DEFAULT_PROPOSER = "evolution"
+"""The one that a search uses where nothing else is asked for."""
