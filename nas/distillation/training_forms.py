@@ -30,6 +30,7 @@ from nas.distillation.frame_convolutions import (
     narrow,
     scaled_channels,
 )
+from nas.machine.device import has_onednn
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def training_forms(module: nn.Module, device: torch.device) -> Iterator[None]:
         module: holds parts (`blocks.Block`); whatever else is called meanwhile has the same convolutions.
         device: where it computes. Without oneDNN a CPU keeps the plain forms, too.
     """
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not has_onednn(device):
         yield
         return
     parts = [part for part in module.modules() if isinstance(part, Block)]

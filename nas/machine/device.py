@@ -8,3 +8,8 @@ def choose_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def has_onednn(device: torch.device) -> bool:
+    """Whether convolutions on it are computed by oneDNN, which has its own layout and half precision of a CPU."""
+    return device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ from nas.study.peers import NoPeers, Peers
 from nas.study.proposals import enqueue_warm_starts, propose
 from nas.study.retries import REPEATS, running_numbers
 from nas.study.rungs import next_rung, rungs
-from nas.study.trial import Training, advance_trial, begin_trial, drop_unbuildable, drop_unmeasured, end_training
+from nas.study.trial import Training, advance_trial, begin_trial, drop_unbuildable, drop_unmeasured, end_trial
 from nas.terminal.errors import UserError
 from nas.workers.job import Segment
 from nas.workers.pool import Pool, WorkerDiedError
@@ -262,7 +262,7 @@ class _Loop:
         try:
             segment = future.result()
         except WorkerDiedError as error:
-            return end_training(self._study, training, "failed", TrialState.PRUNED, detail=str(error))
+            return end_trial(self._study, training, "failed", TrialState.PRUNED, detail=str(error))
         return advance_trial(self._study, training, segment, self._rungs[-1])
 
     def _tick(self) -> None:

@@ -49,11 +49,11 @@ def begin_trial(
         trial.set_constraint(constraint.name, constraint.violation(values[constraint.name]))
     training = Training(trial, candidate, costs)
     if not all_met(constraints, values):
-        return _end(study, training, "over budget", TrialState.PRUNED, detail=excess(constraints, values))
+        return end_trial(study, training, "over budget", TrialState.PRUNED, detail=excess(constraints, values))
     if (twin := _finished_twin(study, config)) is not None:
-        return _end(study, training, "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}")
+        return end_trial(study, training, "same", twin.state, twin.user_attrs["score"], f"as #{twin.number}")
     if problem := candidate.problem:
-        return _end(study, training, "not exportable", TrialState.PRUNED, detail=problem)
+        return end_trial(study, training, "not exportable", TrialState.PRUNED, detail=problem)
     return training
 
 
@@ -71,18 +71,18 @@ def advance_trial(study: optuna.Study, training: Training, segment: Segment, ste
     if segment.failure:
         # To the sampler a failed trial says nothing, a worthless one that was stopped says to keep away.
         trial.report(0.0, training.steps + 1)
-        return end_training(study, training, "failed", TrialState.PRUNED, detail=segment.failure)
+        return end_trial(study, training, "failed", TrialState.PRUNED, detail=segment.failure)
     for step, score in segment.curve:
         if step > training.steps:
             trial.report(score, step)
             training.steps = step
     score = segment.curve[-1][1]
     if training.steps >= steps:
-        return end_training(study, training, "scored", TrialState.COMPLETE, score)
-    return end_training(study, training, "pruned", TrialState.PRUNED, score) if trial.should_prune() else None
+        return end_trial(study, training, "scored", TrialState.COMPLETE, score)
+    return end_trial(study, training, "pruned", TrialState.PRUNED, score) if trial.should_prune() else None
 
 
-def end_training(
+def end_trial(
     study: optuna.Study,
     training: Training,
     status: Status,
@@ -90,26 +90,13 @@ def end_training(
     score: float | None = None,
     detail: str = "",
 ) -> Outcome:
-    """End a trial that was trained."""
-    outcome = _end(study, training, status, state, score, detail)
-    training.candidate.forget()
-    return outcome
-
-
-def _end(
-    study: optuna.Study,
-    training: Training,
-    status: Status,
-    state: TrialState,
-    score: float | None = None,
-    detail: str = "",
-) -> Outcome:
-    """Tell the study what became of a trial."""
+    """Tell the study what became of a trial; it will not be trained any further."""
     trial, candidate = training.trial, training.candidate
     for key, value in {"status": status, "score": score, "detail": detail}.items():
         trial.set_user_attr(key, value)
     # Another search may have failed it just now; what it found stands, since the study has it.
     study.tell(trial, score if state == TrialState.COMPLETE else None, state, skip_if_finished=True)
+    candidate.forget()
     preset = str(trial.user_attrs.get("preset", ""))
     costs = training.costs
     outcome = Outcome(trial.number, candidate.config, costs.latency, costs.parameters, status, score, detail, preset)

@@ -18,7 +18,8 @@ SETTINGS = RunSettings("formula", None, None, "0.5ms", "iphone-16-pro", 64, 64, 
 
 @pytest.fixture
 def contest(tmp_path: Path) -> Contest:
-    return Contest(SETTINGS, make_targets(train=2), seconds=6, full_steps=2, full_seeds=1, folder=tmp_path)
+    targets = make_targets(train=2, folder=tmp_path / "targets")
+    return Contest(SETTINGS, targets, seconds=6, full_steps=2, full_seeds=1, folder=tmp_path)
 
 
 def proposers(contest: Contest, arm: str) -> Iterator[str]:

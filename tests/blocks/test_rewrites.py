@@ -22,9 +22,10 @@ from blocks.rewrites import (
 )
 from blocks.time_context import TemporalMode, TimeContext
 from nas.latency.prediction.operations import list_operations
-from nas.testing.block_parts import Part, each_option, parts, stream_every_way
+from nas.testing.block_parts import each_option, parts, stream_every_way
 from search_spaces import Decoder
 from tests.support.small_decoders import SPECS, largest_difference, make_decoder, make_latents, small_config
+from tests.support.trained_parts import trained
 
 REWRITES: dict[str, Callable[[nn.Module, TemporalMode], int]] = {
     "branches": merge_branches,
@@ -45,15 +46,6 @@ APPLIES = {
 def rewritten(module: M, rewrite: str, mode: TemporalMode) -> tuple[M, int]:
     changed = copy.deepcopy(module)
     return changed, REWRITES[rewrite](changed, mode)
-
-
-def trained(part: Part) -> Part:
-    """With branches that are not zero."""
-    for module in part.block.modules():
-        if isinstance(module, BranchedConv):
-            for branch in (module.temporal, module.spatial, module.pointwise):
-                nn.init.normal_(branch, std=0.1)
-    return part
 
 
 @pytest.mark.parametrize("rewrite", REWRITES)

@@ -45,7 +45,7 @@ def test_a_search_opens_its_teacher_on_the_chosen_device(handed: list[object]) -
 def test_finalize_opens_its_teacher_on_the_chosen_device(handed: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = RunSettings("wan-tiny", None, None, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", 3, 0)
     open_run(settings, Path("R"), contents_of_space("hybrid"))
-    monkeypatch.setattr("nas.finalize.__main__._leaders", lambda console, run: [])
+    monkeypatch.setattr("nas.finalize.__main__._leaders", lambda console, run, noise: [])
     assert finalize(["R"]) == 2
     assert handed == [CHOSEN]
 

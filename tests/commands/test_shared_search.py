@@ -3,7 +3,6 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,18 +17,12 @@ from nas.study.study import load_shared_study
 from tests.commands.test_kill import check_files_are_whole
 from tests.support.commands import TIMEOUT, Inputs, Shell, make_run, wait_for_file
 from tests.support.errors import refusal
-from tests.support.postgres import PostgresServer, postgres_server
+from tests.support.postgres import PostgresServer
 from tests.support.run_folders import list_files
 
 TRIALS = 4
 BUDGET_MS = 0.2
 """That of `Inputs.arguments`."""
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with postgres_server() as found:
-        yield found
 
 
 @pytest.fixture

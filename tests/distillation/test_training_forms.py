@@ -16,9 +16,10 @@ from nas.core_ml.convert import export_program
 from nas.distillation.distill import Progress, distill
 from nas.distillation.settings import DistillSettings
 from nas.distillation.training_forms import training_forms
-from nas.testing.block_parts import Part, each_option, parts
+from nas.testing.block_parts import each_option, parts
 from search_spaces import Decoder
 from tests.support.small_targets import CONFIG, build_student, make_targets
+from tests.support.trained_parts import trained
 
 CPU = torch.device("cpu")
 MODES: tuple[TemporalMode, ...] = ("causal", "bidirectional")
@@ -106,15 +107,6 @@ def test_norms(norm: nn.Module) -> None:
     expect_same(norm, make_input(2, 6, 3, 4, 5))
     expect_same(norm, make_input(4, 6, 4, 5) * 300)
     expect_same(norm, torch.zeros(1, 6, 2, 2))
-
-
-def trained(part: Part) -> Part:
-    """With branches that are not zero."""
-    for module in part.block.modules():
-        if isinstance(module, BranchedConv):
-            for branch in (module.temporal, module.spatial, module.pointwise):
-                nn.init.normal_(branch, std=0.1)
-    return part
 
 
 PASSES: tuple[tuple[TemporalMode, int, bool], ...] = (

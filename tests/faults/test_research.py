@@ -125,7 +125,7 @@ def test_warm_starts_that_cannot_be_built_are_proposed_once_and_left_out() -> No
         return False
 
     titles = [title for title, _ in warm_starts(SEARCH_SPACES["memory2d"], WAN, fits)]
-    assert titles == ["taehv_wan", "taehv_wan x 1/2", "taehv_wan x 1/4", "taehv_wan x 1/8"] and len(asked) == 4
+    assert titles == ["taehv_wan", "taehv_wan x 1/2", "taehv_wan x 1/4"] and len(asked) == 3, "none of x 1/8 is in it"
 
 
 def test_a_skeleton_was_tried(plugin_folder: Path) -> None:

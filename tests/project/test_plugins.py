@@ -141,4 +141,4 @@ print(*TurboVAED.from_pretrained("model").decode(torch.zeros(1, 16, 1, 2, 2)).sa
         assert done.stdout.split() == ["1", "3", "1", "16", "16"], done.stderr
     shutil.rmtree(tmp_path / "my_lab-1.0.dist-info")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert "unknown block 'gated_conv2d'" in done.stderr
+    assert "unknown part 'gated_conv2d'" in done.stderr

@@ -21,16 +21,10 @@ from nas.study.study import load_shared_study, open_shared_study
 from nas.workers.pool import InlinePool
 from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget, make_random, search
 from tests.support.errors import refusal
-from tests.support.postgres import PostgresServer, postgres_server
+from tests.support.postgres import PostgresServer
 
 GRACE = 3
 """Seconds; Optuna counts whole ones."""
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with postgres_server() as found:
-        yield found
 
 
 @pytest.fixture

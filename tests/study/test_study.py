@@ -118,6 +118,7 @@ def test_over_budget_is_never_trained_and_all_is_recorded(tmp_path: Path) -> Non
     assert all(outcome.latency.ms_per_frame > 12 for outcome in over)
     assert all(outcome.latency.ms_per_frame <= 12 for outcome in trained)
     assert not {outcome.config.digest() for outcome in over} & set(world.scored)
+    assert set(world.forgotten) == {outcome.config.digest() for outcome in found}, "nothing is kept to train them on"
 
 
 def test_what_cannot_be_exported_is_never_trained(tmp_path: Path) -> None:
