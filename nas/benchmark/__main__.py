@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nas.distillation.recipes import CPU
 from nas.machine.plugins import load_plugins
+from nas.proposals.names import DEFAULT_PROPOSER, PROPOSERS
 from nas.terminal.parser import Parser, SubcommandParser, command_words, positive_int, run_command, seed_number
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def rank(arguments: argparse.Namespace, command: str) -> None:
 
 
 def search(arguments: argparse.Namespace, command: str) -> None:
-    """Compare searches at equal processor time: published designs, random proposals, the search as it is."""
+    """Compare searches at equal processor time by what they propose, and with published designs."""
     from nas.benchmark.design import describe_machine
     from nas.benchmark.power import difference, results
     from nas.benchmark.searches import Contest, hold
@@ -122,15 +123,16 @@ def search(arguments: argparse.Namespace, command: str) -> None:
     asked = f"{settings.budget}-{arguments.steps}-{arguments.seconds}s-{arguments.full_steps}"
     contest = Contest(settings, targets, arguments.seconds, arguments.full_steps, arguments.full_seeds, folder / asked)
     with progress(console, "searches", "searching, then distilling what was found in full") as advance:
-        rows = hold(contest, arguments.seeds, arguments.workers, advance)
+        rows = hold(contest, arguments.proposers, arguments.seeds, arguments.workers, advance)
     about = {"command": command, "machine": describe_machine(), "versions": versions()}
     write_json(arguments.out, about | {"budget": settings.budget, "rows": rows})
     found = {each.arm: each for each in results(rows)}
-    print("| what proposes | searches | best, dB on unseen clips | standard deviation | default minus it [95%] |")
+    first = found[arguments.proposers[0]]
+    print(f"| what proposes | searches | best, dB on unseen clips | standard deviation | {first.arm} minus it [95%] |")
     print("|---|---|---|---|---|")
     for each in found.values():
-        gap, low, high = difference(found["default"], each)
-        behind = "" if each.arm == "default" else f"{gap:+.2f} [{low:+.2f}, {high:+.2f}]"
+        gap, low, high = difference(first, each)
+        behind = "" if each is first else f"{gap:+.2f} [{low:+.2f}, {high:+.2f}]"
         print(f"| {each.arm} | {len(each.scores)} | {each.mean:.2f} | {each.spread:.2f} | {behind} |")
     say(console, "saved", str(arguments.out))
 
@@ -183,6 +185,14 @@ def _add_curves(parser: argparse.ArgumentParser) -> None:
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latency-budget", default="4.7ms", metavar="TIME", help="default: %(default)s")
+    parser.add_argument(
+        "--proposers",
+        nargs="+",
+        choices=PROPOSERS,
+        default=[DEFAULT_PROPOSER, "random"],
+        metavar="NAME",
+        help=f"what is compared, the first with all others: {', '.join(PROPOSERS)} (default: %(default)s)",
+    )
     _count(parser, "--seconds", 300, "processor time of each search, in seconds")
     _count(parser, "--seeds", 5, "searches of each kind")
     _count(parser, "--steps", CPU.short_steps, "steps of a short distillation")

@@ -1,4 +1,4 @@
-"""Searches against each other at equal compute: published designs, random proposals, and what a search does by default.
+"""Searches against each other at equal compute: published designs, random proposals, and what a search proposes.
 
 A search is one process of one thread that stops after so much processor time. What it finds best by its own scores is
 distilled in full, with several seeds, and judged on clips that chose nothing.
@@ -38,8 +38,9 @@ from search_spaces import SEARCH_SPACES, DecoderConfig, LatentSpec
 
 _NO_END = 1_000_000
 """Candidates that no search gets to: its processor time is over before."""
-PUBLISHED, RANDOM, DEFAULT = "published", "random", "default"
-"""What proposes: published designs scaled to the budget, chance, or the search as it is."""
+PUBLISHED = "published"
+"""The arm of the published designs, scaled to the budget. The others are searches, by the name of their proposer."""
+_CHANCE = "random"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Contest:
     """What every search of a comparison has in common."""
 
     settings: RunSettings
-    """What each search is asked for; the seed is set for each."""
+    """What each search is asked for; seed and proposer are set for each."""
     targets: Targets
     """What decoders are trained, scored and judged on."""
     seconds: float
@@ -69,7 +70,7 @@ class Search:
     """One search, or the published designs."""
 
     arm: str
-    """What proposes."""
+    """What proposes: `PUBLISHED`, or the name of a proposer."""
     seed: int
     """Seed of the search."""
     contest: Contest
@@ -83,8 +84,8 @@ class Search:
     def __call__(self) -> None:
         """Search, and write the decoders that will be judged."""
         settings = replace(self.contest.settings, seed=self.seed)
-        if self.arm == RANDOM:
-            settings = replace(settings, proposer="random")
+        if self.arm != PUBLISHED:
+            settings = replace(settings, proposer=self.arm)
         run = Run(self.file.with_suffix(""), settings)
         device, targets = open_device(settings.device), self.contest.targets
         short = ShortDistillation(run, targets, device, CPU, recipes.CPU)
@@ -97,7 +98,7 @@ class Search:
         shutil.rmtree(run.folder, ignore_errors=True)
         run.folder.mkdir(parents=True)
         study = open_study(run.storage_url, sampler_of(short, space, budget), steps=settings.steps)
-        if self.arm == RANDOM:
+        if self.arm == _CHANCE:
             study.set_user_attr("warm_started", True)
         limits = StudyLimits(_NO_END, self.contest.seconds, clock=time.process_time)
         asked = study, space, targets.spec, settings.constraints, limits, short.candidate, InlinePool(), settings.steps
@@ -154,10 +155,20 @@ class FullRun:
             write_json(self.file, found)
 
 
-def hold(contest: Contest, seeds: int, workers: int, progress: Callable[[int, int], None]) -> list[dict[str, Any]]:
-    """Search with every arm and seed, distil what was found in full, and return what is known of every decoder."""
+def hold(
+    contest: Contest, proposers: Sequence[str], seeds: int, workers: int, progress: Callable[[int, int], None]
+) -> list[dict[str, Any]]:
+    """Search with every proposer and seed, distil what was found in full, and return what is known of every decoder.
+
+    Args:
+        contest: what all have in common.
+        proposers: names of the proposers (`nas.proposals.names.PROPOSERS`); chance begins without published designs.
+        seeds: searches of each.
+        workers: processes side by side.
+        progress: called with how many of all jobs are done, and their number.
+    """
     searches = [Search(PUBLISHED, 0, contest)]
-    searches += [Search(arm, seed, contest) for seed in range(seeds) for arm in (RANDOM, DEFAULT)]
+    searches += [Search(proposer, seed, contest) for seed in range(seeds) for proposer in proposers]
     with closing(ProcessPool(workers)) as pool:
         run_missing(searches, pool, lambda done, total: progress(done, 2 * total))
         found = [read_json(search.file) for search in searches]

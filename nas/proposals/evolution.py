@@ -9,7 +9,7 @@ from blocks import list_blocks
 from blocks.registry import Option
 from nas.proposals.choosers import Follower, Thrifty
 from nas.proposals.history import History, Known
-from nas.proposals.proposer import Proposal, Setting, random_config
+from nas.proposals.proposer import Proposal, Setting, first_config
 from search_spaces import DecoderConfig
 
 _OPTION_WEIGHT = 1 / 3
@@ -43,7 +43,7 @@ class Evolution:
     def propose(self, study: optuna.Study, trial: FrozenTrial, history: History, source: random.Random) -> Proposal:
         """A child, with its parent's trial as the note `parent`; a random walk while too few decoders have a score."""
         if len(history.known) < self._first:
-            return Proposal(random_config(self._setting, history, source), {"proposer": "random"})
+            return Proposal(first_config(self._setting, history, source), {"proposer": "random"})
         parent = self.choose_parent(history, source)
         config = self._setting.draw(lambda _: mutate(self._setting, parent, source)[0], history)
         return Proposal(config, {"proposer": self.name, "parent": parent.number})

@@ -16,7 +16,7 @@ from nas.proposals.evolution import mutate
 from nas.proposals.features import Described, Floats, describe
 from nas.proposals.gaussian_process import GaussianProcess
 from nas.proposals.history import History, Known
-from nas.proposals.proposer import Proposal, Setting, random_config
+from nas.proposals.proposer import Proposal, Setting, first_config, random_config
 from search_spaces import DecoderConfig
 
 _MOST_ASKED = 40
@@ -65,7 +65,7 @@ class Surrogate:
     def propose(self, study: optuna.Study, trial: FrozenTrial, history: History, source: random.Random) -> Proposal:
         """The most promising candidate; a random walk while too few decoders have a score, or where none fits."""
         if len(history.known) < self._first:
-            return Proposal(random_config(self._setting, history, source), {"proposer": "random"})
+            return Proposal(first_config(self._setting, history, source), {"proposer": "random"})
         known = history.known
         model = GaussianProcess([describe(each.config, each.params) for each in known], [each.score for each in known])
         candidates = self._candidates(history, source)

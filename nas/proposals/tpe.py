@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from nas.proposals.choosers import Follower
 from nas.proposals.history import History
-from nas.proposals.proposer import Proposal, Setting, random_config
+from nas.proposals.proposer import Proposal, Setting, first_config
 from search_spaces import DecoderConfig
 
 _MOST_ASKED = 12
@@ -37,7 +37,7 @@ class Tpe:
     def propose(self, study: optuna.Study, trial: FrozenTrial, history: History, source: random.Random) -> Proposal:
         """The estimator's decoder, the last one where none of its draws is new and within the budget."""
         if len(history.known) < self._first:
-            return Proposal(random_config(self._setting, history, source), {"proposer": "random"})
+            return Proposal(first_config(self._setting, history, source), {"proposer": "random"})
 
         def ask(_: int) -> DecoderConfig:
             return self._ask(study, trial, source.randrange(2**31))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.benchmark.searches import DEFAULT, PUBLISHED, RANDOM, Contest, Search, hold
+from nas.benchmark.searches import PUBLISHED, Contest, Search, hold
 from nas.machine.files import read_json
 from nas.study.settings import RunSettings
 from nas.terminal.errors import UserError
@@ -31,12 +31,12 @@ def proposers(contest: Contest, arm: str) -> Iterator[str]:
 
 
 def test_chance_proposes_by_chance_alone(contest: Contest) -> None:
-    assert set(proposers(contest, RANDOM)) == {"random"}
+    assert set(proposers(contest, "random")) == {"random"}
 
 
-def test_the_default_is_the_search_as_it_is(contest: Contest) -> None:
+def test_others_are_searches_as_they_are(contest: Contest) -> None:
     """Published designs first, then what a run names as its proposer."""
-    found = list(proposers(contest, DEFAULT))
+    found = list(proposers(contest, "evolution"))
     assert found[0].startswith("taehv_wan"), "the only design in this space"
     later = [each for each in found if not each.startswith("taehv_wan")]
     assert later and set(later) <= {"random", "evolution"}, "evolution once it knows enough, nothing of Optuna's own"
@@ -52,16 +52,16 @@ def test_published_designs_have_a_shortcut_and_fit(contest: Contest) -> None:
 
 def test_a_search_that_scores_nothing_is_one_line(contest: Contest) -> None:
     with pytest.raises(UserError, match="scored nothing in 0 s: give it more --seconds"):
-        Search(RANDOM, 0, Contest(SETTINGS, contest.targets, 0, 2, 1, contest.folder))()
+        Search("random", 0, Contest(SETTINGS, contest.targets, 0, 2, 1, contest.folder))()
 
 
 @pytest.mark.slow
 def test_what_is_found_is_judged_and_nothing_is_done_twice(contest: Contest) -> None:
     seen: list[tuple[int, int]] = []
-    rows = hold(contest, 1, 2, lambda *counts: seen.append(counts))
-    assert {row["arm"] for row in rows} == {PUBLISHED, RANDOM, DEFAULT}
+    rows = hold(contest, ["random", "evolution"], 1, 2, lambda *counts: seen.append(counts))
+    assert {row["arm"] for row in rows} == {PUBLISHED, "random", "evolution"}
     assert all(len(row["full"]) == 1 and row["full"][0]["test_db"] > 3 for row in rows)
     assert json.loads(json.dumps(rows)) == rows
     before = {path: path.stat().st_mtime_ns for path in contest.folder.rglob("*.json")}
-    assert hold(contest, 1, 2, lambda *counts: None) == rows
+    assert hold(contest, ["random", "evolution"], 1, 2, lambda *counts: None) == rows
     assert {path: path.stat().st_mtime_ns for path in contest.folder.rglob("*.json")} == before

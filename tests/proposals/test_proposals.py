@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from blocks import get_block
 from nas.latency import Workload
 from nas.latency.devices import PredictedDevice, open_device
 from nas.proposals.budget import PredictedBudget, budget_on
@@ -18,7 +19,7 @@ from nas.proposals.choosers import Follower, Thrifty
 from nas.proposals.evolution import mutate
 from nas.proposals.history import History, Known
 from nas.proposals.names import PROPOSERS
-from nas.proposals.proposer import Setting, random_config
+from nas.proposals.proposer import Setting, first_config, random_config
 from nas.proposals.registry import make_sampler
 from nas.proposals.sampler import ProposalSampler, note_origin
 from nas.terminal.errors import UserError
@@ -232,6 +233,26 @@ def test_a_mutation_departs_in_one_or_two_choices() -> None:
 
 
 OFFERED: dict[str, Sequence[Any]] = {"a": [1, 2], "b": [1, 2, 3], "c": ["x", "y"]}
+
+
+@pytest.mark.parametrize("name", ["tpe", "evolution", "surrogate"])
+def test_what_learns_begins_with_the_shortcut(name: str) -> None:
+    """Without one a short distillation says how far a decoder is from linear decoding, not how good it gets."""
+    study = make_study(name)
+    for _ in range(4):
+        assert SPACE.suggest(study.ask(), SPEC).shortcut == get_block("linear_shortcut").Config()
+
+
+def test_a_shortcut_that_is_over_the_budget_is_no_condition() -> None:
+    class NoShortcuts:
+        def share(self, config: DecoderConfig) -> float:
+            return 0.0 if self.fits(config) else 2.0
+
+        def fits(self, config: DecoderConfig) -> bool:
+            return config.shortcut is None
+
+    config = first_config(Setting(SPACE, SPEC, NoShortcuts()), History(), random.Random(0))
+    assert config.shortcut is None
 
 
 def test_thrift_makes_numbers_small_and_nothing_else() -> None:
