@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.benchmark.curves import CPU
+from nas.benchmark.fronts import Scored, scored_decoders
 from nas.benchmark.sample import published_designs
 from nas.benchmark.side_by_side import run_missing
 from nas.data.targets import Targets
@@ -30,7 +31,7 @@ from nas.study.proposals import budget_of, sampler_of
 from nas.study.run import Run
 from nas.study.settings import RunSettings
 from nas.study.short_distillation import ShortDistillation
-from nas.study.study import open_study
+from nas.study.study import load_study, open_study
 from nas.terminal.errors import UserError
 from nas.workers.pool import InlinePool
 from nas.workers.processes import ProcessPool
@@ -83,10 +84,8 @@ class Search:
 
     def __call__(self) -> None:
         """Search, and write the decoders that will be judged."""
-        settings = replace(self.contest.settings, seed=self.seed)
-        if self.arm != PUBLISHED:
-            settings = replace(settings, proposer=self.arm)
-        run = Run(self.file.with_suffix(""), settings)
+        run = self._run
+        settings = run.settings
         device, targets = open_device(settings.device), self.contest.targets
         short = ShortDistillation(run, targets, device, CPU, recipes.CPU)
         space, budget = SEARCH_SPACES[settings.space], budget_of(short)
@@ -107,6 +106,15 @@ class Search:
         if not (best := best_outcomes(outcomes)):
             raise UserError(f"a search scored nothing in {self.contest.seconds:g} s: give it more --seconds")
         self._write([(best[0].config.summary(), best[0].config)], Counter(each.status for each in outcomes))
+
+    def history(self) -> list[Scored]:
+        """What it has scored, and when; nothing for the published designs."""
+        return [] if self.arm == PUBLISHED else scored_decoders(load_study(self._run.storage_url))
+
+    @property
+    def _run(self) -> Run:
+        proposer = self.contest.settings.proposer if self.arm == PUBLISHED else self.arm
+        return Run(self.file.with_suffix(""), replace(self.contest.settings, seed=self.seed, proposer=proposer))
 
     def _write(self, decoders: Sequence[tuple[str, DecoderConfig]], counts: Mapping[str, int]) -> None:
         found = [{"title": title, "architecture": config.to_dict()} for title, config in decoders]
@@ -175,8 +183,9 @@ def hold(
         runs = {run.file: run for each in found for decoder in each["decoders"] for run in contest.full_runs(decoder)}
         run_missing(list(runs.values()), pool, lambda done, total: progress(total + done, 2 * total))
     rows = []
-    for each in found:
+    for search, each in zip(searches, found, strict=True):
         for decoder in each["decoders"]:
             full = [read_json(run.file) for run in contest.full_runs(decoder)]
-            rows.append({key: each[key] for key in ("arm", "seed", "counts")} | decoder | {"full": full})
+            about = {key: each[key] for key in ("arm", "seed", "counts")} | {"history": search.history()}
+            rows.append(about | decoder | {"full": full})
     return rows
