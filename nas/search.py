@@ -241,7 +241,7 @@ def _say_what_was_found(
     show.say(console, "trials", table.counts())
     if stopped:
         show.say(console, "stopped", stopped)
-    print_front(console, found, run.settings.constraints[0].limit)
+    print_front(console, found, run.settings.constraints[0].limit, distillation.recipe.spread_db)
     show.say(console, "saved", str(run.folder))
     show.say(console, "next", shlex.join(["python", "-m", "nas.finalize", str(run.folder)]))
 

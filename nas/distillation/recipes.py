@@ -62,6 +62,8 @@ class Recipe:
     """What finished models are trained on: larger or longer crops than in the search, and more of them."""
     judging: Crops
     """What finished models are judged on: clips that neither training nor selection saw."""
+    spread_db: float | None = None
+    """Standard deviation over seeds of a decoder's score, by `nas.benchmark rank`; None: nobody has measured it."""
 
     def distillation(self, steps: int, seed: int) -> DistillSettings:
         """Settings of a distillation of this length: scored six times, saved twenty times on the way."""
@@ -86,6 +88,7 @@ CPU = Recipe(
     short=Crops(64, 4, train=8, score=3, taps=2),
     full=Crops(64, 5, train=16, score=3, taps=2),
     judging=Crops(128, 5, test=2),
+    spread_db=0.1,
 )
 """The recipe for a few CPU cores, and the cautious start on Apple's GPUs."""
 

@@ -34,9 +34,11 @@ def main(argv: list[str] | None = None) -> int:
 def finalize(arguments: argparse.Namespace) -> None:
     """The command, in the order in which things happen."""
     from nas.distillation.distill import DivergedError
+    from nas.distillation.recipes import recipe_for
     from nas.evaluation.comparison import print_comparison
     from nas.finalize.finish import check_out, finish, finished_model
     from nas.finalize.rows import baseline_rows, model_row, teacher_row
+    from nas.machine.device import choose_device
     from nas.study.contents import contents_of_space
     from nas.study.run import load_run, newest_run
     from nas.study.selection import choose
@@ -51,7 +53,8 @@ def finalize(arguments: argparse.Namespace) -> None:
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
         out = arguments.out or run.folder / "models"
         check_out(out)
-        candidates = choose(_leaders(console, run, arguments.noise), arguments.top, front=arguments.front)
+        noise_db = arguments.noise if arguments.noise is not None else recipe_for(choose_device()).spread_db or 0.0
+        candidates = choose(_leaders(console, run, noise_db), arguments.top, front=arguments.front)
         job = _open_job(console, run, out, arguments)
         for candidate in candidates:
             finished_model(job, candidate)  # what cannot be written over is refused before the first is made
@@ -148,9 +151,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--noise",
         type=decibels,
-        default=0.0,
         metavar="DB",
-        help="difference up to which scores are equal, and the faster decoder is taken (default: 0)",
+        help="difference up to which scores are equal, and the faster decoder is taken "
+        f"(default: {CPU.spread_db:g}, the spread of seeds; with a GPU 0, as nobody has measured it there)",
     )
     parser.add_argument(
         "--steps",

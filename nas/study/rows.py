@@ -44,8 +44,17 @@ class Rows:
         self._console.print(f"[{style}]{escape(line)}[/]" if style else escape(line), soft_wrap=True)
 
 
-def print_front(console: Console, found: list[Outcome], budget_ms: float = math.inf) -> None:
-    """What no other decoder beats in both latency and score, fastest first, a row each."""
+def print_front(
+    console: Console, found: list[Outcome], budget_ms: float = math.inf, spread_db: float | None = None
+) -> None:
+    """What no other decoder beats in both latency and score, fastest first, a row each.
+
+    Args:
+        console: where.
+        found: what became of the proposals.
+        budget_ms: latencies are written with as many digits as say on which side of it they are.
+        spread_db: standard deviation of a score over seeds, which is said below; None if it is not known.
+    """
     front = pareto_front(found)
     which = f"{len(front)} decoders that no other beats" if len(front) > 1 else "one decoder that no other beats"
     say(console, "front", f"{which} in both latency and score")
@@ -53,6 +62,9 @@ def print_front(console: Console, found: list[Outcome], budget_ms: float = math.
     rows.header()
     for outcome in front:
         rows.outcome(outcome, "green" if outcome is front[-1] else "")
+    if spread_db is not None:
+        what = f"two seeds of one decoder differ by about {2**0.5 * spread_db:.2f} dB: less than that says nothing"
+        say(console, "spread", what)
 
 
 def mark(outcome: Outcome) -> str:

@@ -214,6 +214,12 @@ def test_the_front_has_a_row_for_each_decoder_with_marks() -> None:
     assert [(row[0], row[-4], row[-1]) for row in rows] == [("0", "11.3*", "25.20"), ("1", "28.9", "27.40")]
 
 
+def test_what_differs_by_less_than_seeds_do_is_said_to_say_nothing() -> None:
+    console = plain_console()
+    print_front(console, [outcome(0, score=25.2, ms=11.3)], spread_db=0.1)
+    assert "two seeds of one decoder differ by about 0.14 dB" in lines_of(console)[-1]
+
+
 def test_what_is_over_a_further_limit_is_said_in_its_row() -> None:
     console = plain_console()
     fill(console, [outcome(0, "over budget", None, preset="flash_vaed_wan", detail="24.1 MB of package")])
