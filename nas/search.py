@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nas.machine.plugins import load_plugins
+from nas.machine.threads import let_threads_sleep
 from nas.study.options import (
     add_options,
     check_fit,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    let_threads_sleep()
     parser = make_parser()
     arguments = parser.parse_args(argv)
     check_sharing(parser, arguments)

@@ -18,6 +18,7 @@ from typing import Any
 from nas.latency.record import MeasurementFailedError
 from nas.machine.files import disk_errors, read_json, write_json
 from nas.machine.temporary import temporary_folder
+from nas.machine.threads import user_environment
 from nas.terminal.errors import UserError
 
 TASK, RESULT, LOG = "task.json", "result.json", "log.txt"
@@ -54,7 +55,12 @@ def run_isolated(
         write_json(folder / TASK, task)
         with (folder / LOG).open("w") as log:
             process = subprocess.Popen(
-                [*command, str(folder)], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                [*command, str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=user_environment(),
             )
             try:
                 status = _wait(process, time_limit_s, stop or threading.Event())
