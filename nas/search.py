@@ -22,7 +22,7 @@ from nas.study.options import (
     study_limits,
     timed_decode,
 )
-from nas.terminal.parser import NothingFeasibleError, Parser, command_words, run_command
+from nas.terminal.parser import NothingFeasibleError, Parser, command_line, run_command
 
 if TYPE_CHECKING:
     import optuna
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     check_sharing(parser, arguments)
     if arguments.status is not None:
         return run_command(lambda: say_status(arguments), continue_with=None)
-    command = shlex.join([*command_words("nas.search"), *(sys.argv[1:] if argv is None else argv)])
+    command = command_line("nas.search", argv)
     return run_command(lambda: start(arguments), continue_with=command)
 
 

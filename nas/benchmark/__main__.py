@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 from nas.distillation.recipes import CPU
 from nas.machine.plugins import load_plugins
 from nas.proposals.names import DEFAULT_PROPOSER, PROPOSERS
-from nas.terminal.parser import Parser, SubcommandParser, command_words, positive_int, run_command, seed_number
+from nas.terminal.parser import (
+    Parser,
+    SubcommandParser,
+    command_line,
+    command_words,
+    positive_int,
+    run_command,
+    seed_number,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +42,7 @@ _RESULT = Path("benchmark") / "curves.json"
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = shlex.join([*command_words("nas.benchmark"), *(sys.argv[1:] if argv is None else argv)])
+    command = command_line("nas.benchmark", argv)
 
     def run() -> None:
         load_plugins()

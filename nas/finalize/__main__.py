@@ -4,7 +4,6 @@ python -m nas.finalize
 """
 
 import argparse
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from nas.distillation.recipes import CPU, GPU
 from nas.machine.plugins import load_plugins
 from nas.machine.threads import let_threads_sleep
-from nas.terminal.parser import NothingFeasibleError, Parser, command_words, decibels, positive_int, run_command
+from nas.terminal.parser import NothingFeasibleError, Parser, command_line, decibels, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
     let_threads_sleep()
-    command = shlex.join([*command_words("nas.finalize"), *(sys.argv[1:] if argv is None else argv)])
+    command = command_line("nas.finalize", argv)
     return run_command(lambda: finalize(arguments), continue_with=command)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nas.latency.agent import TOKEN_VARIABLE
 from nas.machine.plugins import load_plugins
 from nas.terminal.errors import UserError
-from nas.terminal.parser import Parser, SubcommandParser, command_words, positive_int, run_command, seed_number
+from nas.terminal.parser import Parser, SubcommandParser, command_line, positive_int, run_command, seed_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = make_parser().parse_args(argv)
-    command = shlex.join([*command_words("nas.latency"), *(sys.argv[1:] if argv is None else argv)])
+    command = command_line("nas.latency", argv)
 
     def run() -> None:
         load_plugins(arguments.plugin)

@@ -7,8 +7,9 @@ import argparse
 import io
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,8 @@ SEEDS = 2**32
 """Number of seeds that every source of random numbers takes, from 0 on."""
 _LARGEST = 2**31 - 1
 """Largest number of anything."""
+_PASSWORD = re.compile(r"(://[^/@:\s]+):[^/@\s]*(?=@)")
+"""A password in an address, after the user's name."""
 
 
 class NothingFeasibleError(Exception):
@@ -143,6 +146,17 @@ def command_words(module: str) -> list[str]:
     if started.stem == "turbo-vaed" or started.parts[-2:] == ("nas", "__main__.py"):
         return [*launcher_words(), module.removeprefix("nas.")]
     return ["python", "-m", module]
+
+
+def command_line(module: str, argv: Sequence[str] | None = None) -> str:
+    """What was typed to start the command `nas.NAME`, to be printed: without the passwords of addresses.
+
+    Args:
+        module: `nas.NAME`.
+        argv: its arguments; None: those of this process.
+    """
+    typed = [_PASSWORD.sub(r"\1", word) for word in (sys.argv[1:] if argv is None else argv)]
+    return shlex.join([*command_words(module), *typed])
 
 
 def run_command(run: Callable[[], None], continue_with: str | None) -> int:
