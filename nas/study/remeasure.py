@@ -65,12 +65,23 @@ def measured_leaders(run: Run, outcomes: list[Outcome]) -> tuple[str, list[Outco
 
     The latency of each is the measured one. The device measured last counts; None if there is none.
     """
+    device, records = latest_measurements(run)
+    if not records:
+        return None
+    return device, [each for each in _measured(records, outcomes) if _is_feasible(run, each)]
+
+
+def latest_measurements(run: Run) -> tuple[str, dict[str, LatencyRecord]]:
+    """The device that candidates were measured on last, and latencies by digest of the architecture; "" if none was.
+
+    Raises:
+        UserError: the file of the measurements is damaged.
+    """
     files = sorted((run.folder / _FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
     if not files:
-        return None
+        return "", {}
     found = _read(files[-1])
-    ranked = _measured(found, outcomes)
-    return found.device, [each for each in ranked if _is_feasible(run, each)]
+    return found.device, _records_of(found)
 
 
 def _is_feasible(run: Run, outcome: Outcome) -> bool:
@@ -109,6 +120,10 @@ def _read(path: Path) -> _Measurements:
     return found
 
 
+def _records_of(found: _Measurements) -> dict[str, LatencyRecord]:
+    return {digest: LatencyRecord.from_dict(record) for digest, record in found.records.items()}
+
+
 def _keep(run: Run, device_name: str, candidate: Outcome, record: LatencyRecord) -> None:
     path = _path(run, device_name)
     before = _read(path) if path.exists() else _Measurements(device_name, {})
@@ -117,9 +132,8 @@ def _keep(run: Run, device_name: str, candidate: Outcome, record: LatencyRecord)
         write_json(path, asdict(replace(before, records=records)))
 
 
-def _measured(found: _Measurements, outcomes: list[Outcome]) -> list[Outcome]:
+def _measured(records: dict[str, LatencyRecord], outcomes: list[Outcome]) -> list[Outcome]:
     """Scored candidates with a measurement, best first, each with its measured latency."""
-    records = {digest: LatencyRecord.from_dict(record) for digest, record in found.records.items()}
     known = [
         replace(each, latency=records[each.config.digest()]) for each in outcomes if each.config.digest() in records
     ]
@@ -131,7 +145,7 @@ def _print_ranking(console: "Console", run: Run, candidates: list[Outcome], devi
     path = _path(run, device_name)
     if not path.exists():
         raise NothingFeasibleError(f"the device can run none of the {len(candidates)} best candidates")
-    ranked = _measured(_read(path), candidates)
+    ranked = _measured(_records_of(_read(path)), candidates)
     budget = run.settings.constraints[0].limit
     before = {each.number: each.latency for each in candidates}
     star = "*" if candidates[0].latency.kind == "predicted" else ""

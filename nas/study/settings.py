@@ -102,6 +102,28 @@ class RunSettings:
         return Workload(self.height, self.width, self.frames)
 
 
+def command_arguments(settings: RunSettings) -> list[str]:
+    """The options of the search that was asked for, all of them written out."""
+    given = {
+        "--teacher": settings.teacher,
+        "--teacher-weights": settings.teacher_weights,
+        "--clips": settings.clips,
+        "--latency-budget": settings.budget,
+        "--resolution": f"{settings.height}x{settings.width}",
+        "--frames": settings.frames,
+        "--max-params": settings.max_params,
+        "--max-memory": settings.max_memory,
+        "--max-size": settings.max_size,
+        "--space": settings.space,
+        "--proposer": settings.proposer,
+        "--steps": settings.steps,
+        "--seed": settings.seed,
+    }
+    several = {"--device": settings.devices, "--plugin": settings.plugins}
+    words = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    return words + [word for flag, values in several.items() for value in values for word in (flag, value)]
+
+
 def difference(made: RunSettings, wanted: RunSettings) -> str:
     """The first setting in which two searches differ, in words; empty if they are the same search."""
     names = _differences(made, wanted)

@@ -1,0 +1,101 @@
+"""Everything that is on the page, as plain values: JSON primitives."""
+
+import shlex
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+from nas.machine.versions import versions
+from nas.model.folder import is_model_folder, read_record
+from nas.model.record import ModelRecord
+from nas.report.decoders import WORDS, describe_decoders
+from nas.report.importance import importance_of_choices
+from nas.study.remeasure import latest_measurements
+from nas.study.run import Run
+from nas.study.settings import command_arguments
+from nas.study.sharing import study_to_read
+from nas.study.study import find_study
+
+_NO_STUDY = "there is no study yet: targets come first"
+
+
+def page_contents(run: Run) -> dict[str, Any]:
+    """What is known of a run now, whether or not it is worked on; it is only read.
+
+    Raises:
+        UserError: its study or a model is damaged.
+    """
+    settings = run.settings
+    device, measured = latest_measurements(run)
+    decoders: list[dict[str, Any]] = []
+    importance: list[tuple[str, float]] = []
+    why_not = _NO_STUDY
+    if run.storage or find_study(run.storage_url) is not None:
+        with study_to_read(run) as study:
+            decoders = describe_decoders(study, measured)
+            importance, why_not = importance_of_choices(study)
+    return {
+        "title": f"Decoders for {settings.teacher} within {settings.describe_constraints()}",
+        "made": datetime.now().astimezone().isoformat(timespec="minutes"),
+        "limit": settings.constraints[0].limit,
+        "steps": settings.steps,
+        "facts": _facts(run, decoders),
+        "command": shlex.join(["python", "-m", "nas.search", *command_arguments(settings)]),
+        "decoders": decoders,
+        "importance": importance,
+        "no_importance": why_not,
+        "measured_on": device,
+        "models": [_model(record) for record in _records(run)],
+        "versions": dict(run.versions or versions()),
+    }
+
+
+def _facts(run: Run, decoders: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    settings = run.settings
+    counted = Counter(each["status"] for each in decoders)
+    proposals = ", ".join(f"{count} {WORDS.get(status, status)}" for status, count in counted.most_common())
+    where = f"at {settings.workload.describe()} on {' and '.join(settings.devices)}"
+    facts = [
+        ("teacher", settings.teacher),
+        ("clips", settings.clips or "embedded"),
+        ("budget", f"{settings.describe_constraints()} {where}"),
+        ("space", settings.space),
+        ("proposals", proposals or "none"),
+        ("score", f"PSNR in dB against the teacher on held-out clips after at most {settings.steps} steps"),
+        ("seed", str(settings.seed)),
+    ]
+    return [*facts, ("latency", decoders[0]["provenance"])] if decoders else facts
+
+
+def _records(run: Run) -> list[ModelRecord]:
+    folder = run.folder / "models"
+    if not folder.is_dir():
+        return []
+    found = [read_record(each) for each in sorted(folder.iterdir()) if is_model_folder(each)]
+    return [record for record in found if record is not None]
+
+
+def _model(record: ModelRecord) -> dict[str, Any]:
+    quality, teacher = record.evaluation, record.teacher_evaluation
+    return {
+        "name": record.summary,
+        "architecture": record.architecture,
+        "parameters": record.parameters,
+        "gmacs": record.macs_per_frame / 1e9,
+        "predicted": record.latency_predicted.describe(),
+        "predicted_ms": record.latency_predicted.ms_per_frame,
+        "measured": record.latency_measured.describe(),
+        "measured_ms": record.latency_measured.ms_per_frame,
+        "search_db": record.search_score_db,
+        "curve": [list(each) for each in record.curve],
+        "steps": record.distillation["steps"],
+        "teacher_db": quality.psnr_teacher,
+        "teacher_ssim": quality.ssim_teacher,
+        "truth_db": quality.psnr_truth,
+        "truth_ssim": quality.ssim_truth,
+        "teachers_truth_db": teacher.psnr_truth,
+        "clips": record.clips,
+        "lpips": quality.lpips,
+        "packages": sorted(record.packages),
+        "no_package": record.no_package,
+    }
