@@ -230,6 +230,7 @@ def _events(table: "TrialTable", run: "Run", study: "optuna.Study", given_up: "l
 def _say_what_was_found(
     console: "Console", distillation: "ShortDistillation", table: "TrialTable", found: "list[Outcome]", stopped: str
 ) -> None:
+    from nas.report.page import write_report
     from nas.study.outcomes import best_outcomes
     from nas.study.rows import print_front
     from nas.terminal import console as show
@@ -245,6 +246,7 @@ def _say_what_was_found(
         show.say(console, "stopped", stopped)
     print_front(console, found, run.settings.constraints[0].limit, distillation.recipe.spread_db)
     show.say(console, "saved", str(run.folder))
+    show.say(console, "report", str(write_report(run)))
     show.say(console, "next", shlex.join(["python", "-m", "nas.finalize", str(run.folder)]))
 
 

@@ -40,6 +40,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.finalize.finish import check_out, finish, finished_model
     from nas.finalize.rows import baseline_rows, model_row, teacher_row
     from nas.machine.device import choose_device
+    from nas.report.page import write_report
     from nas.study.contents import contents_of_space
     from nas.study.run import load_run, newest_run
     from nas.study.selection import choose
@@ -67,6 +68,7 @@ def finalize(arguments: argparse.Namespace) -> None:
             except DivergedError as error:
                 show.warn(console, f"#{candidate.number} is left out: {error}")
         print_comparison(console, rows)
+        show.say(console, "report", str(write_report(run, models=out)))
 
 
 def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Namespace) -> "Job":

@@ -30,7 +30,7 @@ def report(arguments: argparse.Namespace) -> None:
     run = load_run(arguments.run) if arguments.run else newest_run(partial(show.warn, console))
     load_plugins(run.settings.plugins)
     show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
-    show.say(console, "report", str(write_report(run, arguments.out)))
+    show.say(console, "report", str(write_report(run, arguments.out, arguments.models)))
 
 
 def make_parser() -> Parser:
@@ -38,6 +38,7 @@ def make_parser() -> Parser:
     parser = Parser("nas.report", __doc__ or "")
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run folder (default: the newest)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: RUN/report.html)")
+    parser.add_argument("--models", type=Path, metavar="DIR", help="folder of finished models (default: RUN/models)")
     parser.add_plugin_option()
     return parser
 

@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from nas.machine.versions import versions
@@ -19,8 +20,12 @@ from nas.study.study import find_study
 _NO_STUDY = "there is no study yet: targets come first"
 
 
-def page_contents(run: Run) -> dict[str, Any]:
+def page_contents(run: Run, models: Path) -> dict[str, Any]:
     """What is known of a run now, whether or not it is worked on; it is only read.
+
+    Args:
+        run: the run.
+        models: folder of its finished models, which need not be there.
 
     Raises:
         UserError: its study or a model is damaged.
@@ -45,7 +50,7 @@ def page_contents(run: Run) -> dict[str, Any]:
         "importance": importance,
         "no_importance": why_not,
         "measured_on": device,
-        "models": [_model(record) for record in _records(run)],
+        "models": [_model(record) for record in _records(models)],
         "versions": dict(run.versions or versions()),
     }
 
@@ -67,8 +72,7 @@ def _facts(run: Run, decoders: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [*facts, ("latency", decoders[0]["provenance"])] if decoders else facts
 
 
-def _records(run: Run) -> list[ModelRecord]:
-    folder = run.folder / "models"
+def _records(folder: Path) -> list[ModelRecord]:
     if not folder.is_dir():
         return []
     found = [read_record(each) for each in sorted(folder.iterdir()) if is_model_folder(each)]

@@ -18,18 +18,19 @@ FILE_NAME = "report.html"
 """Name of the page in a run folder."""
 
 
-def write_report(run: Run, path: Path | None = None) -> Path:
+def write_report(run: Run, path: Path | None = None, models: Path | None = None) -> Path:
     """Write the page of a run, in one step; returns where it is.
 
     Args:
         run: the run, which may be worked on.
         path: where the page goes; default `RUN/report.html`.
+        models: folder of its finished models; default `RUN/models`.
 
     Raises:
         UserError: the run is damaged, or the disk does not take the page.
     """
     path = path or run.folder / FILE_NAME
-    page = render(page_contents(run))
+    page = render(page_contents(run, models or run.folder / "models"))
     with disk_errors(f"cannot write {path}"):
         write_bytes(path, page.encode())
     return path
@@ -63,4 +64,4 @@ def _as_script(contents: dict[str, Any]) -> str:
 def _packed_plotly() -> str:
     """plotly.js, compressed: 1.9 MB instead of 4.8 in the page; the browser unpacks it."""
     source = (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
-    return base64.b64encode(gzip.compress(source, 9, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(source, 6, mtime=0)).decode()

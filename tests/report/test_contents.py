@@ -1,0 +1,92 @@
+"""What the report says of a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.distillation.recipes import CPU
+from nas.report.contents import page_contents
+from nas.report.decoders import describe_stages
+from nas.report.importance import FEWEST
+from nas.search import make_parser
+from nas.study.options import run_settings, timed_decode
+from nas.study.run import Run, open_run
+from nas.study.settings import command_arguments
+from nas.teachers import published_latents
+from nas.terminal.errors import UserError
+from search_spaces import PRESETS, adapt
+from tests.support.reports import SETTINGS, make_searched_run
+from tests.support.small_decoders import SPECS
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_searched_run(tmp_path_factory.mktemp("report") / "R")
+
+
+def contents(run: Run) -> dict[str, Any]:
+    return page_contents(run, run.folder / "models")
+
+
+def test_every_proposal_is_there_with_what_became_of_it(run: Run) -> None:
+    found = contents(run)
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps(found, allow_nan=False))
+    by_status = {each["status"] for each in found["decoders"]}
+    assert {"scored", "over budget"} <= by_status
+    for each in found["decoders"]:
+        assert (each["score"] is None) == (each["status"] == "over budget")
+        assert (each["ms"] > found["limit"]) == (each["status"] == "over budget")
+        assert sum(stage["parameters"] for stage in each["stages"]) > 0
+    assert any(each["preset"] and each["origin"] == "published design" for each in found["decoders"])
+    assert any(each["origin"] == "random" for each in found["decoders"])
+    scored = [each for each in found["decoders"] if each["status"] == "scored"]
+    assert len(scored) >= FEWEST and found["importance"] and not found["no_importance"]
+
+
+def test_the_front_is_what_no_other_beats(run: Run) -> None:
+    scored = [each for each in contents(run)["decoders"] if each["status"] == "scored"]
+    for each in scored:
+        beaten = any(other["ms"] <= each["ms"] and other["score"] > each["score"] for other in scored)
+        assert not (each["front"] and beaten)
+    assert any(each["front"] for each in scored)
+
+
+def test_measurements_and_models_are_told_apart_from_predictions(run: Run) -> None:
+    found = contents(run)
+    measured = [each for each in found["decoders"] if each["measured"] is not None]
+    assert found["measured_on"] == "host" and measured and all(each["measured"] == 30.0 for each in measured)
+    assert all(each["kind"] == "predicted" for each in found["decoders"])
+    (model,) = found["models"]
+    assert (model["predicted_ms"], model["measured_ms"], model["search_db"]) == (20.0, 100.0, 25.0)
+
+
+def test_a_stage_says_what_it_is() -> None:
+    config = adapt(PRESETS["turbo_vaed_hunyuan"], SPECS["16ch-4x8x8-leading"])
+    stages = describe_stages(config, {"stem": 1.0, "stage1": 2.5})
+    assert [stage["name"] for stage in stages][:3] == ["stem", "stage0", "stage1"]
+    first = config.stages[0]
+    assert stages[1]["what"] == f"{first.depth} x depthwise separable conv3d; {first.width} channels"
+    assert [stage["ms"] for stage in stages[:3]] == [1.0, 0.0, 2.5]
+
+
+def test_the_command_asks_for_the_same_search() -> None:
+    arguments = make_parser().parse_args(["--latency-budget", "12ms", "--max-params", "5M", "--seed", "3"])
+    workload = timed_decode(arguments, published_latents("wan-tiny"))
+    settings = run_settings(arguments, workload, CPU)
+    again = make_parser().parse_args(command_arguments(settings))
+    assert run_settings(again, timed_decode(again, published_latents("wan-tiny")), CPU) == settings
+
+
+def test_a_run_before_its_first_trial_has_a_page(tmp_path: Path) -> None:
+    run, _ = open_run(SETTINGS, tmp_path / "new")
+    found = contents(run)
+    assert (found["decoders"], found["models"]) == ([], []) and "no study yet" in found["no_importance"]
+
+
+def test_a_damaged_study_is_one_line(tmp_path: Path) -> None:
+    run, _ = open_run(SETTINGS, tmp_path / "R")
+    (run.folder / "study.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(UserError, match=r"study\.db"):
+        contents(run)
