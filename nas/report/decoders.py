@@ -5,13 +5,14 @@ from functools import lru_cache
 from typing import Any
 
 import optuna
+import torch
 from optuna.trial import FrozenTrial
 
 from blocks import get_block
 from nas.latency.record import LatencyRecord, provenance
 from nas.latency.stages import stage_modules
 from nas.study.outcomes import Outcome, finished_trials, outcome_of, pareto_front
-from search_spaces import DecoderConfig, StageConfig, build_skeleton
+from search_spaces import Decoder, DecoderConfig, StageConfig
 
 WORDS = {"pruned": "stopped early", "same": "proposed before"}
 """Statuses that the report has other words for."""
@@ -74,7 +75,8 @@ def describe_stages(config: DecoderConfig, by_stage: dict[str, float]) -> list[d
 
 @lru_cache(maxsize=1024)
 def _stage_parameters(config: DecoderConfig) -> Sequence[tuple[str, int]]:
-    groups = stage_modules(build_skeleton(config))
+    with torch.device("meta"):  # it was built before, so that its parts fit together need not be tried
+        groups = stage_modules(Decoder(config))
     return [(name, sum(each.numel() for each in module.parameters())) for name, module in groups.items()]
 
 
