@@ -25,7 +25,13 @@ GEOMETRY_NAMES = (
 """What pipelines read about the geometry of latents, and whether the decoder is told a noise level; in the config."""
 
 SCALING_NAMES = ("latents_mean", "latents_std", "scaling_factor")
-"""What they read about its scaling."""
+"""What they read about their scaling."""
+
+UNKNOWN_SCALING = (
+    "the scaling of these latents is not known to this TurboVAED: use model.attach(pipe), which takes it from the VAE "
+    "that the pipeline has"
+)
+"""What a pipeline is told that asks for it."""
 
 
 @dataclass(frozen=True)
@@ -168,13 +174,5 @@ class PipelineConfig(FrozenDict):  # type: ignore[misc]
 
     def __getattr__(self, name: str) -> Any:
         if name in SCALING_NAMES:
-            raise unknown_scaling()
+            raise AttributeError(UNKNOWN_SCALING)
         raise AttributeError(f"the config of this TurboVAED has no '{name}'")
-
-
-def unknown_scaling() -> AttributeError:
-    """The error where a pipeline asks for a scaling that is not known."""
-    return AttributeError(
-        "the scaling of these latents is not known to this TurboVAED: use model.attach(pipe), which takes it from the "
-        "VAE that the pipeline has"
-    )

@@ -11,13 +11,13 @@ from nas.machine.torchvision_operators import import_torchvision
 from nas.model.pipeline_config import (
     GEOMETRY_NAMES,
     SCALING_NAMES,
+    UNKNOWN_SCALING,
     PipelineConfig,
     Scaling,
     check_replaces,
     geometry_config,
     known_scaling,
     scaling_of,
-    unknown_scaling,
 )
 from nas.model.published import RELEASES, load_published
 from nas.terminal.errors import UserError
@@ -81,7 +81,7 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
         if folder.is_dir():
             same = {name: kwargs[name] for name in ("torch_dtype", "variant", "use_safetensors") if name in kwargs}
             model = found[0] if isinstance(found, tuple) else found
-            model.attach_encoder(AutoModel.from_pretrained(folder, **same))
+            model.attach_encoder(AutoModel.from_pretrained(str(folder), **same))
         return found
 
     def save_pretrained(
@@ -101,7 +101,7 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
         super().save_pretrained(save_directory, **options, **kwargs)
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Any:
         """What the model was made with, and everything that pipelines read from the config of its teacher.
 
         The latter follows from the latents that it was made for, or is that of the attached VAE; it is not saved.
@@ -154,7 +154,7 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def _statistic(self, name: str, default: float) -> Tensor:
         scaling = self._scaling()
         if scaling is None:
-            raise unknown_scaling()
+            raise UserError(UNKNOWN_SCALING)
         values = scaling.to_dict()[name] or [default] * self.decoder.config.latents.channels
         return torch.tensor(values, device=self.device)
 
@@ -232,7 +232,7 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
             UserError: it has other latents.
         """
         if isinstance(vae, str | Path):
-            vae = AutoModel.from_pretrained(vae, **kwargs)
+            vae = AutoModel.from_pretrained(str(vae), **kwargs)
         self._attached = ()
         check_replaces(vae, self.decoder.config.latents, self._scaling())
         self._attached = (vae,)
