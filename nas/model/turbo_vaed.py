@@ -78,7 +78,7 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """As of every diffusers model; an encoder that was saved with a local one is attached again."""
         found = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "", _ENCODER)
-        if folder.is_dir():
+        if (folder / "config.json").is_file():
             same = {name: kwargs[name] for name in ("torch_dtype", "variant", "use_safetensors") if name in kwargs}
             model = found[0] if isinstance(found, tuple) else found
             model.attach_encoder(AutoModel.from_pretrained(str(folder), **same))

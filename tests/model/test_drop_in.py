@@ -5,10 +5,12 @@ import logging
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload_with_hook
 from accelerate.hooks import ModelHook, add_hook_to_module
 from torch import Tensor
 
@@ -180,6 +182,21 @@ def test_hooks_of_accelerate_are_called(latents: Tensor) -> None:
     for number, call in enumerate(calls, 1):
         call()
         assert hook.calls == number
+
+
+def test_offloading_moves_the_model_and_its_encoder() -> None:
+    """To the meta device in place of a GPU, and back."""
+    vae = make_vae("wan")
+    model = student_of("wan", vae).attach_encoder(vae)
+    _, hook = cpu_offload_with_hook(model, execution_device=torch.device("meta"))
+    assert {parameter.device.type for each in (model, vae) for parameter in each.parameters()} == {"cpu"}
+    frames = model.decode(torch.zeros(1, 16, 3, 2, 2, device="meta"), return_dict=False)[0]
+    assert frames.device.type == "meta" and frames.shape == (1, 3, 9, 16, 16)
+    assert {parameter.device.type for each in (model, vae) for parameter in each.parameters()} == {"meta"}
+    pipe = SimpleNamespace(vae=model)
+    with pytest.raises(UserError, match=r"is being offloaded: attach first, then call enable_\.\.\._offload"):
+        student_of("wan", make_vae("wan")).attach(pipe)
+    hook.remove()
 
 
 def test_decode_takes_what_each_pipeline_hands_over(latents: Tensor) -> None:

@@ -30,7 +30,9 @@ PIPELINES = {
     "WanPipeline": "wan",
     "WanImageToVideoPipeline": "wan",
     "WanVideoToVideoPipeline": "wan",
+    "WanVACEPipeline": "wan",
     "HunyuanVideoPipeline": "hunyuan",
+    "HunyuanVideoImageToVideoPipeline": "hunyuan",
     "CogVideoXPipeline": "cogvideox",
     "CogVideoXImageToVideoPipeline": "cogvideox",
     "CogVideoXVideoToVideoPipeline": "cogvideox",
@@ -40,8 +42,8 @@ PIPELINES = {
 }
 """Pipeline -> the teacher whose VAE it has."""
 
-WITH_IMAGE = {"WanImageToVideoPipeline", "CogVideoXImageToVideoPipeline", "LTXImageToVideoPipeline"}
-WITH_VIDEO = {"WanVideoToVideoPipeline", "CogVideoXVideoToVideoPipeline"}
+WITH_IMAGE = {name for name in PIPELINES if "ImageToVideo" in name}
+WITH_VIDEO = {name for name in PIPELINES if "VideoToVideo" in name}
 
 
 def make_vae(teacher: str) -> Any:
@@ -112,20 +114,19 @@ def decoded_by(pipe: Any, run: Callable[[], Any]) -> tuple[Any, Tensor]:
 
 
 def _wan(name: str) -> dict[str, Any]:
-    transformer = diffusers.WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=36 if name == "WanImageToVideoPipeline" else 16,
-        text_dim=16,
-        freq_dim=16,
-        ffn_dim=16,
-        num_layers=1,
-    )
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 16, "freq_dim": 16, "ffn_dim": 16}
+    if name == "WanVACEPipeline":
+        transformer = diffusers.WanVACETransformer3DModel(**sizes, num_layers=1, vace_layers=[0], vace_in_channels=96)
+    else:
+        channels = 36 if name == "WanImageToVideoPipeline" else 16
+        transformer = diffusers.WanTransformer3DModel(**sizes, num_layers=1, in_channels=channels)
     return {"transformer": transformer, "scheduler": diffusers.UniPCMultistepScheduler(flow_shift=3.0)}
 
 
 def _hunyuan(name: str) -> dict[str, Any]:
+    to_continue = name == "HunyuanVideoImageToVideoPipeline"
     transformer = diffusers.HunyuanVideoTransformer3DModel(
+        image_condition_type="token_replace" if to_continue else None,
         num_attention_heads=2,
         attention_head_dim=10,
         num_layers=1,
@@ -136,7 +137,8 @@ def _hunyuan(name: str) -> dict[str, Any]:
         rope_axes_dim=(2, 4, 4),
     )
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
-    return {"transformer": transformer, "scheduler": scheduler, "text_encoder_2": None, "tokenizer_2": None}
+    parts = {"transformer": transformer, "scheduler": scheduler, "text_encoder_2": None, "tokenizer_2": None}
+    return parts | ({"image_processor": None} if to_continue else {})
 
 
 def _cogvideox(name: str) -> dict[str, Any]:
