@@ -30,7 +30,6 @@ PIPELINES = {
     "WanPipeline": "wan",
     "WanImageToVideoPipeline": "wan",
     "WanVideoToVideoPipeline": "wan",
-    "WanVACEPipeline": "wan",
     "HunyuanVideoPipeline": "hunyuan",
     "HunyuanVideoImageToVideoPipeline": "hunyuan",
     "CogVideoXPipeline": "cogvideox",
@@ -114,12 +113,15 @@ def decoded_by(pipe: Any, run: Callable[[], Any]) -> tuple[Any, Tensor]:
 
 
 def _wan(name: str) -> dict[str, Any]:
-    sizes = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 16, "freq_dim": 16, "ffn_dim": 16}
-    if name == "WanVACEPipeline":
-        transformer = diffusers.WanVACETransformer3DModel(**sizes, num_layers=1, vace_layers=[0], vace_in_channels=96)
-    else:
-        channels = 36 if name == "WanImageToVideoPipeline" else 16
-        transformer = diffusers.WanTransformer3DModel(**sizes, num_layers=1, in_channels=channels)
+    transformer = diffusers.WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=36 if name == "WanImageToVideoPipeline" else 16,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=16,
+        num_layers=1,
+    )
     return {"transformer": transformer, "scheduler": diffusers.UniPCMultistepScheduler(flow_shift=3.0)}
 
 
