@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nas.machine.hub import fetch_files
+from nas.model.pipeline_config import Scaling, known_scaling
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, Decoder, DecoderConfig
 
@@ -48,8 +49,10 @@ _RENAMED = {
 }
 
 
-def load_published(path_or_repo: str | Path, preset: str) -> Decoder:
+def load_published(path_or_repo: str | Path, preset: str) -> tuple[Decoder, Scaling | None]:
     """The decoder of a preset with the weights that its authors released, float32, in evaluation mode.
+
+    With it comes the scaling of its latents where only the file has it, as of LTX-Video's.
 
     Args:
         path_or_repo: the released file (`.pth`, read without unpickling code, or the same tensors as `.safetensors`), a
@@ -62,7 +65,10 @@ def load_published(path_or_repo: str | Path, preset: str) -> Decoder:
     if preset not in RELEASES:
         raise UserError(f"nothing was released for the preset '{preset}': expected one of {', '.join(RELEASES)}")
     file = _find(path_or_repo, RELEASES[preset])
-    return build_published(PRESETS[preset], _read(file), f"{file}, as '{preset}',")
+    tensors = _read(file)
+    decoder = build_published(PRESETS[preset], tensors, f"{file}, as '{preset}',")
+    known = known_scaling(decoder.config.latents, RELEASES[preset].teacher)
+    return decoder, None if known else published_scaling(tensors)
 
 
 def build_published(config: DecoderConfig, tensors: dict[str, Tensor], source: str) -> Decoder:
@@ -91,6 +97,14 @@ def build_published(config: DecoderConfig, tensors: dict[str, Tensor], source: s
         )
     decoder.load_state_dict({name: found[names[name]] for name in own}, assign=True)
     return decoder.eval()
+
+
+def published_scaling(tensors: dict[str, Tensor]) -> Scaling | None:
+    """The statistics of latents that a released file holds; None if it holds none, or zeros and ones for them."""
+    if not {"latents_mean", "latents_std"} <= tensors.keys():
+        return None
+    mean, std = (tensors[name].float() for name in ("latents_mean", "latents_std"))
+    return Scaling(tuple(mean.tolist()), tuple(std.tolist())) if mean.any() or (std != 1).any() else None
 
 
 def published_name(config: DecoderConfig, name: str, middle: int) -> str:
