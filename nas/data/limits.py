@@ -38,3 +38,11 @@ def refuse_without_memory(teacher: Teacher, num_frames: int, crop: int, taps: Se
             f"{teacher.name}, there are {there / 1e9:.1f} GB on {teacher.device.type}: smaller or shorter crops, or a "
             f"larger machine, are needed"
         )
+
+
+def without_memory(teacher: Teacher, num_frames: int, crop: int) -> UserError:
+    """The error for memory that runs out although there should be enough: others use it, too."""
+    return UserError(
+        f"{teacher.device.type} is out of memory with one clip of {crop}x{crop} and {num_frames} frames and "
+        f"{teacher.name}: end what else uses it, or use a larger machine; what is computed so far is kept"
+    )

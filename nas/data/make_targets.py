@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from nas.data.clips import read_frames, to_video
-from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory
+from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory, without_memory
 from nas.data.plan import Part, bounded, describe_choice, plan_of, total_crops
 from nas.data.settings import SPLITS, Split, TargetSettings
 from nas.data.shards import is_whole, write_shard
 from nas.data.splits import ClipSet
 from nas.data.targets import Samples, ShardSamples, Targets
+from nas.machine.batches import out_of_memory_as
 from nas.machine.files import default_cache_dir, disk_errors, write_bytes
 from nas.teachers import Teacher
 from nas.terminal.errors import UserError
@@ -58,8 +59,8 @@ def open_targets(
         max_bytes: of a set that would be larger, fewer crops of each clip are kept, or one crop each of fewer clips.
 
     Raises:
-        UserError: a crop that is not on the teacher's grid or that its device has too little memory for, crops
-            too large for one in each split, too little room on the disk, a disk that cannot be written.
+        UserError: a crop that is not on the teacher's grid or that its device has too little memory for, crops too
+            large for one in each split, too little room on the disk, a disk that cannot be written.
     """
     try:
         teacher.latent_shape(settings.num_frames, settings.crop, settings.crop)
@@ -148,7 +149,8 @@ def _compute(
     for number in missing:
         rows = []
         for video in _cut(plan[number], settings):
-            rows.append(_targets_of(teacher, video, settings))
+            with out_of_memory_as(without_memory(teacher, settings.num_frames, settings.crop)):
+                rows.append(_targets_of(teacher, video, settings))
             done += 1
             if progress is not None:
                 progress(done, total)

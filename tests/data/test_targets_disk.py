@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.data.make_targets import open_targets
 from nas.data.settings import Split, TargetSettings
@@ -20,6 +20,7 @@ from nas.data.splits import ClipSet, open_clips
 from nas.machine.files import default_cache_dir, disk_errors, read_json, write_bytes, write_json
 from nas.teachers import Teacher, load_teacher
 from tests.support.errors import refusal
+from tests.support.small_memory import of_a_gpu
 from tests.support.small_targets import folder_of, shards_of
 from tests.support.videos import write_video
 
@@ -318,3 +319,24 @@ def test_a_lost_index_is_written_again(clips: ClipSet, teacher: Teacher, tmp_pat
         spoil()
         open_targets(teacher, clips, announce=pytest.fail, **options)
         assert index.read_bytes() == content
+
+
+def test_a_teacher_that_runs_out_of_memory_is_told_in_one_line_and_the_rest_goes_on(
+    clips: ClipSet, teacher: Teacher, tmp_path: Path
+) -> None:
+    """In the second clip: what was computed of the first is kept. A crop is decoded in two pieces, a clip has two."""
+    calls: list[int] = []
+
+    def run_out(module: nn.Module, args: tuple[Any, ...]) -> None:
+        calls.append(len(args[0]))
+        if len(calls) > 5:
+            of_a_gpu()
+
+    hook = teacher.model.get_submodule("decoder.conv_in").register_forward_pre_hook(run_out)
+    message = refusal(lambda: open_targets(teacher, clips, SETTINGS, cache=tmp_path))
+    assert message.startswith("cpu is out of memory with one clip of 16x16 and 5 frames and wan-tiny: ")
+    assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["train-000.safetensors"]
+    hook.remove()
+    progress: list[tuple[int, int]] = []
+    open_targets(teacher, clips, SETTINGS, lambda *seen: progress.append(seen), cache=tmp_path)
+    assert progress[-1] == (NUM_CROPS - 2, NUM_CROPS - 2)
