@@ -85,8 +85,7 @@ def distill(
         fresh: the decoder has its first weights, so its stem and shortcut are fitted. False if it was trained.
 
     Raises:
-        DivergedError: the loss or the gradient is not finite.
-        DoesNotFitError: memory runs out with one sample at a time. With more it does not matter: see `_find_gradient`.
+        DivergedError, DoesNotFitError: the loss or the gradient is not finite; memory runs out with a single sample.
         UserError: the checkpoint is damaged or of another distillation; the disk does not take it.
     """
     device = torch.device(device)
@@ -96,8 +95,7 @@ def distill(
     clock, at_once = time.monotonic() - state.seconds, settings.batch_size
     end = settings.steps if until is None else min(until, settings.steps)
     while state.step < end:
-        indices = batch_indices(len(train), settings.batch_size, settings.seed, state.step)
-        loss, at_once = halving(partial(_find_gradient, run, train, indices, device), at_once, device)
+        loss, at_once = halving(partial(_find_gradient, run, train, settings, device), at_once, device)
         _update(state, loss, settings)
         state.step += 1
         last = state.step == end
@@ -157,8 +155,10 @@ def score_student(student: nn.Module, split: Samples, batch_size: int, device: t
     return float(torch.cat([found for _, found in in_batches(score, len(split), batch_size, device)]).mean())
 
 
-def _find_gradient(run: Prepared, train: Samples, indices: list[int], device: torch.device, at_once: int) -> Tensor:
-    """Leave the gradient of a batch in the parameters; its loss.
+def _find_gradient(
+    run: Prepared, train: Samples, settings: DistillSettings, device: torch.device, at_once: int
+) -> Tensor:
+    """Leave the gradient of the next batch in the parameters; its loss.
 
     The loss of a batch is a mean over its samples, and no part of a student mixes them. So the gradients of smaller
     batches, each weighted by its samples, add up to that of the whole, whatever memory asks for.
@@ -166,10 +166,11 @@ def _find_gradient(run: Prepared, train: Samples, indices: list[int], device: to
     Args:
         run: what is trained.
         train: where the samples are from.
-        indices: the samples of the batch.
+        settings: how.
         device: where.
         at_once: samples that are computed at a time.
     """
+    indices = batch_indices(len(train), settings.batch_size, settings.seed, run.state.step)
     run.state.optimizer.zero_grad()
     losses = []
     for first in range(0, len(indices), at_once):
