@@ -18,6 +18,7 @@ from nas.data.targets import Targets
 from nas.distillation.distill import DivergedError, Progress, distill, score_student
 from nas.distillation.initialise import build, initialise
 from nas.distillation.settings import DistillSettings
+from nas.machine.batches import DoesNotFitError
 from nas.machine.files import disk_errors, read_json, write_json
 from nas.teachers import load_teacher
 from nas.workers.processes import ProcessPool
@@ -128,7 +129,7 @@ def run_job(job: Job) -> None:
         result = distill(decoder, targets, job.settings, device=CPU, report=report, fresh=False)
         seconds = result.seconds
         test_db = score_student(result.decoder, targets.split("test"), batch, CPU)
-    except DivergedError as error:
+    except (DivergedError, DoesNotFitError) as error:
         failure = str(error)
     digest, settings = job.architecture.digest(), job.settings
     curve = Curve(digest, settings.seed, settings.steps, tuple(points), test_db, round(seconds, 1), failure)

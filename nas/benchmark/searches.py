@@ -22,6 +22,7 @@ from nas.distillation import recipes
 from nas.distillation.distill import DivergedError, distill, score_student
 from nas.distillation.initialise import build
 from nas.latency import open_device
+from nas.machine.batches import DoesNotFitError
 from nas.machine.files import disk_errors, read_json, write_json
 from nas.proposals.budget import Budget
 from nas.study.limits import StudyLimits
@@ -157,7 +158,7 @@ class FullRun:
             result = distill(decoder, targets, settings, device=CPU)
             test_db = score_student(result.decoder, targets.split("test"), settings.batch_size, CPU)
             found = {"score_db": result.score, "test_db": test_db, "seconds": round(result.seconds, 1)}
-        except DivergedError as error:
+        except (DivergedError, DoesNotFitError) as error:
             found["failure"] = str(error)
         with disk_errors("cannot write a distillation of the benchmark"):
             write_json(self.file, found)

@@ -1,4 +1,4 @@
-"""Targets that are not begun, because they would not fit: on the disk, or their clips into memory."""
+"""Targets that are not begun: too large for the disk, for memory, or for what any set of them may take."""
 
 import shutil
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from nas.teachers import Teacher
 from nas.terminal.errors import UserError
 
 
-def refuse_too_large(size: int, max_bytes: int) -> None:
-    """UserError if a set of `size` bytes is more than is allowed."""
+def refuse_too_large(size: int, splits: int, max_bytes: int) -> None:
+    """UserError if `size` bytes, those of one crop in each of some splits, are more than is allowed."""
     if size > max_bytes:
         raise UserError(
-            f"targets would take {size / 1e9:.1f} GB, more than the {max_bytes / 1e9:.1f} GB allowed: "
-            f"give fewer clips with --clips"
+            f"one crop for each of {splits} splits would take {size / 1e9:.1f} GB, more than the "
+            f"{max_bytes / 1e9:.1f} GB allowed for targets: smaller or shorter crops are needed"
         )
 
 
@@ -38,3 +38,11 @@ def refuse_without_memory(teacher: Teacher, num_frames: int, crop: int, taps: Se
             f"{teacher.name}, there are {there / 1e9:.1f} GB on {teacher.device.type}: smaller or shorter crops, or a "
             f"larger machine, are needed"
         )
+
+
+def without_memory(teacher: Teacher, num_frames: int, crop: int) -> UserError:
+    """The error for memory that runs out although there should be enough: others use it, too."""
+    return UserError(
+        f"{teacher.device.type} is out of memory with one clip of {crop}x{crop} and {num_frames} frames and "
+        f"{teacher.name}: end what else uses it, or use a larger machine; what is computed so far is kept"
+    )

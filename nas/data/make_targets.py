@@ -8,7 +8,7 @@ The key covers everything that the tensors depend on, so a changed clip, teacher
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.data.clips import Clip, read_frames, to_video
-from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory
+from nas.data.clips import read_frames, to_video
+from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory, without_memory
+from nas.data.plan import Part, bounded, describe_choice, plan_of, total_crops
 from nas.data.settings import SPLITS, Split, TargetSettings
 from nas.data.shards import is_whole, write_shard
 from nas.data.splits import ClipSet
 from nas.data.targets import Samples, ShardSamples, Targets
+from nas.machine.batches import out_of_memory_as
 from nas.machine.files import default_cache_dir, disk_errors, write_bytes
 from nas.teachers import Teacher
 from nas.terminal.errors import UserError
@@ -30,7 +32,7 @@ _FORMAT = 3
 _IN_MEMORY = 2 * 1024**3
 """Sets up to this many bytes are kept in memory after the first use, and checked bit by bit when opened."""
 _MAX_BYTES = 20 * 1024**3
-"""Largest set that is computed, in bytes."""
+"""Bytes of the largest set that is computed; of more than fits, some crops are chosen."""
 
 
 def open_targets(
@@ -51,47 +53,59 @@ def open_targets(
         clips: what is encoded.
         settings: what is cut out.
         progress: called with the number of crops done and of all.
-        announce: called with one line about what will be computed, where, and how large it is.
+        announce: called with one line about what will be computed, where, and how large it is; before it with one about
+            what was chosen, if that is not all.
         cache: folder for all targets; default `default_cache_dir()`.
-        max_bytes: a larger set is refused.
+        max_bytes: of a set that would be larger, fewer crops of each clip are kept, or one crop each of fewer clips.
 
     Raises:
-        UserError: a crop that is not on the teacher's grid or that its device has too little memory for, a set that is
-            too large, too little room on the disk, a disk that cannot be written.
+        UserError: a crop that is not on the teacher's grid or that its device has too little memory for, crops too
+            large for one in each split, too little room on the disk, a disk that cannot be written.
     """
     try:
         teacher.latent_shape(settings.num_frames, settings.crop, settings.crop)
     except ValueError as error:
         raise UserError(f"targets do not fit {teacher.name}: {error}") from error
-    plan = [(split, clip, settings.crops(split)) for split in SPLITS for clip in clips.split(split)]
-    plan = [(split, clip, crops) for split, clip, crops in plan if crops]
+    say = announce or (lambda line: None)
+    crop_bytes = _bytes_per_crop(teacher, settings)
+    plan = _affordable(plan_of(clips, settings), settings.seed, crop_bytes, max_bytes, say)
     key = _content_key(teacher, plan, settings)
     folder = (cache or default_cache_dir()) / "targets" / key
-    names = _shard_names(split for split, _, _ in plan)
-    crop_bytes = _bytes_per_crop(teacher, settings)
-    size = crop_bytes * sum(crops for _, _, crops in plan)
-    refuse_too_large(size, max_bytes)
+    names = _shard_names(part.split for part in plan)
+    size = crop_bytes * total_crops(plan)
     missing = [i for i, name in enumerate(names) if not is_whole(folder / name, check_data=size <= _IN_MEMORY)]
     index = _index(teacher, plan, settings, names)
     with disk_errors(f"cannot write the targets to {folder}"):
         if missing:
-            to_write = crop_bytes * sum(plan[i][2] for i in missing)
+            to_write = crop_bytes * sum(plan[i].crops for i in missing)
             refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
             refuse_full_disk(folder, to_write)
-            if announce is not None:
-                announce(f"computing {max(to_write / 1e6, 1):.0f} MB once, kept in {folder}")
+            say(f"computing {max(to_write / 1e6, 1):.0f} MB once, kept in {folder}")
             _compute(teacher, plan, settings, folder, names, missing, progress)
         if missing or not _holds(folder / "index.json", index):
             write_bytes(folder / "index.json", index)
     return _open(folder, key, teacher, settings, plan, names, in_memory=size <= _IN_MEMORY)
 
 
-def _content_key(teacher: Teacher, plan: list[tuple[Split, Clip, int]], settings: TargetSettings) -> str:
+def _affordable(
+    asked: Sequence[Part], seed: int, crop_bytes: int, max_bytes: int, announce: Callable[[str], None]
+) -> tuple[Part, ...]:
+    """What is kept of a plan, announced if it is not all of it. The same on every machine, whatever its disk."""
+    splits = len({part.split for part in asked})
+    refuse_too_large(crop_bytes * splits, splits, max_bytes)
+    plan = bounded(asked, max_bytes // crop_bytes, seed)
+    if plan != asked:
+        size = crop_bytes * total_crops(plan) / 2**30
+        announce(f"{describe_choice(asked, plan)}: {size:.1f} of at most {max_bytes / 2**30:.1f} GiB")
+    return plan
+
+
+def _content_key(teacher: Teacher, plan: Sequence[Part], settings: TargetSettings) -> str:
     content = {
         "format": _FORMAT,
         "teacher": teacher.weights_hash,
         "precision": str(teacher.dtype),
-        "clips": [(split, clip.digest(), crops) for split, clip, crops in plan],
+        "clips": [(part.split, part.digest, part.crops) for part in plan],
         "settings": asdict(settings),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -101,9 +115,9 @@ def _shard_names(splits: Iterable[Split]) -> list[str]:
     return [f"{split}-{number:03d}.safetensors" for number, split in enumerate(splits)]
 
 
-def _index(teacher: Teacher, plan: list[tuple[Split, Clip, int]], settings: TargetSettings, names: list[str]) -> bytes:
+def _index(teacher: Teacher, plan: Sequence[Part], settings: TargetSettings, names: list[str]) -> bytes:
     """What the folder holds, for people; depends on nothing but what the key covers."""
-    shards = {name: {"split": split, "crops": crops} for name, (split, _, crops) in zip(names, plan, strict=True)}
+    shards = {name: {"split": part.split, "crops": part.crops} for name, part in zip(names, plan, strict=True)}
     index = {"teacher_sha256": teacher.weights_hash, "settings": asdict(settings), "shards": shards}
     return (json.dumps(index, indent=2) + "\n").encode()
 
@@ -124,19 +138,19 @@ def _bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
 
 def _compute(
     teacher: Teacher,
-    plan: list[tuple[Split, Clip, int]],
+    plan: Sequence[Part],
     settings: TargetSettings,
     folder: Path,
     names: list[str],
     missing: list[int],
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    total, done = sum(plan[number][2] for number in missing), 0
+    total, done = sum(plan[number].crops for number in missing), 0
     for number in missing:
-        split, clip, crops = plan[number]
         rows = []
-        for video in _cut(clip, crops, settings, random=split == "train"):
-            rows.append(_targets_of(teacher, video, settings))
+        for video in _cut(plan[number], settings):
+            with out_of_memory_as(without_memory(teacher, settings.num_frames, settings.crop)):
+                rows.append(_targets_of(teacher, video, settings))
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -144,12 +158,13 @@ def _compute(
         write_shard(folder / names[number], tensors)
 
 
-def _cut(clip: Clip, crops: int, settings: TargetSettings, *, random: bool) -> Iterable[Tensor]:
-    """Crops `(1, 3, t, h, w)` of a clip; if not `random` the first is central and begins with the clip."""
+def _cut(part: Part, settings: TargetSettings) -> Iterable[Tensor]:
+    """Crops `(1, 3, t, h, w)` of a clip; if not to train on the first is central and begins with the clip."""
+    clip, random = part.clip, part.split == "train"
     frames = read_frames(clip, 0, clip.num_frames)
-    seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {clip.digest()}".encode()).digest()[:8])
+    seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {part.digest}".encode()).digest()[:8])
     generator = np.random.default_rng(seed)
-    for index in range(crops):
+    for index in range(part.crops):
         room = clip.num_frames - settings.num_frames
         first = int(generator.integers(room + 1)) if random or index else 0
         video = to_video(frames[first : first + settings.num_frames], settings.crop)
@@ -176,18 +191,18 @@ def _open(
     key: str,
     teacher: Teacher,
     settings: TargetSettings,
-    plan: list[tuple[Split, Clip, int]],
+    plan: Sequence[Part],
     names: list[str],
     *,
     in_memory: bool,
 ) -> Targets:
     splits: dict[Split, Samples] = {}
     for split in SPLITS:
-        members = [(name, clip, crops) for name, (of, clip, crops) in zip(names, plan, strict=True) if of == split]
+        members = [(name, part) for name, part in zip(names, plan, strict=True) if part.split == split]
         splits[split] = ShardSamples(
-            shards=tuple(folder / name for name, _, _ in members),
-            samples=tuple((shard, at) for shard, (_, _, crops) in enumerate(members) for at in range(crops)),
-            clip_names=tuple(clip.name for _, clip, crops in members for _ in range(crops)),
+            shards=tuple(folder / name for name, _ in members),
+            samples=tuple((shard, at) for shard, (_, part) in enumerate(members) for at in range(part.crops)),
+            clip_names=tuple(part.clip.name for _, part in members for _ in range(part.crops)),
             loaded={} if in_memory else None,
         )
     return Targets(key, teacher.spec, {name: teacher.taps[name] for name in settings.taps}, splits)

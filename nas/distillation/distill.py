@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from nas.data.targets import Samples, Targets
 from nas.distillation.checkpoint import TrainingState, save_checkpoint, update_average
-from nas.distillation.preparation import perceptual_off, prepare
+from nas.distillation.preparation import Prepared, perceptual_off, prepare
 from nas.distillation.schedule import average_decay, batch_indices, learning_rate
 from nas.distillation.settings import DistillSettings
 from nas.distillation.training_forms import training_forms
+from nas.machine.batches import halving, in_batches
 from nas.metrics import VIDEO_RANGE, psnr
 from search_spaces import Decoder
 
@@ -83,17 +85,17 @@ def distill(
         fresh: the decoder has its first weights, so its stem and shortcut are fitted. False if it was trained.
 
     Raises:
-        DivergedError: the loss or the gradient is not finite.
+        DivergedError, DoesNotFitError: the loss or the gradient is not finite; memory runs out with a single sample.
         UserError: the checkpoint is damaged or of another distillation; the disk does not take it.
     """
     device = torch.device(device)
     _refuse_empty(targets)
     run = prepare(decoder, targets, settings, device, checkpoint, fresh)
     state, train, held_out = run.state, targets.split("train"), targets.split("score")
-    clock = time.monotonic() - state.seconds
+    clock, at_once = time.monotonic() - state.seconds, settings.batch_size
     end = settings.steps if until is None else min(until, settings.steps)
     while state.step < end:
-        loss = run.loss(train.batch(batch_indices(len(train), settings.batch_size, settings.seed, state.step), device))
+        loss, at_once = halving(partial(_find_gradient, run, train, settings, device), at_once, device)
         _update(state, loss, settings)
         state.step += 1
         last = state.step == end
@@ -106,7 +108,7 @@ def distill(
         if checkpoint is not None and not whole and (last or state.step % settings.checkpoint_every == 0):
             save_checkpoint(checkpoint, state, run.identity)
         if report is not None:
-            report(Progress(state.step, settings.steps, float(loss.detach()), score))
+            report(Progress(state.step, settings.steps, float(loss), score))
     decoder.load_state_dict(state.modules["average"].state_dict())
     return DistillResult(
         decoder=decoder.eval(),
@@ -131,34 +133,72 @@ def score_student(student: nn.Module, split: Samples, batch_size: int, device: t
 
     Both are clamped to [-1, 1], as they are when they are shown. Computed in float32 whatever the training used.
 
+    Args:
+        student: latents -> frames; on `device`.
+        split: what it is scored on.
+        batch_size: samples at a time, or fewer where memory runs out.
+        device: where.
+
     Raises:
         DivergedError: a frame is not finite.
+        DoesNotFitError: memory runs out with one sample at a time.
     """
-    scores = []
-    for first in range(0, len(split), batch_size):
-        batch = split.batch(list(range(first, min(first + batch_size, len(split)))), device)
+
+    def score(indices: list[int]) -> Tensor:
+        batch = split.batch(indices, device)
         with training_forms(student, device):
             frames = student(batch.latents)
         if not torch.isfinite(frames).all():
             raise DivergedError("the student's frames are not finite: lower the learning rate")
-        scores.append(psnr(frames.clamp(-1, 1), batch.frames.clamp(-1, 1), VIDEO_RANGE))
-    return float(torch.cat(scores).mean())
+        return psnr(frames.clamp(-1, 1), batch.frames.clamp(-1, 1), VIDEO_RANGE)
+
+    return float(torch.cat([found for _, found in in_batches(score, len(split), batch_size, device)]).mean())
+
+
+def _find_gradient(
+    run: Prepared, train: Samples, settings: DistillSettings, device: torch.device, at_once: int
+) -> Tensor:
+    """Leave the gradient of the next batch in the parameters; its loss.
+
+    The loss of a batch is a mean over its samples, and no part of a student mixes them. So the gradients of smaller
+    batches, each weighted by its samples, add up to that of the whole, whatever memory asks for.
+
+    Args:
+        run: what is trained.
+        train: where the samples are from.
+        settings: how.
+        device: where.
+        at_once: samples that are computed at a time.
+    """
+    indices = batch_indices(len(train), settings.batch_size, settings.seed, run.state.step)
+    run.state.optimizer.zero_grad()
+    losses = []
+    for first in range(0, len(indices), at_once):
+        some = indices[first : first + at_once]
+        loss = run.loss(train.batch(some, device)) * (len(some) / len(indices))
+        run.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()
 
 
 def _update(state: TrainingState, loss: Tensor, settings: DistillSettings) -> None:
-    """One step of the optimizer and of the moving average; DivergedError if it would spoil the weights."""
+    """One step of the optimizer and of the moving average; DivergedError if it would spoil the weights.
+
+    Args:
+        state: with the gradient of the batch.
+        loss: of the batch, without a gradient of its own.
+        settings: how.
+    """
     optimizer, scaler = state.optimizer, state.scaler
     rate = learning_rate(state.step, settings.steps, settings.learning_rate, settings.warmup_steps)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
-    optimizer.zero_grad()
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scaler.unscale_(optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
     # With a loss scale an infinite gradient is expected now and then: the scaler leaves that step out.
     for name, value in {
-        "loss": loss.detach(),
+        "loss": loss,
         **({} if scaler.is_enabled() else {"norm of the gradient": norm}),
     }.items():
         if not math.isfinite(float(value)):

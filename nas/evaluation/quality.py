@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from nas.data.settings import Split
-from nas.data.targets import Samples, TargetBatch, Targets
+from nas.data.targets import TargetBatch, Targets
 from nas.evaluation.results import ClipEvaluation, Evaluation, Quality
+from nas.machine.batches import in_batches
 from nas.metrics import VIDEO_RANGE, lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
 
 Decode = Callable[[Tensor], Tensor]
@@ -35,11 +36,12 @@ def evaluate(
         targets: latents, the teacher's frames for them, and the video.
         split: split of the targets whose samples are judged.
         device: device that latents and reference frames are brought to.
-        batch_size: number of samples decoded at once.
+        batch_size: number of samples decoded at once, or fewer where memory runs out.
         progress: called with the number of samples done and of all samples.
 
     Raises:
         ValueError: the split is empty, or the frames are not finite or not of the teacher's shape.
+        DoesNotFitError: memory runs out with one sample at a time.
     """
 
     def frames_of(batch: TargetBatch) -> Tensor:
@@ -75,12 +77,15 @@ def _evaluate(
         raise ValueError(f"there is nothing to evaluate on: the {split} split of the targets is empty")
     to_teacher: list[Quality] = []
     to_truth: list[Quality] = []
-    for indices in _batches(samples, batch_size):
+
+    def judge(indices: list[int]) -> tuple[list[Quality], list[Quality]]:
         batch = samples.batch(indices, device)
         frames = frames_of(batch).float().clamp(-1, 1)
-        to_truth += _compare(frames, batch.truth)
-        if against_teacher:
-            to_teacher += _compare(frames, batch.frames)
+        return _compare(frames, batch.truth), _compare(frames, batch.frames) if against_teacher else []
+
+    for _, (of_truth, of_teacher) in in_batches(judge, len(samples), batch_size, torch.device(device)):
+        to_truth += of_truth
+        to_teacher += of_teacher
         if progress is not None:
             progress(len(to_truth), len(samples))
     clips = []
@@ -96,10 +101,6 @@ def _evaluate(
         clips=tuple(clips),
         lpips=lpips_off() or "on",
     )
-
-
-def _batches(split: Samples, batch_size: int) -> list[list[int]]:
-    return [list(range(first, min(first + batch_size, len(split)))) for first in range(0, len(split), batch_size)]
 
 
 def _compare(frames: Tensor, reference: Tensor) -> list[Quality]:

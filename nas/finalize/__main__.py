@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nas.distillation.recipes import CPU, GPU
 from nas.machine.plugins import load_plugins
 from nas.machine.threads import let_threads_sleep
+from nas.terminal.errors import UserError
 from nas.terminal.parser import NothingFeasibleError, Parser, command_line, decibels, positive_int, run_command
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.evaluation.comparison import print_comparison
     from nas.finalize.finish import check_out, finish, finished_model
     from nas.finalize.rows import baseline_rows, model_row, teacher_row
+    from nas.machine.batches import DoesNotFitError
     from nas.machine.device import choose_device
     from nas.report.page import write_report
     from nas.study.contents import contents_of_space
@@ -60,6 +62,7 @@ def finalize(arguments: argparse.Namespace) -> None:
         job = _open_job(console, run, out, arguments)
         for candidate in candidates:
             finished_model(job, candidate)  # what cannot be written over is refused before the first is made
+        too_large: list[str] = []
         rows = [*baseline_rows(job), teacher_row(console, job)]
         for rank, candidate in enumerate(candidates, start=1):
             show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
@@ -67,8 +70,16 @@ def finalize(arguments: argparse.Namespace) -> None:
                 rows.append(model_row(candidate.number, finish(console, job, candidate)))
             except DivergedError as error:
                 show.warn(console, f"#{candidate.number} is left out: {error}")
+            except DoesNotFitError as error:
+                show.warn(console, f"#{candidate.number} is left out: {error}")
+                too_large.append(f"#{candidate.number}")
         print_comparison(console, rows)
         show.say(console, "report", str(write_report(run, models=out)))
+    if too_large:
+        raise UserError(
+            f"{', '.join(too_large)} cannot be finished on this machine: {job.device.type} is out of memory with a "
+            f"single sample: finish smaller candidates (--front) or use a device with more memory"
+        )
 
 
 def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Namespace) -> "Job":

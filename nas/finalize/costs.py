@@ -6,6 +6,7 @@ from rich.console import Console
 from nas.finalize.job import Job
 from nas.latency import LatencyRecord, list_operations, measure
 from nas.latency.measurement.host import MIN_ROUNDS
+from nas.machine.batches import DoesNotFitError, out_of_memory_as
 from nas.machine.memory import memory_limit
 from nas.terminal.console import progress, warn
 
@@ -25,7 +26,10 @@ def measured_latency(console: Console, job: Job, decoder: torch.nn.Module, what:
 
 
 def teacher_latency(console: Console, job: Job) -> LatencyRecord | None:
-    """Latency of the teacher here; None, with a warning, where its decode does not fit into the device's memory."""
+    """Latency of the teacher here; None, with a warning, where its decode does not fit into the device's memory.
+
+    Whether it would is estimated, and may turn out otherwise.
+    """
     load, there = job.workload, memory_limit(job.teacher.device)
     needed = job.teacher.memory(load.num_frames, load.height, load.width)
     if needed > there:
@@ -33,7 +37,12 @@ def teacher_latency(console: Console, job: Job) -> LatencyRecord | None:
         sizes = f"about {needed / 1e9:.1f} GB of memory, there are {there / 1e9:.1f} GB"
         warn(console, f"the teacher's latency is not measured: {size} need {sizes}")
         return None
-    return measured_latency(console, job, job.teacher.decoding(), "of the teacher, here")
+    try:
+        with out_of_memory_as(DoesNotFitError(f"{job.device.type} is out of memory")):
+            return measured_latency(console, job, job.teacher.decoding(), "of the teacher, here")
+    except DoesNotFitError as error:
+        warn(console, f"the teacher's latency is not measured: {error}")
+        return None
 
 
 def macs_per_frame(job: Job, decoder: torch.nn.Module) -> float:

@@ -19,6 +19,7 @@ from nas.export.package import ExportError, export_decoder, model_metadata
 from nas.export.settings import ExportSettings
 from nas.finalize.costs import macs_per_frame, measured_latency
 from nas.finalize.job import Job
+from nas.machine.batches import DoesNotFitError, out_of_memory_as
 from nas.machine.files import check_output, disk_errors
 from nas.machine.temporary import temporary_folder
 from nas.machine.versions import versions
@@ -41,13 +42,15 @@ def finish(console: Console, job: Job, candidate: Outcome) -> ModelRecord:
 
     Raises:
         nas.distillation.distill.DivergedError: it cannot be trained.
+        nas.machine.batches.DoesNotFitError: it cannot be trained or judged in the memory of the device.
         UserError: the disk does not take it, or what is there is damaged.
     """
     settings, checkpoint = _settings(job), _checkpoint(job, candidate)
     folder, record = model_folder(job, candidate), finished_model(job, candidate)
     if record is None:
-        result = distil_in_full(console, job, candidate, settings)
-        record = judge(console, job, candidate, settings, result)
+        with out_of_memory_as(DoesNotFitError(f"{job.device.type} is out of memory")):
+            result = distil_in_full(console, job, candidate, settings)
+            record = judge(console, job, candidate, settings, result)
         model = TurboVAED(architecture=candidate.config.to_dict(), teacher=job.teacher.name)
         model.decoder.load_state_dict(result.decoder.state_dict())
         with _work_folder(job.out) as work:

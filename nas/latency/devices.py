@@ -19,7 +19,8 @@ from nas.latency.prediction.operations import Operation, list_operations
 from nas.latency.prediction.predict import Prediction, predict
 from nas.latency.prediction.profile import Profile, list_profiles, load_profile
 from nas.latency.prediction.profile_files import is_profile_file, read_profile
-from nas.latency.record import Kind, LatencyRecord, Runtime, Workload, provenance
+from nas.latency.record import Kind, LatencyRecord, MeasurementFailedError, Runtime, Workload, provenance
+from nas.machine.batches import out_of_memory_as
 from nas.machine.device import choose_device
 from nas.terminal.errors import UserError, unknown_name
 from search_spaces import Decoder, LatentSpec
@@ -83,11 +84,15 @@ class HostDevice:
         """Measure the decoder with its weights, see `measure`.
 
         Raises:
-            MeasurementFailedError: the decode needs more memory than there is; it is not begun.
+            MeasurementFailedError: the decode needs more memory than there is: it is not begun, or does not end.
             ValueError: the workload is not on the grid of the latents.
         """
         refuse_without_memory(decoder, spec, workload, self.device)
-        return measure(decoder, spec, workload, device=self.device, time_limit_s=self.time_limit_s, clock=self.clock)
+        failed = f"{self.device.type} is out of memory in a decode of {workload.describe()}"
+        with out_of_memory_as(MeasurementFailedError(failed)):
+            return measure(
+                decoder, spec, workload, device=self.device, time_limit_s=self.time_limit_s, clock=self.clock
+            )
 
 
 class PredictedDevice:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from nas.terminal.disk_reasons import disk_reason
 from nas.terminal.errors import UserError, one_line
 from nas.terminal.extras import missing_extra
+from nas.terminal.memory_reasons import is_out_of_memory
 
 SEEDS = 2**32
 """Number of seeds that every source of random numbers takes, from 0 on."""
@@ -195,9 +196,17 @@ def run_command(run: Callable[[], None], continue_with: str | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        found = disk_reason(error)
-        if found is None:
+        line = _of_the_machine(error)
+        if line is None:
             raise
-        print(f"error: {getattr(error, 'filename', None) or error}: {': '.join(found)}", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What disk or memory refused, in one line; None if the error is about something else."""
+    if is_out_of_memory(error):
+        return f"memory has run out: {one_line(str(error))}: end what else uses it, or use a larger machine"
+    found = disk_reason(error)
+    return None if found is None else f"{getattr(error, 'filename', None) or error}: {': '.join(found)}"

@@ -7,6 +7,7 @@ from nas.data.targets import Targets
 from nas.distillation.distill import DivergedError, distill
 from nas.distillation.initialise import build
 from nas.distillation.settings import DistillSettings
+from nas.machine.batches import DoesNotFitError, out_of_memory_as
 from nas.machine.quiet import training
 from search_spaces import DecoderConfig
 
@@ -49,8 +50,11 @@ class Job:
         decoder = build(self.config, self.settings.seed)
         given = (decoder, self.targets, self.settings)
         try:
-            with training():
+            out_of_memory = DoesNotFitError(f"{self.device} is out of memory")
+            with training(), out_of_memory_as(out_of_memory):
                 result = distill(*given, device=self.device, checkpoint=self.checkpoint, until=self.until)
         except DivergedError as error:
             return Segment((), failure=str(error))
+        except DoesNotFitError as error:
+            return Segment((), failure=f"{error}: lower --max-memory or --workers")
         return Segment(tuple(result.curve), result.seconds)

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.data.make_targets import open_targets
-from nas.data.settings import TargetSettings
+from nas.data.settings import Split, TargetSettings
 from nas.data.shards import is_whole, read_row, read_shard, write_shard
 from nas.data.splits import ClipSet, open_clips
 from nas.machine.files import default_cache_dir, disk_errors, read_json, write_bytes, write_json
 from nas.teachers import Teacher, load_teacher
 from tests.support.errors import refusal
+from tests.support.small_memory import of_a_gpu
 from tests.support.small_targets import folder_of, shards_of
 from tests.support.videos import write_video
 
@@ -27,6 +28,7 @@ SETTINGS = TargetSettings(crop=16, num_frames=5, train_crops=2, score_crops=1, t
 NUM_VIDEOS = 6
 """4 to train on, 1 to score on, 1 to test on."""
 NUM_CROPS = 10
+CROP_BYTES = 4 * 16 * 8 + (2 + 1) * 3 * 5 * 256
 
 
 @pytest.fixture(scope="module")
@@ -183,17 +185,47 @@ def test_crops_off_the_grid_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_set_that_is_too_large_is_refused_before_anything_is_done(
-    clips: ClipSet, teacher: Teacher, tmp_path: Path
-) -> None:
+def test_a_set_that_fits_to_the_byte_is_kept_whole(clips: ClipSet, teacher: Teacher, tmp_path: Path) -> None:
     """Latents 16x2x2x2 in float32, frames 3x5x16x16 in half precision and as much truth in bytes."""
-    size = NUM_CROPS * (4 * 16 * 8 + (2 + 1) * 3 * 5 * 256)
-    message = refusal(lambda: open_targets(teacher, clips, SETTINGS, cache=tmp_path, max_bytes=size - 1))
-    assert "targets would take" in message and "--clips" in message
-    assert not list(tmp_path.iterdir()) and "model" not in vars(teacher)
-    targets = open_targets(teacher, clips, SETTINGS, cache=tmp_path, max_bytes=size)
+    targets = open_targets(teacher, clips, SETTINGS, cache=tmp_path, max_bytes=NUM_CROPS * CROP_BYTES)
     shards = [read_shard(path) for split in targets.splits for path in shards_of(targets, split).shards]
-    assert sum(tensor.nbytes for shard in shards for tensor in shard.values()) == size
+    assert sum(tensor.nbytes for shard in shards for tensor in shard.values()) == NUM_CROPS * CROP_BYTES
+    assert targets.key == open_targets(teacher, clips, SETTINGS, announce=pytest.fail, cache=tmp_path).key
+
+
+def test_of_a_set_that_is_too_large_the_first_crops_are_kept(clips: ClipSet, teacher: Teacher, tmp_path: Path) -> None:
+    """A byte is missing, so one crop of each clip goes; what stays is what the whole set would hold of it."""
+    said: list[str] = []
+    options: dict[str, Any] = {"cache": tmp_path, "max_bytes": NUM_CROPS * CROP_BYTES - 1}
+    small = open_targets(teacher, clips, SETTINGS, announce=said.append, **options)
+    choice = "1 of 2 crops of each clip to train on, 1 of 1 to score on, 1 of 1 to test on: 0.0 of at most 0.0 GiB"
+    assert said == [choice, f"computing 1 MB once, kept in {folder_of(small)}"]
+    assert [len(small.split(split)) for split in small.splits] == [4, 1, 1]
+    again = open_targets(teacher, clips, SETTINGS, announce=said.append, **options)
+    assert again.key == small.key and said[2:] == [choice], "what is trained on is said, computed or not"
+    whole = open_targets(teacher, clips, SETTINGS, cache=tmp_path)
+    assert whole.key != small.key
+    kept: dict[Split, range] = {"train": range(0, 8, 2), "score": range(1), "test": range(1)}
+    for split, indices in kept.items():
+        ours, theirs = small.split(split).batch(range(len(indices))), whole.split(split).batch(indices)
+        assert torch.equal(ours.truth, theirs.truth) and torch.equal(ours.latents, theirs.latents)
+
+
+def test_where_one_crop_of_each_is_too_much_clips_are_chosen(clips: ClipSet, teacher: Teacher, tmp_path: Path) -> None:
+    said: list[str] = []
+    few = open_targets(teacher, clips, SETTINGS, announce=said.append, cache=tmp_path, max_bytes=4 * CROP_BYTES)
+    assert said[0].startswith("1 crop each of 2 of 4 clips to train on, 1 of 1 to score on, 1 of 1 to test on: ")
+    assert [len(few.split(split)) for split in few.splits] == [2, 1, 1]
+    assert set(few.split("train").clip_names) < {clip.name for clip in clips.train}
+
+
+def test_crops_too_large_for_one_in_each_split_are_refused(clips: ClipSet, teacher: Teacher, tmp_path: Path) -> None:
+    open_limit = 3 * CROP_BYTES
+    message = refusal(lambda: open_targets(teacher, clips, SETTINGS, cache=tmp_path, max_bytes=open_limit - 1))
+    assert message.startswith("one crop for each of 3 splits would take ") and "smaller or shorter crops" in message
+    assert not list(tmp_path.iterdir()) and "model" not in vars(teacher)
+    targets = open_targets(teacher, clips, SETTINGS, cache=tmp_path, max_bytes=open_limit)
+    assert [len(targets.split(split)) for split in targets.splits] == [1, 1, 1]
 
 
 def test_too_little_room_is_refused_before_anything_is_computed(
@@ -287,3 +319,24 @@ def test_a_lost_index_is_written_again(clips: ClipSet, teacher: Teacher, tmp_pat
         spoil()
         open_targets(teacher, clips, announce=pytest.fail, **options)
         assert index.read_bytes() == content
+
+
+def test_a_teacher_that_runs_out_of_memory_is_told_in_one_line_and_the_rest_goes_on(
+    clips: ClipSet, teacher: Teacher, tmp_path: Path
+) -> None:
+    """In the second clip: what was computed of the first is kept. A crop is decoded in two pieces, a clip has two."""
+    calls: list[int] = []
+
+    def run_out(module: nn.Module, args: tuple[Any, ...]) -> None:
+        calls.append(len(args[0]))
+        if len(calls) > 5:
+            of_a_gpu()
+
+    hook = teacher.model.get_submodule("decoder.conv_in").register_forward_pre_hook(run_out)
+    message = refusal(lambda: open_targets(teacher, clips, SETTINGS, cache=tmp_path))
+    assert message.startswith("cpu is out of memory with one clip of 16x16 and 5 frames and wan-tiny: ")
+    assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["train-000.safetensors"]
+    hook.remove()
+    progress: list[tuple[int, int]] = []
+    open_targets(teacher, clips, SETTINGS, lambda *seen: progress.append(seen), cache=tmp_path)
+    assert progress[-1] == (NUM_CROPS - 2, NUM_CROPS - 2)

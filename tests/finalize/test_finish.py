@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
+from blocks import get_block
 from nas.data.make_targets import open_targets
 from nas.data.settings import TargetSettings
 from nas.data.splits import open_clips
@@ -20,6 +22,7 @@ from nas.finalize.costs import teacher_latency
 from nas.finalize.finish import check_out, finish, finished_model, model_folder
 from nas.finalize.job import Job
 from nas.latency import open_device
+from nas.machine.batches import DoesNotFitError
 from nas.machine.files import read_json, write_json
 from nas.model import TurboVAED
 from nas.model.folder import read_record
@@ -31,6 +34,7 @@ from nas.teachers import load_teacher
 from search_spaces import Decoder
 from tests.model.test_model import frames_of
 from tests.support.errors import refusal
+from tests.support.small_memory import limited
 from tests.support.small_targets import CONFIG
 
 
@@ -180,3 +184,24 @@ def test_a_teacher_too_large_for_its_device_is_not_measured(job: Job) -> None:
     assert isinstance(console.file, io.StringIO)
     assert "the teacher's latency is not measured: 65536x65536 x 5 frames need about" in console.file.getvalue()
     assert teacher_latency(console, job) is not None
+
+
+def test_a_candidate_of_which_no_sample_fits_into_memory_is_told(job: Job, candidate: Outcome) -> None:
+    """In training or in what follows; nothing of it is left but its checkpoint, if it came so far."""
+    other = replace(job, out=job.out / "too large")
+    with (
+        limited(get_block("conv3d_stem"), 0),
+        pytest.raises(DoesNotFitError, match="cpu is out of memory with a single"),
+    ):
+        quietly(other, candidate)
+    assert not model_folder(other, candidate).exists()
+    with limited(get_block("conv3d_stem"), 1):
+        assert quietly(other, candidate).parameters == 37036
+
+
+def test_a_teacher_that_runs_out_of_memory_after_all_is_not_measured(job: Job) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with limited(nn.Conv3d, 0):
+        assert teacher_latency(console, job) is None
+    assert isinstance(console.file, io.StringIO)
+    assert "the teacher's latency is not measured: cpu is out of memory" in console.file.getvalue()

@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "testing": {"core_ml", "latency", "teachers", "terminal"},
     "data": {"machine", "teachers", "terminal"},
     "distillation": {"data", "machine", "metrics", "teachers", "terminal"},
-    "evaluation": {"data", "latency", "metrics", "terminal"},
+    "evaluation": {"data", "latency", "machine", "metrics", "terminal"},
     "model": {"evaluation", "latency", "machine", "terminal"},
     "workers": {"data", "distillation", "machine", "terminal"},
     "proposals": {"core_ml", "latency", "terminal"},
