@@ -3,5 +3,5 @@
 PROPOSERS = ("random", "tpe", "evolution", "surrogate", "program")
 """What may propose decoders: see `nas.proposals.registry`."""
 
-DEFAULT_PROPOSER = "evolution"
+DEFAULT_PROPOSER = "surrogate"
 """The one that a search uses where nothing else is asked for."""
