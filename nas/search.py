@@ -202,8 +202,8 @@ def run_trials(
         except BudgetUnreachableError as error:
             raise NothingFeasibleError(_nothing_feasible(run.settings, error)) from error
         events.on_tick({})
-        table.catch_up(found := read_outcomes(study))
-    _say_what_was_found(console, distillation, table, found, _why_stopped(ending, limits))
+        table.catch_up(read_outcomes(study))
+    _say_what_was_found(console, distillation, table, study, _why_stopped(ending, limits))
 
 
 def _events(table: "TrialTable", run: "Run", study: "optuna.Study", given_up: "list[tuple[int, str]]") -> "Events":
@@ -228,14 +228,14 @@ def _events(table: "TrialTable", run: "Run", study: "optuna.Study", given_up: "l
 
 
 def _say_what_was_found(
-    console: "Console", distillation: "ShortDistillation", table: "TrialTable", found: "list[Outcome]", stopped: str
+    console: "Console", distillation: "ShortDistillation", table: "TrialTable", study: "optuna.Study", stopped: str
 ) -> None:
     from nas.report.page import write_report
-    from nas.study.outcomes import best_outcomes
+    from nas.study.outcomes import best_outcomes, read_outcomes
     from nas.study.rows import print_front
     from nas.terminal import console as show
 
-    run, latency_device = distillation.run, distillation.latency_device
+    run, latency_device, found = distillation.run, distillation.latency_device, read_outcomes(study)
     if not best_outcomes(found):
         raise NothingFeasibleError("no candidate was scored: give the search more --trials or time (--time-limit)")
     mark = "*" if latency_device.kind == "predicted" else ""
@@ -246,7 +246,7 @@ def _say_what_was_found(
         show.say(console, "stopped", stopped)
     print_front(console, found, run.settings.constraints[0].limit, distillation.recipe.spread_db)
     show.say(console, "saved", str(run.folder))
-    show.say(console, "report", str(write_report(run)))
+    show.say(console, "report", str(write_report(run, study=study)))
     show.say(console, "next", shlex.join(["python", "-m", "nas.finalize", str(run.folder)]))
 
 

@@ -2,9 +2,10 @@
 
 import shlex
 from collections import Counter
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.machine.versions import versions
 from nas.model.folder import is_model_folder, read_record
@@ -17,15 +18,19 @@ from nas.study.settings import command_arguments
 from nas.study.sharing import study_to_read
 from nas.study.study import find_study
 
+if TYPE_CHECKING:
+    import optuna
+
 _NO_STUDY = "there is no study yet: targets come first"
 
 
-def page_contents(run: Run, models: Path) -> dict[str, Any]:
+def page_contents(run: Run, models: Path, study: "optuna.Study | None" = None) -> dict[str, Any]:
     """What is known of a run now, whether or not it is worked on; it is only read.
 
     Args:
         run: the run.
         models: folder of its finished models, which need not be there.
+        study: its study where it is open already; by default it is opened to be read.
 
     Raises:
         UserError: its study or a model is damaged.
@@ -35,10 +40,10 @@ def page_contents(run: Run, models: Path) -> dict[str, Any]:
     decoders: list[dict[str, Any]] = []
     importance: list[tuple[str, float]] = []
     why_not = _NO_STUDY
-    if run.storage or find_study(run.storage_url) is not None:
-        with study_to_read(run) as study:
-            decoders = describe_decoders(study, measured)
-            importance, why_not = importance_of_choices(study)
+    if study is not None or run.storage or find_study(run.storage_url) is not None:
+        with study_to_read(run) if study is None else nullcontext(study) as found:
+            decoders = describe_decoders(found, measured)
+            importance, why_not = importance_of_choices(found)
     return {
         "title": f"Decoders for {settings.teacher} within {settings.describe_constraints()}",
         "made": datetime.now().astimezone().isoformat(timespec="minutes"),

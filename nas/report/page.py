@@ -6,31 +6,38 @@ import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import plotly
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from nas.machine.files import disk_errors, write_bytes
 from nas.report.contents import page_contents
 from nas.study.run import Run
 
+if TYPE_CHECKING:
+    import optuna
+
 FILE_NAME = "report.html"
 """Name of the page in a run folder."""
 
 
-def write_report(run: Run, path: Path | None = None, models: Path | None = None) -> Path:
+def write_report(
+    run: Run, path: Path | None = None, models: Path | None = None, study: "optuna.Study | None" = None
+) -> Path:
     """Write the page of a run, in one step; returns where it is.
 
     Args:
         run: the run, which may be worked on.
         path: where the page goes; default `RUN/report.html`.
         models: folder of its finished models; default `RUN/models`.
+        study: its study where it is open already; by default it is opened to be read.
 
     Raises:
         UserError: the run is damaged, or the disk does not take the page.
     """
     path = path or run.folder / FILE_NAME
-    page = render(page_contents(run, models or run.folder / "models"))
+    page = render(page_contents(run, models or run.folder / "models", study))
     with disk_errors(f"cannot write {path}"):
         write_bytes(path, page.encode())
     return path
@@ -63,5 +70,5 @@ def _as_script(contents: dict[str, Any]) -> str:
 @cache
 def _packed_plotly() -> str:
     """plotly.js, compressed: 1.9 MB instead of 4.8 in the page; the browser unpacks it."""
-    source = (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    source = Path(plotly.__file__).with_name("package_data").joinpath("plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(source, 6, mtime=0)).decode()

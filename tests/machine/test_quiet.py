@@ -55,7 +55,7 @@ def is_waiting(worker: Worker) -> bool:
     """Whether it has come to a lock and does not get it."""
     path = Path(f"/proc/{worker.process.pid}/wchan")
     deadline = time.monotonic() + 60
-    while "flock" not in path.read_text() and time.monotonic() < deadline:
+    while "lock_inode_wait" not in path.read_text() and time.monotonic() < deadline:
         time.sleep(0.01)
     return not worker.is_in()
 
