@@ -9,6 +9,7 @@ import argparse
 import os
 import shlex
 import sys
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,12 @@ def search(arguments: argparse.Namespace, command: str) -> None:
     contest = Contest(settings, targets, arguments.seconds, arguments.full_steps, arguments.full_seeds, folder / asked)
     with progress(console, "searches", "searching, then distilling what was found in full") as advance:
         rows = hold(contest, arguments.proposers, arguments.seeds, arguments.workers, advance)
-    about = {"command": command, "machine": describe_machine(), "versions": versions()}
+    about = {
+        "command": command,
+        "machine": describe_machine(),
+        "date": date.today().isoformat(),
+        "versions": versions(),
+    }
     write_json(arguments.out, about | {"budget": settings.budget, "rows": rows})
     found = {each.arm: each for each in results(rows)}
     first = found[arguments.proposers[0]]

@@ -44,14 +44,13 @@ def finalize(arguments: argparse.Namespace) -> None:
     from nas.machine.device import choose_device
     from nas.report.page import write_report
     from nas.study.contents import contents_of_space
-    from nas.study.run import load_run, newest_run
+    from nas.study.run import chosen_run
     from nas.study.selection import choose
     from nas.terminal import console as show
 
     load_plugins(arguments.plugin)
     console = show.make_console()
-    run = load_run(arguments.run) if arguments.run else newest_run(partial(show.warn, console))
-    load_plugins(run.settings.plugins)
+    run = chosen_run(arguments.run, partial(show.warn, console))
     run.check_contents(contents_of_space(run.settings.space))
     with run.lock():
         show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")

@@ -126,12 +126,11 @@ def serve(arguments: argparse.Namespace) -> None:
 def measure(arguments: argparse.Namespace) -> None:
     """Measure the best candidates of a search again, on another device."""
     from nas.study.remeasure import remeasure
-    from nas.study.run import load_run, newest_run
+    from nas.study.run import chosen_run
     from nas.terminal.console import make_console, warn
 
     console = make_console()
-    run = load_run(arguments.run) if arguments.run else newest_run(partial(warn, console))
-    load_plugins(run.settings.plugins)
+    run = chosen_run(arguments.run, partial(warn, console))
     remeasure(console, run, arguments.device, arguments.top)
 
 

@@ -10,7 +10,8 @@ def let_threads_sleep() -> None:
     """Threads that wait sleep instead of spinning, in this process and those that it starts, unless the user says how.
 
     A thread that spins takes its core from whatever else runs: beside one busy process the teacher needs about twice as
-    long. Has no effect once PyTorch is imported.
+    long, on a quiet machine 3 to 9% longer (encoding and decoding 17 frames of 128x128, 2 cores of an Intel Xeon,
+    2026-11-28). Has no effect once PyTorch is imported.
     """
     os.environ.setdefault(_POLICY, "PASSIVE")
 

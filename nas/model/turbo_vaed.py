@@ -225,13 +225,15 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Use the encoder of this VAE for `encode`. It moves and changes precision with the model from now on.
 
         Args:
-            vae: the VAE that the model was distilled from, or the folder or the repository on the hub that it is in.
-            kwargs: how to load it, such as `subfolder="vae"`.
+            vae: the VAE that the model was distilled from, or the folder that it is in.
+            kwargs: how to load it from there, such as `subfolder="vae"`.
 
         Raises:
-            UserError: it has other latents.
+            UserError: it has other latents, or there is no such folder.
         """
         if isinstance(vae, str | Path):
+            if not Path(vae).is_dir():
+                raise UserError(f"{vae} is not a folder: load a VAE of the hub with diffusers, and give it as it is")
             vae = AutoModel.from_pretrained(str(vae), **kwargs)
         self._attached = ()
         check_replaces(vae, self.decoder.config.latents, self._scaling())

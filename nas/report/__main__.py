@@ -22,13 +22,12 @@ def main(argv: list[str] | None = None) -> int:
 def report(arguments: argparse.Namespace) -> None:
     """Read the run, write the page."""
     from nas.report.page import write_report
-    from nas.study.run import load_run, newest_run
+    from nas.study.run import chosen_run
     from nas.terminal import console as show
 
     load_plugins(arguments.plugin)
     console = show.make_console()
-    run = load_run(arguments.run) if arguments.run else newest_run(partial(show.warn, console))
-    load_plugins(run.settings.plugins)
+    run = chosen_run(arguments.run, partial(show.warn, console))
     show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
     show.say(console, "report", str(write_report(run, arguments.out, arguments.models)))
 

@@ -8,7 +8,6 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial
 
-from blocks import get_block
 from nas.latency.record import LatencyRecord, provenance
 from nas.latency.stages import stage_modules
 from nas.study.outcomes import Outcome, finished_trials, outcome_of, pareto_front
@@ -102,4 +101,4 @@ def _words_of_stage(stage: StageConfig) -> str:
 
 
 def _words(name: str) -> str:
-    return f"{get_block(name).name.replace('_', ' ')}"
+    return name.replace("_", " ")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.machine.files import disk_errors, read_json, write_json
 from nas.machine.locks import lock_folder
+from nas.machine.plugins import load_plugins
 from nas.machine.records import read_fields
 from nas.machine.versions import versions
 from nas.study.contents import Contents, changes, in_one_line
@@ -183,6 +184,17 @@ class _Config:
     """See `Run`."""
     study: str = ""
     """See `Run`."""
+
+
+def chosen_run(folder: Path | None, on_skipped: Skip) -> Run:
+    """The run in a folder, or the newest one if no folder is named, once its plugins are loaded.
+
+    Raises:
+        UserError: it is not there, cannot be read, or needs a plugin that is not installed.
+    """
+    run = load_run(folder) if folder else newest_run(on_skipped)
+    load_plugins(run.settings.plugins)
+    return run
 
 
 def newest_run(on_skipped: Skip = lambda line: None) -> Run:

@@ -1,6 +1,7 @@
 """What the report says of a run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from nas.report.importance import FEWEST
 from nas.search import make_parser
 from nas.study.options import run_settings, timed_decode
 from nas.study.run import Run, open_run
-from nas.study.settings import command_arguments
+from nas.study.settings import RunSettings, command_arguments
 from nas.teachers import published_latents
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, adapt
@@ -71,12 +72,15 @@ def test_a_stage_says_what_it_is() -> None:
     assert [stage["ms"] for stage in stages[:3]] == [1.0, 0.0, 2.5]
 
 
-def test_the_command_asks_for_the_same_search() -> None:
-    arguments = make_parser().parse_args(["--latency-budget", "12ms", "--max-params", "5M", "--seed", "3"])
-    workload = timed_decode(arguments, published_latents("wan-tiny"))
-    settings = run_settings(arguments, workload, CPU)
-    again = make_parser().parse_args(command_arguments(settings))
-    assert run_settings(again, timed_decode(again, published_latents("wan-tiny")), CPU) == settings
+def test_the_command_asks_for_the_same_search(tmp_path: Path) -> None:
+    """Every setting that a search has, none of them as it is by default."""
+    weights, clips = str(tmp_path / "weights"), str(tmp_path / "clips")
+    asked = RunSettings("wan", weights, clips, "40fps", "host", 128, 64, 9, "turbo3d", 27, 3)
+    asked = replace(asked, more_devices=("iphone-16-pro",), proposer="tpe")
+    asked = replace(asked, max_params="5M", max_memory="200MB", max_size="20MB")
+    arguments = make_parser().parse_args(command_arguments(replace(asked, plugins=("my_lab",))))
+    assert run_settings(arguments, timed_decode(arguments, published_latents(asked.teacher)), CPU) == asked
+    assert arguments.plugin == ["my_lab"], "which are settings once they are loaded"
 
 
 def test_a_run_before_its_first_trial_has_a_page(tmp_path: Path) -> None:

@@ -40,14 +40,14 @@ function showDecoder(number, move) {
   const each = byNumber.get(number);
   const place = document.getElementById("decoder");
   if (!place || !each) return;
-  const milliseconds_ = each.stages.reduce((sum, stage) => sum + stage.ms, 0) || 1;
+  const latency = each.stages.reduce((sum, stage) => sum + stage.ms, 0) || 1;
   const parameters = each.stages.reduce((sum, stage) => sum + stage.parameters, 0) || 1;
   const list = element("ol", undefined, "stages");
   for (const stage of each.stages) {
     const item = element("li");
     const head = element("div", undefined, "head");
     head.append(element("strong", stage.name), element("span", stage.what));
-    const ms = stage.ms / milliseconds_;
+    const ms = stage.ms / latency;
     const weights = stage.parameters / parameters;
     item.append(head);
     item.append(bar("latency", "latency", ms, `${(100 * ms).toFixed(0)}%, ${stage.ms.toPrecision(2)} ms`));
