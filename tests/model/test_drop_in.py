@@ -151,6 +151,11 @@ def test_the_encoder_moves_and_changes_precision_with_the_model() -> None:
     assert model.teacher_vae.device == model.device == torch.device("meta")
 
 
+def test_a_repository_on_the_hub_is_not_fetched_without_a_revision() -> None:
+    with pytest.raises(UserError, match="owner/name is not a folder: load a VAE of the hub with diffusers"):
+        student_of("wan", make_vae("wan")).attach_encoder("owner/name")
+
+
 def test_what_was_learnt_from_another_vae_is_not_attached() -> None:
     wan, hunyuan, ltx = (make_vae(teacher) for teacher in ("wan", "hunyuan", "ltx"))
     model = student_of("wan", wan)
