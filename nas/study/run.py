@@ -129,9 +129,11 @@ def open_run(
             run.check_contents(contents)
             return run, True
         return _create_new(wanted), False
+    foreign = folder.exists() and (not folder.is_dir() or _holds_anything(folder))
+    # Asked after it: what the folder holds may be what a search that started together with this one has just written.
     if (folder / "config.json").exists():
         return _reopen(wanted), True
-    if folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
+    if foreign:
         raise UserError(f"{folder} is not a run folder and not empty: choose another --run")
     existed = folder.exists()
     with disk_errors(f"cannot create the run folder {folder}"):
