@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, log
+from math import exp, isfinite, log
 
 import numpy as np
 import optuna
@@ -42,24 +42,36 @@ class Surrogate:
     how likely they are within the budget, which a regression on the ones that were asked about says; the budget itself
     is asked from the most promising on, until one fits.
 
+    A search is to end with a front, so every other proposal sets itself a smaller budget: it looks for decoders that
+    take no more than some share of it, and are better than the best of those (the constraint method for several
+    objectives, Haimes 1971, with a limit that is drawn anew each time).
+
     Args:
         setting: the space and the budget.
         first: decoders with a score up to which proposals are random.
         children: candidates that descend from the best decoders.
         strangers: candidates that are random walks.
         parents: best decoders that have children.
+        faster: how many of the proposals set themselves a smaller budget, as a share.
     """
 
     name = "surrogate"
 
     def __init__(
-        self, setting: Setting, first: int = 8, children: int = 128, strangers: int = 32, parents: int = 6
+        self,
+        setting: Setting,
+        first: int = 8,
+        children: int = 128,
+        strangers: int = 32,
+        parents: int = 6,
+        faster: float = 1 / 2,
     ) -> None:
         self._setting = setting
         self._first = first
         self._children = children
         self._strangers = strangers
         self._parents = parents
+        self._faster = faster
         self._shares: dict[str, tuple[Described, float]] = {}
 
     def propose(self, study: optuna.Study, trial: FrozenTrial, history: History, source: random.Random) -> Proposal:
@@ -67,23 +79,45 @@ class Surrogate:
         if len(history.known) < self._first:
             return Proposal(first_config(self._setting, history, source), {"proposer": "random"})
         known = history.known
-        model = GaussianProcess([describe(each.config, each.params) for each in known], [each.score for each in known])
-        candidates = self._candidates(history, source)
+        described = [describe(each.config, each.params) for each in known]
+        model = GaussianProcess(described, [each.score for each in known])
+        limit, rivals = self._limit(known, described, source)
+        candidates = self._candidates(history, sorted((known[index] for index in rivals), key=_rank), source)
         mean, deviation = model.predict([candidate.described for candidate in candidates])
         # A noisy best would ask too much of the others: the model's own idea of it counts.
-        best = float(model.predict([describe(each.config, each.params) for each in known])[0].max())
-        promise = expected_improvement(mean, deviation, best) * self._chances(known, candidates)
+        best = float(model.predict([described[index] for index in rivals])[0].max())
+        promise = expected_improvement(mean, deviation, best) * self._chances(limit, candidates)
         for index in np.argsort(-promise)[:_MOST_ASKED]:
             chosen = candidates[index]
-            if self._fits(chosen):
-                notes = {"proposer": self.name, "expected_score": round(float(mean[index]), 3)}
+            if self._fits(chosen, limit):
+                notes = {
+                    "proposer": self.name,
+                    "expected_score": round(float(mean[index]), 3),
+                    "share": round(limit, 3),
+                }
                 return Proposal(chosen.config, notes | ({} if chosen.parent is None else {"parent": chosen.parent}))
         return Proposal(random_config(self._setting, history, source), {"proposer": "random"})
 
-    def _candidates(self, history: History, source: random.Random) -> list[_Candidate]:
-        """New decoders, each once."""
+    def _limit(
+        self, known: Sequence[Known], described: Sequence[Described], source: random.Random
+    ) -> tuple[float, list[int]]:
+        """The share of the budget that this proposal may take, and which of the known decoders take no more."""
+        budget = self._setting.budget
+        if budget is None:
+            return 1.0, list(range(len(known)))
+        for each, features in zip(known, described, strict=True):
+            if each.config.digest() not in self._shares:
+                self._shares[each.config.digest()] = (features, log(budget.share(each.config)))
+        if source.random() >= self._faster:
+            return 1.0, list(range(len(known)))
+        shares = [exp(self._shares[each.config.digest()][1]) for each in known]
+        limit = source.choice(shares)
+        return limit, [index for index, share in enumerate(shares) if share <= limit]
+
+    def _candidates(self, history: History, ranked: Sequence[Known], source: random.Random) -> list[_Candidate]:
+        """New decoders, each once; the first of the ranked ones have children."""
         found: dict[str, _Candidate] = {}
-        parents = history.best(self._parents)
+        parents = ranked[: self._parents]
 
         def add(config: DecoderConfig, params: dict[str, Option], parent: int | None) -> None:
             if (digest := config.digest()) not in history.proposed and digest not in found:
@@ -100,29 +134,22 @@ class Surrogate:
             add(self._setting.space.suggest(stranger, self._setting.latents), stranger.used, None)
         return list(found.values())
 
-    def _fits(self, candidate: _Candidate) -> bool:
-        """Whether a candidate is within the budget; how much of it it takes is remembered."""
+    def _fits(self, candidate: _Candidate, limit: float) -> bool:
+        """Whether a candidate is within a share of the budget; how much of it it takes is remembered."""
         budget = self._setting.budget
         if budget is None:
             return True
-        fits = budget.share(candidate.config) <= 1 and budget.fits(candidate.config)
+        fits = budget.share(candidate.config) <= limit and budget.fits(candidate.config)
         # Asked again: what its parts cost may be exact by now, and teaches more than a bound.
         share = budget.share(candidate.config)
         if isfinite(share):
             self._shares[candidate.config.digest()] = (candidate.described, log(share))
-        return fits
+        return fits and share <= limit
 
-    def _chances(self, known: Sequence[Known], candidates: Sequence[_Candidate]) -> Floats:
-        """How likely each candidate is within the budget, `(n,)`: by a regression of shares on sizes."""
-        budget = self._setting.budget
-        if budget is None:
+    def _chances(self, limit: float, candidates: Sequence[_Candidate]) -> Floats:
+        """How likely each candidate is within a share of the budget, `(n,)`: by a regression of shares on sizes."""
+        if self._setting.budget is None:
             return np.ones(len(candidates))
-        for each in known:
-            if each.config.digest() not in self._shares:
-                self._shares[each.config.digest()] = (
-                    describe(each.config, each.params),
-                    log(budget.share(each.config)),
-                )
         sizes = np.array([described.sizes for described, _ in self._shares.values()])
         shares = np.array([share for _, share in self._shares.values()])
         centre, spread = sizes.mean(axis=0), sizes.std(axis=0) + 1e-6
@@ -131,8 +158,12 @@ class Surrogate:
         coefficients = np.linalg.solve(gram, table.T @ (shares - shares.mean()))
         error = float(np.std(shares - shares.mean() - table @ coefficients)) + 0.05
         wanted = (np.array([candidate.described.sizes for candidate in candidates]) - centre) / spread
-        chances: Floats = norm.cdf(-(shares.mean() + wanted @ coefficients) / error)
+        chances: Floats = norm.cdf((log(limit) - shares.mean() - wanted @ coefficients) / error)
         return chances
+
+
+def _rank(known: Known) -> tuple[float, int]:
+    return -known.score, known.number
 
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
