@@ -29,6 +29,8 @@ class TrainingState:
     """Steps done."""
     seconds: float = 0.0
     """Time they took, over all processes that worked on this run."""
+    rate: float = 1.0
+    """What the learning rate is multiplied by: less than 1 after a setback."""
     curve: list[tuple[int, float]] = field(default_factory=list)
     """(steps done, score in dB)."""
 
@@ -42,6 +44,7 @@ def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
         "scaler": state.scaler.state_dict(),
         "step": state.step,
         "seconds": state.seconds,
+        "rate": state.rate,
         "curve": state.curve,
     }
     buffer = io.BytesIO()
@@ -67,7 +70,7 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
         raise UserError(
             f"{path} is not a checkpoint of this student: delete it to start this distillation anew"
         ) from error
-    state.step, state.seconds = data["step"], data["seconds"]
+    state.step, state.seconds, state.rate = data["step"], data["seconds"], data["rate"]
     state.curve = [(int(step), float(score)) for step, score in data["curve"]]
 
 

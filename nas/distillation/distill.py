@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data.targets import Samples, Targets
-from nas.distillation.checkpoint import TrainingState, save_checkpoint, update_average
+from nas.distillation.checkpoint import TrainingState, load_checkpoint, save_checkpoint, update_average
 from nas.distillation.preparation import Prepared, perceptual_off, prepare
 from nas.distillation.schedule import average_decay, batch_indices, learning_rate
 from nas.distillation.settings import DistillSettings
@@ -19,6 +19,9 @@ from nas.distillation.training_forms import training_forms
 from nas.machine.batches import halving, in_batches
 from nas.metrics import VIDEO_RANGE, psnr
 from search_spaces import Decoder
+
+_SETBACK = 0.5
+"""Learning rate after a setback, relative to that before."""
 
 
 class DivergedError(ValueError):
@@ -69,6 +72,7 @@ def distill(
     until: int | None = None,
     report: Callable[[Progress], None] | None = None,
     fresh: bool = True,
+    setback: Callable[[str], None] | None = None,
 ) -> DistillResult:
     """Train a student in place to give the teacher's frames for the same latents.
 
@@ -83,6 +87,8 @@ def distill(
         until: step at which to stop with a checkpoint, but for the last of `settings.steps`, whose schedule holds.
         report: called after every step; what it raises ends the run and leaves the last checkpoint valid.
         fresh: the decoder has its first weights, so its stem and shortcut are fitted. False if it was trained.
+        setback: told why when a run that diverges goes back to its last checkpoint, once, and on at half the learning
+            rate. None: that ends the run.
 
     Raises:
         DivergedError, DoesNotFitError: the loss or the gradient is not finite; memory runs out with a single sample.
@@ -91,24 +97,29 @@ def distill(
     device = torch.device(device)
     _refuse_empty(targets)
     run = prepare(decoder, targets, settings, device, checkpoint, fresh)
-    state, train, held_out = run.state, targets.split("train"), targets.split("score")
-    clock, at_once = time.monotonic() - state.seconds, settings.batch_size
+    state, at_once = run.state, settings.batch_size
+    clock = time.monotonic() - state.seconds
     end = settings.steps if until is None else min(until, settings.steps)
+    if checkpoint is not None and setback is not None and state.step == 0:
+        save_checkpoint(checkpoint, state, run.identity)
     while state.step < end:
-        loss, at_once = halving(partial(_find_gradient, run, train, settings, device), at_once, device)
-        _update(state, loss, settings)
-        state.step += 1
-        last = state.step == end
-        score = None
-        if last or state.step % settings.report_every == 0:
-            score = score_student(state.modules["average"], held_out, settings.batch_size, device)
-            state.curve.append((state.step, score))
+        try:
+            at_once, progress = _advance(run, targets, settings, device, at_once, end)
+        except DivergedError as error:
+            if checkpoint is None or setback is None or state.rate < 1:
+                raise
+            load_checkpoint(checkpoint, state, run.identity)
+            state.rate = _SETBACK
+            save_checkpoint(checkpoint, state, run.identity)
+            setback(f"{error}: going on from step {state.step} at half the rate")
+            continue
         state.seconds = time.monotonic() - clock
         whole = until is not None and state.step == settings.steps
-        if checkpoint is not None and not whole and (last or state.step % settings.checkpoint_every == 0):
+        due = state.step == end or state.step % settings.checkpoint_every == 0
+        if checkpoint is not None and not whole and due:
             save_checkpoint(checkpoint, state, run.identity)
         if report is not None:
-            report(Progress(state.step, settings.steps, float(loss), score))
+            report(progress)
     decoder.load_state_dict(state.modules["average"].state_dict())
     return DistillResult(
         decoder=decoder.eval(),
@@ -119,6 +130,21 @@ def distill(
         taps_left_out=run.taps_left_out,
         perceptual=perceptual_off(settings) or "on",
     )
+
+
+def _advance(
+    run: Prepared, targets: Targets, settings: DistillSettings, device: torch.device, at_once: int, end: int
+) -> tuple[int, Progress]:
+    """One step, and a score where one is due; how many samples fit into memory at once, and where the run is."""
+    state = run.state
+    loss, at_once = halving(partial(_find_gradient, run, targets.split("train"), settings, device), at_once, device)
+    _update(state, loss, settings)
+    state.step += 1
+    score = None
+    if state.step == end or state.step % settings.report_every == 0:
+        score = score_student(state.modules["average"], targets.split("score"), settings.batch_size, device)
+        state.curve.append((state.step, score))
+    return at_once, Progress(state.step, settings.steps, float(loss), score)
 
 
 def _refuse_empty(targets: Targets) -> None:
@@ -149,7 +175,7 @@ def score_student(student: nn.Module, split: Samples, batch_size: int, device: t
         with training_forms(student, device):
             frames = student(batch.latents)
         if not torch.isfinite(frames).all():
-            raise DivergedError("the student's frames are not finite: lower the learning rate")
+            raise DivergedError("the student's frames are not finite")
         return psnr(frames.clamp(-1, 1), batch.frames.clamp(-1, 1), VIDEO_RANGE)
 
     return float(torch.cat([found for _, found in in_batches(score, len(split), batch_size, device)]).mean())
@@ -190,7 +216,8 @@ def _update(state: TrainingState, loss: Tensor, settings: DistillSettings) -> No
         settings: how.
     """
     optimizer, scaler = state.optimizer, state.scaler
-    rate = learning_rate(state.step, settings.steps, settings.learning_rate, settings.warmup_steps)
+    peak, warmup = settings.learning_rate * state.rate, settings.warmup_steps
+    rate = learning_rate(state.step, settings.steps, peak, warmup, settings.decay)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
     scaler.unscale_(optimizer)
@@ -202,7 +229,7 @@ def _update(state: TrainingState, loss: Tensor, settings: DistillSettings) -> No
         **({} if scaler.is_enabled() else {"norm of the gradient": norm}),
     }.items():
         if not math.isfinite(float(value)):
-            raise DivergedError(f"the {name} is {float(value)} at step {state.step}: lower the learning rate")
+            raise DivergedError(f"the {name} is {float(value)} at step {state.step}")
     scaler.step(optimizer)
     scaler.update()
     decay = average_decay(state.step, settings.ema_decay)

@@ -4,29 +4,15 @@ Axis letters: b batch, c channels, t frames, h height, w width. All losses are t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.distillation.settings import DistillSettings
 from nas.teachers import Tap
 from search_spaces import Decoder
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """What each part of the loss counts; parts with weight 0 are not computed."""
-
-    teacher: float
-    """L1 to the teacher's frames."""
-    truth: float
-    """L1 to the video itself."""
-    feature: float
-    """Feature alignment."""
-    perceptual: float
-    """LPIPS to the teacher's frames."""
 
 
 def match_taps(decoder: Decoder, taps: Mapping[str, Tap]) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -100,32 +86,42 @@ class FeatureAlignment(nn.Module):
 
 
 def frame_losses(
-    frames: Tensor, teacher_frames: Tensor, truth: Tensor, weights: LossWeights, perceptual: nn.Module | None
+    frames: Tensor, teacher_frames: Tensor, truth: Tensor, settings: DistillSettings, perceptual: nn.Module | None
 ) -> dict[str, Tensor]:
     """The parts of the loss that are about frames, `(b, 3, t, h, w)` in [-1, 1], without their weights.
 
-    The teacher's frames come first because the student takes the teacher's place: whoever swaps the decoder expects the
+    The teacher's frames count most because the student takes the teacher's place: whoever swaps the decoder expects the
     same pictures, and everything the latents do not say about the video itself can only be learnt as blur.
 
     Args:
         frames: of the student, not clamped.
         teacher_frames: what the teacher makes of the same latents.
         truth: the video that was encoded.
-        weights: which parts are wanted.
+        settings: whose weights say which parts are wanted: one with weight 0 is not computed.
         perceptual: network of LPIPS (`metrics.lpips_network`); None leaves that part out.
     """
     frames = frames.float()
-    parts = {"teacher": functional.l1_loss(frames, teacher_frames)}
-    if weights.truth:
+    parts = {}
+    if settings.teacher_weight:
+        parts["teacher"] = functional.l1_loss(frames, teacher_frames)
+    if settings.truth_weight:
         parts["truth"] = functional.l1_loss(frames, truth)
+    if settings.motion_weight and frames.shape[2] > 1:
+        parts["motion"] = functional.l1_loss(frames.diff(dim=2), teacher_frames.diff(dim=2))
+    if settings.detail_weight:
+        parts["detail"] = functional.l1_loss(_detail(frames), _detail(teacher_frames))
     if perceptual is not None:
         x, y = (rearrange(video, "b c t h w -> (b t) c h w") for video in (frames, teacher_frames))
         parts["perceptual"] = perceptual(x, y).mean()
     return parts
 
 
-def total_loss(parts: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
-    """Weighted sum of the parts; a scalar."""
-    weight = {"teacher": weights.teacher, "truth": weights.truth, "feature": weights.feature}
-    weight["perceptual"] = weights.perceptual
-    return torch.stack([weight[name] * part for name, part in parts.items()]).sum()
+def total_loss(parts: Mapping[str, Tensor], settings: DistillSettings) -> Tensor:
+    """Sum of the parts, each with its weight; a scalar."""
+    return torch.stack([getattr(settings, f"{name}_weight") * part for name, part in parts.items()]).sum()
+
+
+def _detail(frames: Tensor) -> Tensor:
+    """What a blur of 3x3 pixels takes away."""
+    images = rearrange(frames, "b c t h w -> (b t) c h w")
+    return images - functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 from nas.data.targets import TargetBatch, Targets
 from nas.distillation.checkpoint import TrainingState, load_checkpoint
 from nas.distillation.initialise import initialise
-from nas.distillation.losses import FeatureAlignment, LossWeights, frame_losses, match_taps, total_loss
+from nas.distillation.losses import FeatureAlignment, frame_losses, match_taps, total_loss
 from nas.distillation.settings import DistillSettings, Precision
 from nas.distillation.training_forms import training_forms
 from nas.metrics import lpips_network, lpips_off
@@ -103,17 +103,16 @@ def _loss_function(
 ) -> Callable[[TargetBatch], Tensor]:
     """The loss of a batch, a scalar."""
     perceptual = None if perceptual_off(settings) else lpips_network("vgg").to(device)
-    weights = LossWeights(1.0, settings.truth_weight, settings.feature_weight, settings.perceptual_weight)
     tapped = sorted(set(alignment.stages.values()))
 
     def loss(batch: TargetBatch) -> Tensor:
         with training_forms(decoder, device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             frames, features = decoder.features(batch.latents, tapped)
             projected = alignment.project(features)
-        parts = frame_losses(frames, batch.frames, batch.truth, weights, perceptual)
+        parts = frame_losses(frames, batch.frames, batch.truth, settings, perceptual)
         if projected:
             parts["feature"] = alignment.loss(projected, batch.features)
-        return total_loss(parts, weights)
+        return total_loss(parts, settings)
 
     return loss
 

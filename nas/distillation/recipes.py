@@ -1,9 +1,9 @@
-"""What students are trained and judged on, and for how long: short in a search, in full by finalize, less on a CPU.
+"""What candidates are trained on and for how long, and what models are judged on: less on a CPU.
 
 A recipe is a value, chosen once for a device and handed on. Needs no torch, so that help texts can quote it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nas.data.settings import TargetSettings
@@ -50,43 +50,40 @@ class Recipe:
 
     short_steps: int
     """Default length of the short distillation of a candidate, in steps."""
-    full_steps: int
-    """Default length of the full distillation of a finished model, in steps."""
+    full: str
+    """Name of the phases of a full distillation, unless others are asked for (`nas.distillation.phases`)."""
     search_seconds: float | None
     """Default time in seconds after which a search starts no new candidate; None: no limit."""
     batch_size: int
-    """Samples per step. On a CPU the time of a step grows with them, and more steps are worth more than larger ones."""
+    """Samples per step of a short distillation. On a CPU more steps are worth more than larger ones."""
     short: Crops
     """What candidates are trained and scored on."""
-    full: Crops
-    """What finished models are trained on: larger or longer crops than in the search, and more of them."""
     judging: Crops
     """What finished models are judged on: clips that neither training nor selection saw."""
     spread_db: float | None = None
     """Standard deviation over seeds of a decoder's score, by `nas.benchmark rank`; None: nobody has measured it."""
 
     def distillation(self, steps: int, seed: int) -> DistillSettings:
-        """Settings of a distillation of this length: scored six times, saved twenty times on the way."""
-        return DistillSettings(
-            steps=steps,
-            seed=seed,
-            batch_size=self.batch_size,
-            report_every=max(1, steps // 6),
-            checkpoint_every=max(10, steps // 20),
-        )
+        """Settings of a short distillation of this length."""
+        return looked_at(DistillSettings(steps=steps, seed=seed, batch_size=self.batch_size))
 
     def frames_per_clip(self, teacher: "Teacher") -> int:
         """Frames that a clip must have: one number for search and finalize, so that both split the clips alike."""
-        return max(crops.settings(teacher).num_frames for crops in (self.short, self.full, self.judging))
+        return max(crops.settings(teacher).num_frames for crops in (self.short, self.judging))
+
+
+def looked_at(settings: DistillSettings) -> DistillSettings:
+    """The same, scored six times on the way and saved twenty times."""
+    steps = settings.steps
+    return replace(settings, report_every=max(1, steps // 6), checkpoint_every=max(10, steps // 20))
 
 
 CPU = Recipe(
     short_steps=450,
-    full_steps=1200,
+    full="fast",
     search_seconds=420.0,
     batch_size=1,
     short=Crops(64, 4, train=8, score=3, taps=2),
-    full=Crops(64, 5, train=16, score=3, taps=2),
     judging=Crops(128, 5, test=2),
     spread_db=0.1,
 )
@@ -94,11 +91,10 @@ CPU = Recipe(
 
 GPU = Recipe(
     short_steps=600,
-    full_steps=30_000,
+    full="full",
     search_seconds=None,
     batch_size=8,
     short=Crops(128, 5, train=48, score=8, taps=2),
-    full=Crops(256, 5, train=48, score=8, taps=2),
     judging=Crops(256, 5, test=4),
 )
 """The recipe for a CUDA GPU."""

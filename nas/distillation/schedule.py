@@ -4,14 +4,18 @@ import math
 
 import torch
 
+from nas.distillation.settings import Decay
 
-def learning_rate(step: int, steps: int, peak: float, warmup_steps: int) -> float:
+
+def learning_rate(step: int, steps: int, peak: float, warmup_steps: int, decay: Decay = "cosine") -> float:
     """Learning rate of step 0 <= `step` < `steps`: linear warm-up to `peak`, then half a cosine down to nearly 0.
 
-    The last step still learns, and the first one too.
+    The last step still learns, and the first one too. With `decay` "none" it stays at the peak.
     """
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)
+    if decay == "none":
+        return peak
     done = (step - warmup_steps) / max(1, steps - warmup_steps)
     return peak * 0.5 * (1 + math.cos(math.pi * done))
 

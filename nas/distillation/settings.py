@@ -6,13 +6,26 @@ from typing import Any, Literal, get_args
 Precision = Literal["auto", "float32", "bfloat16"]
 """float32; bfloat16: convolutions in bfloat16, weights and losses in float32; auto: bfloat16 where it is faster."""
 
+Decay = Literal["cosine", "none"]
+"""What becomes of the learning rate after the warm-up: half a cosine down to nearly 0, or it stays at its peak."""
+
+WEIGHTS = (
+    "teacher_weight",
+    "truth_weight",
+    "feature_weight",
+    "perceptual_weight",
+    "motion_weight",
+    "detail_weight",
+)
+"""Settings that say what a part of the loss counts."""
+
 
 @dataclass(frozen=True)
 class DistillSettings:
     """How a student is trained."""
 
     steps: int
-    """Optimizer steps of the whole run; the learning rate ends near 0 at the last one."""
+    """Optimizer steps of the whole run."""
     batch_size: int = 4
     """Samples per step."""
     learning_rate: float = 2e-3
@@ -23,6 +36,8 @@ class DistillSettings:
     """Learning rate of the shortcut, which starts at its least-squares solution, relative to that of the rest."""
     warmup_steps: int = 5
     """Steps over which the learning rate rises to its peak."""
+    decay: Decay = "cosine"
+    """What becomes of it afterwards."""
     weight_decay: float = 0.0
     """Weight decay of AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -31,12 +46,18 @@ class DistillSettings:
     """Largest decay of the moving average of the weights, which is what is scored and returned."""
     clip_norm: float = 1.0
     """Gradients with a larger norm than this are scaled down to it."""
+    teacher_weight: float = 1.0
+    """Weight of the L1 distance to the teacher's frames."""
     truth_weight: float = 0.0
-    """Weight of the L1 distance to the video itself; that to the teacher's frames has weight 1."""
+    """Weight of the L1 distance to the video itself."""
     feature_weight: float = 0.1
     """Weight of feature alignment."""
     perceptual_weight: float = 0.0
     """Weight of LPIPS, which joins only where its weights are on the machine."""
+    motion_weight: float = 0.0
+    """Weight of the L1 distance between the differences of successive frames and the teacher's: against flicker."""
+    detail_weight: float = 0.0
+    """Weight of the L1 distance between what a blur takes away and the teacher's: against blur."""
     seed: int = 0
     """Seed of the order of the samples and of the projection heads."""
     precision: Precision = "auto"
@@ -60,11 +81,18 @@ class DistillSettings:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         factors = ("helped_rate_factor", "shortcut_rate_factor", "weight_decay")
-        for name in (*factors, "truth_weight", "feature_weight", "perceptual_weight"):
+        for name in (*factors, *WEIGHTS):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, value in (("ema_decay", self.ema_decay), ("betas", self.betas[0]), ("betas", self.betas[1])):
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got '{self.precision}'")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        if not (self.teacher_weight or self.truth_weight):
+            raise ValueError("teacher_weight and truth_weight must not both be 0: nothing would say what frames are")
+        for name, choices in (("precision", Precision), ("decay", Decay)):
+            if getattr(self, name) not in get_args(choices):
+                known = ", ".join(get_args(choices))
+                raise ValueError(f"{name} must be one of {known}, got '{getattr(self, name)}'")

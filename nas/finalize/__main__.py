@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.distillation.phases import list_recipes, load_phases
 from nas.distillation.recipes import CPU, GPU
 from nas.machine.plugins import load_plugins
 from nas.machine.threads import let_threads_sleep
@@ -68,7 +69,7 @@ def finalize(arguments: argparse.Namespace) -> None:
             try:
                 rows.append(model_row(candidate.number, finish(console, job, candidate)))
             except DivergedError as error:
-                show.warn(console, f"#{candidate.number} is left out: {error}")
+                show.warn(console, f"#{candidate.number} is left out: {error}: give it a lower rate with --recipe FILE")
             except DoesNotFitError as error:
                 show.warn(console, f"#{candidate.number} is left out: {error}")
                 too_large.append(f"#{candidate.number}")
@@ -86,7 +87,7 @@ def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Nam
     from nas.data.make_targets import open_targets
     from nas.data.splits import open_clips
     from nas.distillation.recipes import recipe_for
-    from nas.finalize.job import Job
+    from nas.finalize.job import Job, Stretch
     from nas.latency import DEFAULT_DEVICE
     from nas.latency.devices import open_predicted
     from nas.machine.device import choose_device
@@ -113,20 +114,27 @@ def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Nam
     for line in clips.warnings():
         show.warn(console, line)
     announce = partial(show.say, console, "targets")
-    with show.progress(console, "targets", "for training") as advance:
-        training = open_targets(teacher, clips, recipe.full.settings(teacher), progress=advance, announce=announce)
+    name = arguments.recipe or recipe.full
+    phases = load_phases(name)
+    stretches = []
+    for phase in phases.scaled(arguments.steps or phases.steps).phases:
+        crops = phase.crops.settings(teacher)
+        with show.progress(console, "targets", f"for training: {phase.name}") as advance:
+            training = open_targets(
+                teacher, clips.at_least(crops.num_frames), crops, progress=advance, announce=announce
+            )
+        stretches.append(Stretch(phase.name, training, phase.distillation(settings.seed)))
     with show.progress(console, "targets", "for evaluation") as advance:
         unseen = open_targets(teacher, clips, recipe.judging.settings(teacher), progress=advance, announce=announce)
     return Job(
         run=run,
         teacher=teacher,
-        training=training,
+        recipe=name,
+        stretches=tuple(stretches),
         unseen=unseen,
         device=device,
-        recipe=recipe,
         phone=open_predicted(settings.device, DEFAULT_DEVICE),
         clips=f"the {clips.origin} clips" if folder is None else f"clips of {folder.name}/",
-        steps=arguments.steps or recipe.full_steps,
         out=out,
     )
 
@@ -172,7 +180,14 @@ def make_parser() -> Parser:
         "--steps",
         type=positive_int,
         metavar="N",
-        help=f"steps of the full distillation (default: {CPU.full_steps}, with a GPU {GPU.full_steps})",
+        help=f"steps of the full distillation, shared out over its phases (default: those of the recipe, "
+        f"{load_phases(CPU.full).steps}, with a GPU {load_phases(GPU.full).steps})",
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help=f"phases of the full distillation: {', '.join(list_recipes())}, or a TOML file like theirs "
+        f"(default: {CPU.full}, with a GPU {GPU.full})",
     )
     parser.add_argument(
         "--clips", type=Path, metavar="DIR", help="folder of your videos (default: those of the search)"

@@ -11,13 +11,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from nas.distillation.distill import DistillResult, Progress, distill
-from nas.distillation.initialise import build
-from nas.distillation.settings import DistillSettings
 from nas.evaluation.quality import evaluate, evaluate_teacher
 from nas.export.package import ExportError, export_decoder, model_metadata
 from nas.export.settings import ExportSettings
 from nas.finalize.costs import macs_per_frame, measured_latency
+from nas.finalize.distilling import Distilled, distil_in_full, remove_checkpoints
 from nas.finalize.job import Job
 from nas.machine.batches import DoesNotFitError, out_of_memory_as
 from nas.machine.files import check_output, disk_errors
@@ -29,7 +27,7 @@ from nas.model.record import ModelRecord, PackageRecord, TeacherRecord
 from nas.study.outcomes import Outcome
 from nas.study.short_distillation import count_parameters
 from nas.teachers import Teacher, published_repository
-from nas.terminal.console import format_seconds, progress, say, warn
+from nas.terminal.console import progress, say, warn
 from nas.terminal.errors import UserError
 from search_spaces import Decoder
 
@@ -45,19 +43,17 @@ def finish(console: Console, job: Job, candidate: Outcome) -> ModelRecord:
         nas.machine.batches.DoesNotFitError: it cannot be trained or judged in the memory of the device.
         UserError: the disk does not take it, or what is there is damaged.
     """
-    settings, checkpoint = _settings(job), _checkpoint(job, candidate)
     folder, record = model_folder(job, candidate), finished_model(job, candidate)
     if record is None:
         with out_of_memory_as(DoesNotFitError(f"{job.device.type} is out of memory")):
-            result = distil_in_full(console, job, candidate, settings)
-            record = judge(console, job, candidate, settings, result)
+            result = distil_in_full(console, job, candidate)
+            record = judge(console, job, candidate, result)
         model = TurboVAED(architecture=candidate.config.to_dict(), teacher=job.teacher.name)
         model.decoder.load_state_dict(result.decoder.state_dict())
         with _work_folder(job.out) as work:
             package, record = export_package(console, job, result.decoder, record, work)
             record = write_model_folder(folder, model, record, package)
-    with disk_errors("cannot remove the checkpoint of a finished model"):
-        checkpoint.unlink(missing_ok=True)
+    remove_checkpoints(job, candidate)
     say(console, "saved", str(folder))
     return record
 
@@ -77,7 +73,7 @@ def check_out(out: Path) -> None:
 
 def model_folder(job: Job, candidate: Outcome) -> Path:
     """Where the model of a candidate goes: other settings or targets make another model, in another folder."""
-    made_from = json.dumps([_settings(job).identity(), job.training.key, job.unseen.key], sort_keys=True)
+    made_from = json.dumps([job.distillation(), job.unseen.key], sort_keys=True)
     digest = hashlib.sha256(made_from.encode()).hexdigest()[:8]
     return job.out / f"{job.teacher.name}-{candidate.config.digest()}-{job.steps}-{digest}"
 
@@ -93,18 +89,10 @@ def finished_model(job: Job, candidate: Outcome) -> ModelRecord | None:
         there, record = os.path.lexists(folder), read_record(folder)
     if record is None and not there:
         return None
-    if record is None or not record.is_made_from(_settings(job).identity(), job.training.key, job.unseen.key):
+    if record is None or not record.is_made_from(job.distillation(), job.unseen.key):
         raise UserError(f"{folder} is not the model that belongs there: move it away or choose another --out")
     check_model(folder, record)
     return record
-
-
-def _settings(job: Job) -> DistillSettings:
-    return job.recipe.distillation(job.steps, job.run.settings.seed)
-
-
-def _checkpoint(job: Job, candidate: Outcome) -> Path:
-    return job.run.folder / "finalize" / f"{candidate.config.digest()}-{job.training.key}-{job.steps}.pt"
 
 
 @contextmanager
@@ -116,28 +104,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
             yield work
 
 
-def distil_in_full(console: Console, job: Job, candidate: Outcome, settings: DistillSettings) -> DistillResult:
-    """Train the decoder of a candidate from its first weights, or from where that was cut off."""
-    with progress(console, "distilling") as advance:
-
-        def report(state: Progress) -> None:
-            advance(state.step, state.steps)
-
-        result = distill(
-            build(candidate.config, settings.seed),
-            job.training,
-            settings,
-            device=job.device,
-            checkpoint=_checkpoint(job, candidate),
-            report=report,
-        )
-    say(console, "distilled", f"{settings.steps} steps in {format_seconds(result.seconds)}")
-    return result
-
-
-def judge(
-    console: Console, job: Job, candidate: Outcome, settings: DistillSettings, result: DistillResult
-) -> ModelRecord:
+def judge(console: Console, job: Job, candidate: Outcome, result: Distilled) -> ModelRecord:
     """How fast and how good a distilled decoder is, and everything that it was made from."""
     decoder = result.decoder.eval()
     measured = measured_latency(console, job, decoder, "of the student, here")
@@ -155,12 +122,11 @@ def judge(
         device=run.device,
         latency_measured=measured,
         latency_predicted=job.phone.latency(decoder, job.teacher.spec, job.workload),
-        distillation=settings.identity(),
-        targets=job.training.key,
+        distillation=job.distillation(),
         unseen=job.unseen.key,
         clips=job.clips,
         search_score_db=candidate.score,
-        curve=tuple(result.curve),
+        curve=result.curve,
         evaluation=evaluation,
         teacher_evaluation=evaluate_teacher(job.unseen),
         versions=versions(),

@@ -2,15 +2,32 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nas.data.targets import Targets
-from nas.distillation.recipes import Recipe
+from nas.distillation.settings import DistillSettings
 from nas.latency import Workload
 from nas.latency.devices import LatencyDevice
 from nas.study.run import Run
 from nas.teachers import Teacher
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One phase of the full distillations."""
+
+    name: str
+    """What it is for, in words."""
+    targets: Targets
+    """What it trains on."""
+    settings: DistillSettings
+    """How."""
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the trained weights depend on, JSON primitives."""
+        return {"name": self.name, "targets": self.targets.key, **self.settings.identity()}
 
 
 @dataclass(frozen=True)
@@ -21,22 +38,30 @@ class Job:
     """The search that the candidates are from."""
     teacher: Teacher
     """The teacher of the run."""
-    training: Targets
-    """Targets that models are distilled on."""
+    recipe: str
+    """Name of the recipe that the phases are from."""
+    stretches: tuple[Stretch, ...]
+    """How models are distilled, one after the other; at least one."""
     unseen: Targets
     """Targets that models are judged on: clips that neither training nor selection saw."""
     device: torch.device
     """Where models are distilled, judged and timed."""
-    recipe: Recipe
-    """How they are distilled."""
     phone: LatencyDevice
     """What latency is predicted for, beside the one that is measured here."""
     clips: str
     """Where the clips are from, in words."""
-    steps: int
-    """Steps of the full distillation."""
     out: Path
     """Where model folders go."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the full distillation."""
+        return sum(stretch.settings.steps for stretch in self.stretches)
+
+    def distillation(self) -> dict[str, Any]:
+        """Everything that the weights of a model depend on but its architecture, JSON primitives."""
+        phases = [stretch.identity() for stretch in self.stretches]
+        return {"recipe": self.recipe, "steps": self.steps, "phases": phases}
 
     @property
     def workload(self) -> Workload:

@@ -13,7 +13,7 @@ from nas.model.record import ModelRecord
 def baseline_rows(job: Job) -> list[Row]:
     """What linear maps of the latents show, without any decoder."""
     linear = {"nearest linear RGB": nearest_linear_rgb, "linear patches": linear_patches}
-    return [Row(name, evaluate(fit(job.training), job.unseen)) for name, fit in linear.items()]
+    return [Row(name, evaluate(fit(job.stretches[0].targets), job.unseen)) for name, fit in linear.items()]
 
 
 def teacher_row(console: Console, job: Job) -> Row:

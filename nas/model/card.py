@@ -49,10 +49,15 @@ def _facts(record: ModelRecord) -> str:
         "latency budget": f"{record.budget} on {record.device}",
         "latency, predicted": record.latency_predicted.describe(),
         "latency, measured": record.latency_measured.describe(),
-        "distilled for": f"{record.distillation['steps']} steps on {record.clips}",
+        "distilled for": f"{record.distillation['steps']} steps on {record.clips}, by the recipe "
+        f"`{record.distillation['recipe']}`: {_phases(record)}",
         "temporal mode": record.temporal_mode,
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items()), ""])
+
+
+def _phases(record: ModelRecord) -> str:
+    return ", ".join(f"{phase['name']} ({phase['steps']} steps)" for phase in record.distillation["phases"])
 
 
 def _quality(record: ModelRecord) -> str:

@@ -60,9 +60,7 @@ class ModelRecord:
     latency_predicted: LatencyRecord
     """Latency as it is predicted for a phone."""
     distillation: dict[str, Any]
-    """Settings of the full distillation that its weights depend on."""
-    targets: str
-    """Key of the targets that it was trained on."""
+    """What its weights depend on but its architecture: the recipe, and settings and targets of every phase."""
     unseen: str
     """Key of the targets that it was judged on."""
     clips: str
@@ -84,9 +82,9 @@ class ModelRecord:
     weights_sha256: str = ""
     """SHA-256 of the file of its weights; empty until it is written."""
 
-    def is_made_from(self, distillation: dict[str, Any], targets: str, unseen: str) -> bool:
-        """Whether making it again with these settings and targets would give the same model and the same numbers."""
-        return (self.distillation, self.targets, self.unseen) == (distillation, targets, unseen)
+    def is_made_from(self, distillation: dict[str, Any], unseen: str) -> bool:
+        """Whether making it again like this would give the same model and the same numbers."""
+        return (self.distillation, self.unseen) == (distillation, unseen)
 
     def with_package(self, name: str, package: PackageRecord) -> "ModelRecord":
         """The same with one more package, or with another one of that name."""

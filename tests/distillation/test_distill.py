@@ -195,15 +195,50 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(tmp_path: Path
         if progress.step == 7:
             memory[0]["frames"][:] = math.nan
 
-    with pytest.raises(DivergedError, match="the loss is nan at step 7: lower the learning rate"):
+    with pytest.raises(DivergedError, match="the loss is nan at step 7"):
         run(targets=targets, checkpoint=path, report=poison)
     assert torch.load(path, weights_only=True)["step"] == 5
     assert equal(weights_of(run(checkpoint=path).decoder), weights_of(run().decoder))
 
 
+def test_a_run_that_diverges_goes_back_once_and_on_at_half_the_rate(tmp_path: Path) -> None:
+    """Also if it is cut off after that; a second time it ends."""
+    path, targets = tmp_path / "run.pt", make_targets()
+    said: list[str] = []
+    memory = shards_of(targets, "train").loaded
+    assert memory is not None
+    good = memory[0]["frames"].clone()
+
+    def poison(progress: Progress) -> None:
+        if progress.step == 7 and not said:
+            memory[0]["frames"][:] = math.nan
+
+    def cure(why: str) -> None:
+        said.append(why)
+        memory[0]["frames"][:] = good
+
+    def cure_and_stop(why: str) -> None:
+        cure(why)
+        raise KeyboardInterrupt
+
+    result = run(targets=targets, checkpoint=path, report=poison, setback=cure)
+    assert said == ["the loss is nan at step 7: going on from step 5 at half the rate"]
+    assert torch.load(path, weights_only=True)["rate"] == 0.5
+    assert not equal(weights_of(result.decoder), weights_of(run().decoder))
+    said.clear()
+    again = tmp_path / "again.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(targets=targets, checkpoint=again, report=poison, setback=cure_and_stop)
+    assert equal(weights_of(run(checkpoint=again, setback=cure).decoder), weights_of(result.decoder))
+    memory[0]["frames"][:] = math.nan
+    with pytest.raises(DivergedError, match="the loss is nan at step 0"):
+        run(targets=targets, checkpoint=tmp_path / "hopeless.pt", setback=said.append)
+    assert said[-1] == "the loss is nan at step 0: going on from step 0 at half the rate"
+
+
 @pytest.mark.parametrize("rate", [1e2, 1e6, 1e20])
 def test_a_learning_rate_far_too_high_is_told(rate: float) -> None:
-    with pytest.raises(DivergedError, match="lower the learning rate"):
+    with pytest.raises(DivergedError, match=r"not finite|is nan|is inf"):
         run(replace(SETTINGS, learning_rate=rate))
 
 

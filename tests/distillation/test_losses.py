@@ -1,18 +1,24 @@
 """What a student is punished for, on numbers that are known beforehand."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from blocks import get_block
 from nas.data.targets import TargetBatch
-from nas.distillation.losses import FeatureAlignment, LossWeights, frame_losses, match_taps, total_loss
+from nas.distillation.losses import FeatureAlignment, frame_losses, match_taps, total_loss
+from nas.distillation.settings import WEIGHTS, DistillSettings
 from nas.metrics import build_lpips
 from nas.teachers import Tap
 from search_spaces import StageConfig
 from tests.support.small_targets import CONFIG, TAPS, build_student, make_targets
+
+PLAIN = DistillSettings(steps=1, feature_weight=0.0)
+TRUTH = replace(PLAIN, truth_weight=2.0)
 
 
 @pytest.fixture
@@ -130,28 +136,51 @@ def test_the_gradient_reaches_heads_and_student(batch: TargetBatch) -> None:
 
 def test_parts_are_distances_to_the_right_frames() -> None:
     frames, teacher, truth = (torch.full((2, 3, 3, 16, 16), value) for value in (0.2, 0.5, -0.1))
-    parts = frame_losses(frames, teacher, truth, LossWeights(1.0, 2.0, 0.0, 0.0), None)
+    parts = frame_losses(frames, teacher, truth, TRUTH, None)
     assert {name: part.item() for name, part in parts.items()} == pytest.approx({"teacher": 0.3, "truth": 0.3})
-    parts = frame_losses(frames, teacher, truth + 0.2, LossWeights(1.0, 2.0, 0.0, 0.0), None)
+    parts = frame_losses(frames, teacher, truth + 0.2, TRUTH, None)
     assert {name: part.item() for name, part in parts.items()} == pytest.approx({"teacher": 0.3, "truth": 0.1})
-    assert total_loss(parts, LossWeights(1.0, 2.0, 0.0, 0.0)).item() == pytest.approx(0.3 + 2 * 0.1)
+    assert total_loss(parts, TRUTH).item() == pytest.approx(0.3 + 2 * 0.1)
 
 
 def test_parts_without_weight_are_not_computed() -> None:
     frames = torch.zeros(1, 3, 1, 16, 16)
-    parts = frame_losses(frames, frames, frames * float("nan"), LossWeights(1.0, 0.0, 0.0, 0.0), None)
+    parts = frame_losses(frames, frames, frames * float("nan"), PLAIN, None)
     assert list(parts) == ["teacher"] and parts["teacher"].item() == 0.0
 
 
 def test_weights_belong_to_their_parts() -> None:
-    parts = {name: torch.tensor(1.0) for name in ("perceptual", "teacher", "feature", "truth")}
-    assert total_loss(parts, LossWeights(teacher=1, truth=10, feature=100, perceptual=1000)).item() == 1111
-    assert total_loss({"feature": torch.tensor(2.0)}, LossWeights(1, 10, 100, 1000)).item() == 200
+    powers: dict[str, Any] = {name: 10.0**power for power, name in enumerate(WEIGHTS)}
+    settings = replace(PLAIN, **powers)
+    parts = {name.removesuffix("_weight"): torch.tensor(1.0) for name in reversed(WEIGHTS)}
+    assert total_loss(parts, settings).item() == 111111
+    assert total_loss({"feature": torch.tensor(2.0)}, settings).item() == 200
+
+
+def test_motion_is_what_changes_from_frame_to_frame() -> None:
+    """A student that is wrong by the same amount everywhere flickers as little as its teacher."""
+    teacher = torch.rand(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    settings = replace(PLAIN, motion_weight=1.0)
+    assert frame_losses(teacher + 0.1, teacher, teacher, settings, None)["motion"].item() == pytest.approx(0, abs=1e-6)
+    flickering = teacher.clone()
+    flickering[:, :, 1::2] += 0.1
+    assert frame_losses(flickering, teacher, teacher, settings, None)["motion"].item() == pytest.approx(0.1)
+    single = teacher[:, :, :1]
+    assert list(frame_losses(single, single, single, settings, None)) == ["teacher"]
+
+
+def test_detail_is_what_a_blur_takes_away() -> None:
+    teacher = torch.rand(1, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    settings = replace(PLAIN, detail_weight=1.0)
+    assert frame_losses(teacher + 0.1, teacher, teacher, settings, None)["detail"].item() == pytest.approx(0, abs=1e-6)
+    blurred = functional.avg_pool3d(teacher, (1, 3, 3), stride=1, padding=(0, 1, 1))
+    parts = frame_losses(blurred, teacher, teacher, settings, None)
+    assert parts["detail"].item() > 0.6 * parts["teacher"].item()
 
 
 def test_half_precision_frames_are_compared_in_float32() -> None:
     teacher = torch.full((1, 3, 1, 16, 16), 0.1)
-    part = frame_losses(teacher.bfloat16(), teacher, teacher, LossWeights(1.0, 0.0, 0.0, 0.0), None)["teacher"]
+    part = frame_losses(teacher.bfloat16(), teacher, teacher, PLAIN, None)["teacher"]
     assert part.dtype == torch.float32
     assert part.item() == pytest.approx(abs(0.10009765625 - 0.1), rel=1e-3)
 
@@ -161,7 +190,7 @@ def test_the_perceptual_part_is_the_mean_over_all_frames() -> None:
     network = random_weights_lpips()
     generator = torch.Generator().manual_seed(0)
     teacher, other = (torch.rand(2, 3, 2, 32, 32, generator=generator) - 0.5 for _ in range(2))
-    weights = LossWeights(1.0, 0.0, 0.0, 1.0)
+    weights = replace(PLAIN, perceptual_weight=1.0)
 
     def distance(frames: Tensor) -> float:
         parts = frame_losses(frames, teacher, teacher, weights, network)
@@ -181,7 +210,7 @@ def test_the_perceptual_part_teaches_frames_and_not_its_network() -> None:
     network = random_weights_lpips()
     teacher = torch.rand(1, 3, 1, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
     frames = (teacher * 0.5).requires_grad_()
-    part = frame_losses(frames, teacher, teacher, LossWeights(0.0, 0.0, 0.0, 1.0), network)["perceptual"]
+    part = frame_losses(frames, teacher, teacher, replace(PLAIN, perceptual_weight=1.0), network)["perceptual"]
     part.backward()  # type: ignore[no-untyped-call]
     assert frames.grad is not None and frames.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in network.parameters())

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nas.distillation.phases import load_phases
 from nas.distillation.recipes import CPU, GPU, Crops, Recipe, recipe_for
 from nas.distillation.settings import DistillSettings
 from nas.finalize.__main__ import make_parser as finalize_parser
@@ -34,11 +35,11 @@ def test_a_run_of_any_length_is_scored_about_six_times(recipe: Recipe, steps: in
 
 @pytest.mark.parametrize("recipe", [CPU, GPU])
 def test_its_crops_fit_the_teacher(recipe: Recipe, teacher: Teacher) -> None:
-    every = [crops.settings(teacher) for crops in (recipe.short, recipe.full, recipe.judging)]
+    every = [crops.settings(teacher) for crops in (recipe.short, recipe.judging)]
     for settings in every:
         assert teacher.latent_shape(settings.num_frames, settings.crop, settings.crop)
-    assert [len(settings.taps) for settings in every] == [2, 2, 0]
-    assert every[2].train_crops == every[2].score_crops == every[0].test_crops == every[1].test_crops == 0
+    assert [len(settings.taps) for settings in every] == [2, 0]
+    assert every[1].train_crops == every[1].score_crops == every[0].test_crops == 0
     assert recipe.frames_per_clip(teacher) == max(settings.num_frames for settings in every)
 
 
@@ -55,7 +56,7 @@ def test_help_quotes_them() -> None:
     search, finalize = (" ".join(make().format_help().split()) for make in (search_parser, finalize_parser))
     assert f"default: {CPU.short_steps}, with a GPU {GPU.short_steps}" in search
     assert "default: 7m, with a GPU none" in search and CPU.search_seconds == 7 * 60 and GPU.search_seconds is None
-    assert f"default: {CPU.full_steps}, with a GPU {GPU.full_steps}" in finalize
+    assert f"those of the recipe, {load_phases(CPU.full).steps}, with a GPU {load_phases(GPU.full).steps}" in finalize
 
 
 def test_identity_is_what_the_weights_depend_on() -> None:

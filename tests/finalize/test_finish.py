@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,12 @@ from blocks import get_block
 from nas.data.make_targets import open_targets
 from nas.data.settings import TargetSettings
 from nas.data.splits import open_clips
-from nas.distillation.recipes import CPU, Recipe
 from nas.distillation.settings import DistillSettings
 from nas.evaluation.quality import evaluate
 from nas.finalize.costs import teacher_latency
+from nas.finalize.distilling import distil_in_full
 from nas.finalize.finish import check_out, finish, finished_model, model_folder
-from nas.finalize.job import Job
+from nas.finalize.job import Job, Stretch
 from nas.latency import open_device
 from nas.machine.batches import DoesNotFitError
 from nas.machine.files import read_json, write_json
@@ -46,18 +47,21 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     clips = open_clips(None, 9)
     clips = replace(clips, train=clips.train[:2], score=clips.score[:1])
     settings = TargetSettings(32, 9, train_crops=2, score_crops=1, test_crops=0, taps=teacher.tap_names[:1])
+    longer = replace(settings, num_frames=17, taps=())
     judging = replace(settings, train_crops=0, score_crops=0, test_crops=1, taps=())
     run = RunSettings("wan-tiny", None, None, "30ms", "iphone-16-pro", 64, 64, 5, "hybrid", 3, 0)
     return Job(
         run=Run(folder / "run", run),
         teacher=teacher,
-        training=open_targets(teacher, clips, settings, cache=folder),
+        recipe="short",
+        stretches=(
+            Stretch("frames", open_targets(teacher, clips, settings, cache=folder), DistillSettings(3)),
+            Stretch("longer clips", open_targets(teacher, clips, longer, cache=folder), DistillSettings(2)),
+        ),
         unseen=open_targets(teacher, clips, judging, cache=folder),
         device=torch.device("cpu"),
-        recipe=CPU,
         phone=open_device("iphone-16-pro"),
         clips="the embedded clips",
-        steps=3,
         out=folder / "models",
     )
 
@@ -72,6 +76,12 @@ def candidate(job: Job) -> Outcome:
 
 def quietly(job: Job, candidate: Outcome) -> ModelRecord:
     return finish(Console(file=io.StringIO()), job, candidate)
+
+
+def changed(job: Job, index: int, **changes: Any) -> Job:
+    """The same with another phase."""
+    stretches = [replace(each, **changes) if each is job.stretches[index] else each for each in job.stretches]
+    return replace(job, stretches=tuple(stretches))
 
 
 def stamps(folder: Path) -> dict[Path, int]:
@@ -89,7 +99,12 @@ def test_a_model_folder_is_made_once(job: Job, candidate: Outcome) -> None:
     card = (folder / "README.md").read_text()
     assert not re.search("[{}]|None|nan", card)
     assert f"{found.psnr_teacher:.2f} dB" in card and f"{found.ssim_truth:.4f}" in card
-    assert "37,036" in card and "3 steps" in card and "predicted for iphone-16-pro" in card
+    assert (
+        "37,036" in card
+        and "5 steps" in card
+        and "longer clips (2 steps)" in card
+        and "predicted for iphone-16-pro" in card
+    )
     before = stamps(folder)
     assert quietly(job, candidate) == record
     assert stamps(folder) == before
@@ -98,16 +113,10 @@ def test_a_model_folder_is_made_once(job: Job, candidate: Outcome) -> None:
 def test_another_reporting_interval_makes_nothing_again(job: Job, candidate: Outcome) -> None:
     """What is trained does not depend on how often it is looked at or saved."""
 
-    class Talkative(Recipe):
-        def distillation(self, steps: int, seed: int) -> DistillSettings:
-            return replace(super().distillation(steps, seed), report_every=1, checkpoint_every=1)
-
     record = quietly(job, candidate)
     folder = model_folder(job, candidate)
     before = stamps(folder)
-    talkative = Talkative(**{name: getattr(CPU, name) for name in CPU.__dataclass_fields__})
-    assert talkative.distillation(300, 0) != CPU.distillation(300, 0)
-    assert quietly(replace(job, recipe=talkative), candidate) == record
+    assert quietly(changed(job, 0, settings=replace(DistillSettings(3), report_every=1)), candidate) == record
     assert stamps(folder) == before
 
 
@@ -117,13 +126,14 @@ def test_more_steps_or_other_targets_make_another_model(job: Job, candidate: Out
     folder = model_folder(job, candidate)
     (folder / "note.txt").write_text("mine")
     before = stamps(folder)
-    changed = [replace(job, steps=4), replace(job, training=replace(job.training, key="other clips"))]
-    changed += [replace(job, unseen=replace(job.unseen, key="other unseen clips"))]
-    for other in changed:
+    others = [changed(job, 0, settings=DistillSettings(4)), changed(job, 1, settings=DistillSettings(3))]
+    others += [changed(job, 1, targets=replace(job.stretches[1].targets, key="other clips"))]
+    others += [replace(job, unseen=replace(job.unseen, key="other unseen clips"))]
+    for other in others:
         record = quietly(other, candidate)
         assert record == read_record(model_folder(other, candidate)) != read_record(folder)
         assert stamps(folder) == before
-    assert len({folder, *(model_folder(other, candidate) for other in changed)}) == 4
+    assert len({folder, *(model_folder(other, candidate) for other in others)}) == 5
     assert record.evaluation.targets == record.unseen == "other unseen clips"
 
 
@@ -131,6 +141,28 @@ def test_a_finished_model_leaves_no_checkpoint_and_nothing_temporary(job: Job, c
     quietly(job, candidate)
     assert list((job.run.folder / "finalize").iterdir()) == []
     assert not [path for path in job.out.rglob("*") if path.name.startswith(".")]
+
+
+def test_phases_follow_each_other(job: Job, candidate: Outcome, tmp_path: Path) -> None:
+    """The second begins where the first ended; cut off anywhere, they end with the same weights."""
+    console = Console(file=io.StringIO())
+    fresh = replace(job, run=replace(job.run, folder=tmp_path / "run"))
+    whole = distil_in_full(console, fresh, candidate)
+    assert [step for step, _ in whole.curve][-2:] == [3, 5]
+    first, second = (
+        path for path in sorted((tmp_path / "run/finalize").iterdir(), key=lambda path: path.stat().st_mtime)
+    )
+    single = distil_in_full(console, replace(fresh, stretches=fresh.stretches[:1]), candidate)
+    assert not equal(single.decoder, whole.decoder)
+    second.unlink()
+    resumed = distil_in_full(console, fresh, candidate)
+    assert equal(resumed.decoder, whole.decoder) and resumed.curve == whole.curve and first.exists()
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    """Every bit of every weight."""
+    theirs = other.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items())
 
 
 def test_a_damaged_model_is_not_called_saved(job: Job, candidate: Outcome) -> None:
@@ -162,7 +194,7 @@ def test_what_is_not_the_model_that_belongs_there_is_not_replaced(what: str, job
         quietly(job, candidate)
         shutil.copytree(model_folder(job, candidate), folder)
         numbers = read_json(folder / "evaluation.json")
-        write_json(folder / "evaluation.json", {**numbers, "targets": "others"})
+        write_json(folder / "evaluation.json", {**numbers, "unseen": "others"})
     before = sorted(other.out.rglob("*"))
     assert refusal(lambda: finished_model(other, candidate)).startswith(f"{folder} is not the model that belongs there")
     assert sorted(other.out.rglob("*")) == before

@@ -1,0 +1,83 @@
+"""The full distillation of a candidate, phase by phase, each from its last checkpoint if it was cut off."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from nas.distillation.distill import Progress, distill
+from nas.distillation.initialise import build
+from nas.finalize.job import Job
+from nas.machine.files import disk_errors
+from nas.study.outcomes import Outcome
+from nas.terminal.console import format_seconds, progress, say, warn
+from search_spaces import Decoder
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A decoder that has gone through all phases."""
+
+    decoder: Decoder
+    """With its averaged weights, in evaluation mode."""
+    curve: tuple[tuple[int, float], ...]
+    """Steps done since the first phase began, and score in dB on the crops of the phase."""
+
+
+def distil_in_full(console: Console, job: Job, candidate: Outcome) -> Distilled:
+    """Train the decoder of a candidate from its first weights, or from where that was cut off.
+
+    A run that diverges goes back to its last checkpoint, once in each phase, and on at half the rate.
+
+    Raises:
+        nas.distillation.distill.DivergedError: it diverges again.
+        nas.machine.batches.DoesNotFitError: memory runs out with a single sample.
+        UserError: a checkpoint is damaged, or the disk does not take it.
+    """
+    decoder = build(candidate.config, job.stretches[0].settings.seed)
+    done, seconds, curve = 0, 0.0, []
+    for index, (stretch, checkpoint) in enumerate(zip(job.stretches, _checkpoints(job, candidate), strict=True)):
+        what = stretch.name if len(job.stretches) > 1 else ""
+        with progress(console, "distilling", what) as advance:
+            result = distill(
+                decoder,
+                stretch.targets,
+                stretch.settings,
+                device=job.device,
+                checkpoint=checkpoint,
+                report=_reporter(advance, done, job.steps),
+                fresh=index == 0,
+                setback=lambda why: warn(console, why),
+            )
+        curve += [(done + step, score) for step, score in result.curve]
+        done, seconds = done + stretch.settings.steps, seconds + result.seconds
+    say(console, "distilled", f"{done} steps in {format_seconds(seconds)}")
+    return Distilled(decoder, tuple(curve))
+
+
+def remove_checkpoints(job: Job, candidate: Outcome) -> None:
+    """Remove what is only needed until a model is finished.
+
+    Raises:
+        UserError: the disk does not let go of it.
+    """
+    with disk_errors("cannot remove the checkpoints of a finished model"):
+        for checkpoint in _checkpoints(job, candidate):
+            checkpoint.unlink(missing_ok=True)
+
+
+def _checkpoints(job: Job, candidate: Outcome) -> list[Path]:
+    """A file for each phase; its name stands for all that led up to it, too."""
+    found = []
+    for count in range(1, len(job.stretches) + 1):
+        made_from = json.dumps([stretch.identity() for stretch in job.stretches[:count]], sort_keys=True)
+        digest = hashlib.sha256(made_from.encode()).hexdigest()[:12]
+        found.append(job.run.folder / "finalize" / f"{candidate.config.digest()}-{digest}.pt")
+    return found
+
+
+def _reporter(advance: Callable[[int, int], None], done: int, steps: int) -> Callable[[Progress], None]:
+    return lambda state: advance(done + state.step, steps)
