@@ -17,6 +17,7 @@ from nas.distillation.schedule import average_decay, batch_indices, learning_rat
 from nas.distillation.settings import DistillSettings
 from nas.distillation.training_forms import training_forms
 from nas.machine.batches import halving, in_batches
+from nas.machine.processes import ALONE, Processes
 from nas.metrics import VIDEO_RANGE, psnr
 from search_spaces import Decoder
 
@@ -73,6 +74,7 @@ def distill(
     report: Callable[[Progress], None] | None = None,
     fresh: bool = True,
     setback: Callable[[str], None] | None = None,
+    processes: Processes = ALONE,
 ) -> DistillResult:
     """Train a student in place to give the teacher's frames for the same latents.
 
@@ -81,45 +83,23 @@ def distill(
     Args:
         decoder: the student; it moves to `device`.
         targets: latents, the teacher's frames and features for them; trained on "train", scored on "score".
-        settings: how.
-        device: where.
+        settings, device: how, and where.
         checkpoint: file to save to and, if it is there, to resume from.
         until: step at which to stop with a checkpoint, but for the last of `settings.steps`, whose schedule holds.
         report: called after every step; what it raises ends the run and leaves the last checkpoint valid.
         fresh: the decoder has its first weights, so its stem and shortcut are fitted. False if it was trained.
         setback: told why when a run that diverges goes back to its last checkpoint, once, and on at half the learning
             rate. None: that ends the run.
+        processes: those that share the samples of each step; all have to call this alike, and the first one saves.
 
     Raises:
         DivergedError, DoesNotFitError: the loss or the gradient is not finite; memory runs out with a single sample.
         UserError: the checkpoint is damaged or of another distillation; the disk does not take it.
     """
-    device = torch.device(device)
     _refuse_empty(targets)
-    run = prepare(decoder, targets, settings, device, checkpoint, fresh)
-    state, at_once = run.state, settings.batch_size
-    clock = time.monotonic() - state.seconds
-    end = settings.steps if until is None else min(until, settings.steps)
-    if checkpoint is not None and setback is not None and state.step == 0:
-        save_checkpoint(checkpoint, state, run.identity)
-    while state.step < end:
-        try:
-            at_once, progress = _advance(run, targets, settings, device, at_once, end)
-        except DivergedError as error:
-            if checkpoint is None or setback is None or state.rate < 1:
-                raise
-            load_checkpoint(checkpoint, state, run.identity)
-            state.rate = _SETBACK
-            save_checkpoint(checkpoint, state, run.identity)
-            setback(f"{error}: going on from step {state.step} at half the rate")
-            continue
-        state.seconds = time.monotonic() - clock
-        whole = until is not None and state.step == settings.steps
-        due = state.step == end or state.step % settings.checkpoint_every == 0
-        if checkpoint is not None and not whole and due:
-            save_checkpoint(checkpoint, state, run.identity)
-        if report is not None:
-            report(progress)
+    run = prepare(decoder, targets, settings, torch.device(device), checkpoint, fresh)
+    _train(run, checkpoint, until, report, setback, processes)
+    state = run.state
     decoder.load_state_dict(state.modules["average"].state_dict())
     return DistillResult(
         decoder=decoder.eval(),
@@ -132,17 +112,49 @@ def distill(
     )
 
 
-def _advance(
-    run: Prepared, targets: Targets, settings: DistillSettings, device: torch.device, at_once: int, end: int
-) -> tuple[int, Progress]:
+def _train(
+    run: Prepared,
+    checkpoint: Path | None,
+    until: int | None,
+    report: Callable[[Progress], None] | None,
+    setback: Callable[[str], None] | None,
+    processes: Processes,
+) -> None:
+    """All steps that are left; the arguments are those of `distill`."""
+    processes.wait()  # all have looked for the checkpoint before there is another
+    state, at_once = run.state, run.settings.batch_size
+    clock = time.monotonic() - state.seconds
+    end = run.settings.steps if until is None else min(until, run.settings.steps)
+    if setback is not None and state.step == 0:
+        _save(checkpoint, run, processes)
+    while state.step < end:
+        try:
+            at_once, progress = _advance(run, processes, at_once, end)
+        except DivergedError as error:
+            if checkpoint is None or setback is None or state.rate < 1:
+                raise
+            _go_back(checkpoint, run, processes)
+            setback(f"{error}: going on from step {state.step} at half the rate")
+            continue
+        state.seconds = time.monotonic() - clock
+        whole = until is not None and state.step == run.settings.steps
+        if not whole and (state.step == end or state.step % run.settings.checkpoint_every == 0):
+            _save(checkpoint, run, processes)
+        if report is not None:
+            report(progress)
+
+
+def _advance(run: Prepared, processes: Processes, at_once: int, end: int) -> tuple[int, Progress]:
     """One step, and a score where one is due; how many samples fit into memory at once, and where the run is."""
-    state = run.state
-    loss, at_once = halving(partial(_find_gradient, run, targets.split("train"), settings, device), at_once, device)
+    state, settings = run.state, run.settings
+    loss, at_once = halving(partial(_find_gradient, run, processes), at_once, run.device)
+    _add_up(state, loss, processes)
     _update(state, loss, settings)
     state.step += 1
     score = None
     if state.step == end or state.step % settings.report_every == 0:
-        score = score_student(state.modules["average"], targets.split("score"), settings.batch_size, device)
+        held_out = run.targets.split("score")
+        score = score_student(state.modules["average"], held_out, settings.batch_size, run.device, processes)
         state.curve.append((state.step, score))
     return at_once, Progress(state.step, settings.steps, float(loss), score)
 
@@ -154,7 +166,9 @@ def _refuse_empty(targets: Targets) -> None:
 
 
 @torch.inference_mode()
-def score_student(student: nn.Module, split: Samples, batch_size: int, device: torch.device) -> float:
+def score_student(
+    student: nn.Module, split: Samples, batch_size: int, device: torch.device, processes: Processes = ALONE
+) -> float:
     """PSNR in dB of the student's frames against the teacher's, mean over the samples of a split.
 
     Both are clamped to [-1, 1], as they are when they are shown. Computed in float32 whatever the training used.
@@ -164,47 +178,73 @@ def score_student(student: nn.Module, split: Samples, batch_size: int, device: t
         split: what it is scored on.
         batch_size: samples at a time, or fewer where memory runs out.
         device: where.
+        processes: those that share the samples.
 
     Raises:
         DivergedError: a frame is not finite.
         DoesNotFitError: memory runs out with one sample at a time.
     """
 
-    def score(indices: list[int]) -> Tensor:
-        batch = split.batch(indices, device)
+    mine = processes.share(range(len(split)))
+
+    def score(places: list[int]) -> Tensor:
+        batch = split.batch([mine[place] for place in places], device)
         with training_forms(student, device):
             frames = student(batch.latents)
         if not torch.isfinite(frames).all():
-            raise DivergedError("the student's frames are not finite")
+            return torch.full((len(places),), math.nan, device=device)
         return psnr(frames.clamp(-1, 1), batch.frames.clamp(-1, 1), VIDEO_RANGE)
 
-    return float(torch.cat([found for _, found in in_batches(score, len(split), batch_size, device)]).mean())
+    total = torch.zeros((), device=device)
+    for _, found in in_batches(score, len(mine), batch_size, device):
+        total += found.sum()
+    processes.add_up([total])
+    if not torch.isfinite(total):
+        raise DivergedError("the student's frames are not finite")
+    return float(total) / len(split)
 
 
-def _find_gradient(
-    run: Prepared, train: Samples, settings: DistillSettings, device: torch.device, at_once: int
-) -> Tensor:
-    """Leave the gradient of the next batch in the parameters; its loss.
+def _find_gradient(run: Prepared, processes: Processes, at_once: int) -> Tensor:
+    """Leave in the parameters what this process adds to the gradient of the next batch; what it adds to its loss.
 
     The loss of a batch is a mean over its samples, and no part of a student mixes them. So the gradients of smaller
     batches, each weighted by its samples, add up to that of the whole, whatever memory asks for.
 
     Args:
         run: what is trained.
-        train: where the samples are from.
-        settings: how.
-        device: where.
+        processes: those that share the samples.
         at_once: samples that are computed at a time.
     """
-    indices = batch_indices(len(train), settings.batch_size, settings.seed, run.state.step)
+    train, settings = run.targets.split("train"), run.settings
+    mine = processes.share(batch_indices(len(train), settings.batch_size, settings.seed, run.state.step))
     run.state.optimizer.zero_grad()
     losses = []
-    for first in range(0, len(indices), at_once):
-        some = indices[first : first + at_once]
-        loss = run.loss(train.batch(some, device)) * (len(some) / len(indices))
+    for first in range(0, len(mine), at_once):
+        some = mine[first : first + at_once]
+        loss = run.loss(train.batch(some, run.device)) * (len(some) / settings.batch_size)
         run.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     return torch.stack(losses).sum()
+
+
+def _add_up(state: TrainingState, loss: Tensor, processes: Processes) -> None:
+    """Make the gradient and the loss those of the whole batch."""
+    parameters = (parameter for group in state.optimizer.param_groups for parameter in group["params"])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    processes.add_up([loss, *gradients])
+
+
+def _go_back(checkpoint: Path, run: Prepared, processes: Processes) -> None:
+    """To the last checkpoint, which from now on goes on at a lower rate."""
+    load_checkpoint(checkpoint, run.state, run.identity)
+    processes.wait()
+    run.state.rate = _SETBACK
+    _save(checkpoint, run, processes)
+
+
+def _save(checkpoint: Path | None, run: Prepared, processes: Processes) -> None:
+    if checkpoint is not None and processes.is_first:
+        save_checkpoint(checkpoint, run.state, run.identity)
 
 
 def _update(state: TrainingState, loss: Tensor, settings: DistillSettings) -> None:

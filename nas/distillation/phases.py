@@ -74,8 +74,27 @@ class Phases:
         """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
-    def scaled(self, steps: int) -> "Phases":
-        """The same in so many steps, each phase with its share; phases that would have none are left out."""
+    def check_batches(self, processes: int) -> None:
+        """Refuse phases whose steps have fewer samples than there are processes to share them.
+
+        Raises:
+            UserError: a phase is such; the message names it.
+        """
+        for phase in self.phases:
+            size = phase.distillation(0).batch_size
+            if size < processes:
+                raise UserError(
+                    f"the phase '{phase.name}' has a batch_size of {size}, which {processes} processes cannot share: "
+                    f"start fewer, or raise it in a --recipe FILE"
+                )
+
+    def scaled(self, steps: int | None) -> "Phases":
+        """The same in so many steps, each phase with its share; phases that would have none are left out.
+
+        Args:
+            steps: of all phases together; None: as many as there are.
+        """
+        steps = steps or self.steps
         done, found = 0, []
         for phase in self.phases:
             before, done = done, done + phase.steps

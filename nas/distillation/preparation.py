@@ -26,6 +26,12 @@ _STATISTICS_SAMPLES = 8
 class Prepared:
     """What the training loop works with."""
 
+    targets: Targets
+    """What is trained and scored on."""
+    settings: DistillSettings
+    """How."""
+    device: torch.device
+    """Where."""
     state: TrainingState
     """Everything that changes from step to step."""
     loss: Callable[[TargetBatch], Tensor]
@@ -68,7 +74,7 @@ def prepare(
     if checkpoint is not None and resuming:
         load_checkpoint(checkpoint, state, identity)
     loss = _loss_function(decoder, alignment, settings, device, dtype)
-    return Prepared(state, loss, identity, tuple(stages), left_out)
+    return Prepared(targets, settings, device, state, loss, identity, tuple(stages), left_out)
 
 
 def _parameter_groups(decoder: Decoder, alignment: FeatureAlignment, settings: DistillSettings) -> list[dict[str, Any]]:

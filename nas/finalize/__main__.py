@@ -5,11 +5,12 @@ python -m nas.finalize
 
 import argparse
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.distillation.phases import list_recipes, load_phases
+from nas.distillation.phases import Phases, list_recipes, load_phases
 from nas.distillation.recipes import CPU, GPU
 from nas.machine.plugins import load_plugins
 from nas.machine.threads import let_threads_sleep
@@ -19,9 +20,12 @@ from nas.terminal.parser import NothingFeasibleError, Parser, command_line, deci
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nas.finalize.job import Job
+    from nas.data.splits import ClipSet
+    from nas.finalize.job import Job, Stretch
+    from nas.machine.processes import Processes
     from nas.study.outcomes import Outcome
     from nas.study.run import Run
+    from nas.teachers import Teacher
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -36,14 +40,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def finalize(arguments: argparse.Namespace) -> None:
     """The command, in the order in which things happen."""
-    from nas.distillation.distill import DivergedError
     from nas.distillation.recipes import recipe_for
-    from nas.evaluation.comparison import print_comparison
-    from nas.finalize.finish import check_out, finish, finished_model
-    from nas.finalize.rows import baseline_rows, model_row, teacher_row
-    from nas.machine.batches import DoesNotFitError
+    from nas.finalize.finish import check_out, finished_model
     from nas.machine.device import choose_device
-    from nas.report.page import write_report
+    from nas.machine.processes import join_processes
     from nas.study.contents import contents_of_space
     from nas.study.run import chosen_run
     from nas.study.selection import choose
@@ -51,30 +51,50 @@ def finalize(arguments: argparse.Namespace) -> None:
 
     load_plugins(arguments.plugin)
     console = show.make_console()
-    run = chosen_run(arguments.run, partial(show.warn, console))
-    run.check_contents(contents_of_space(run.settings.space))
-    with run.lock():
-        show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
-        out = arguments.out or run.folder / "models"
-        check_out(out)
-        noise_db = arguments.noise if arguments.noise is not None else recipe_for(choose_device()).spread_db or 0.0
-        candidates = choose(_leaders(console, run, noise_db), arguments.top, front=arguments.front)
-        job = _open_job(console, run, out, arguments)
-        for candidate in candidates:
-            finished_model(job, candidate)  # what cannot be written over is refused before the first is made
-        too_large: list[str] = []
-        rows = [*baseline_rows(job), teacher_row(console, job)]
-        for rank, candidate in enumerate(candidates, start=1):
-            show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
-            try:
+    with join_processes() as processes:
+        console.quiet = not processes.is_first
+        run = chosen_run(arguments.run, partial(show.warn, console))
+        run.check_contents(contents_of_space(run.settings.space))
+        with run.lock() if processes.is_first else nullcontext():
+            show.say(console, "run", str(run.folder) if arguments.run else f"{run.folder} (the newest)")
+            out = arguments.out or run.folder / "models"
+            check_out(out)
+            noise_db = arguments.noise if arguments.noise is not None else recipe_for(choose_device()).spread_db or 0.0
+            candidates = choose(_leaders(console, run, noise_db), arguments.top, front=arguments.front)
+            job = _open_job(console, run, out, arguments, processes)
+            for candidate in candidates:
+                finished_model(job, candidate)  # what cannot be written over is refused before the first is made
+            _finish_all(console, job, candidates)
+
+
+def _finish_all(console: "Console", job: "Job", candidates: "list[Outcome]") -> None:
+    """Make the models and print how good they are, beside the teacher and the linear baselines."""
+    from nas.distillation.distill import DivergedError
+    from nas.evaluation.comparison import print_comparison
+    from nas.finalize.finish import assist, finish
+    from nas.finalize.rows import baseline_rows, model_row, teacher_row
+    from nas.machine.batches import DoesNotFitError
+    from nas.report.page import write_report
+    from nas.terminal import console as show
+
+    too_large: list[str] = []
+    first = job.processes.is_first
+    rows = [*baseline_rows(job), teacher_row(console, job)] if first else []
+    for rank, candidate in enumerate(candidates, start=1):
+        show.say(console, f"model {rank}/{len(candidates)}", f"#{candidate.number} {candidate.config.summary()}")
+        try:
+            if first:
                 rows.append(model_row(candidate.number, finish(console, job, candidate)))
-            except DivergedError as error:
-                show.warn(console, f"#{candidate.number} is left out: {error}: give it a lower rate with --recipe FILE")
-            except DoesNotFitError as error:
-                show.warn(console, f"#{candidate.number} is left out: {error}")
-                too_large.append(f"#{candidate.number}")
+            else:
+                assist(console, job, candidate)
+        except DivergedError as error:
+            show.warn(console, f"#{candidate.number} is left out: {error}: give it a lower rate with --recipe FILE")
+        except DoesNotFitError as error:
+            show.warn(console, f"#{candidate.number} is left out: {error}")
+            too_large.append(f"#{candidate.number}")
+    if first:
         print_comparison(console, rows)
-        show.say(console, "report", str(write_report(run, models=out)))
+        show.say(console, "report", str(write_report(job.run, models=job.out)))
     if too_large:
         raise UserError(
             f"{', '.join(too_large)} cannot be finished on this machine: {job.device.type} is out of memory with a "
@@ -82,12 +102,14 @@ def finalize(arguments: argparse.Namespace) -> None:
         )
 
 
-def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Namespace) -> "Job":
+def _open_job(
+    console: "Console", run: "Run", out: Path, arguments: argparse.Namespace, processes: "Processes"
+) -> "Job":
     """The teacher, its targets and everything else that models are made with."""
     from nas.data.make_targets import open_targets
     from nas.data.splits import open_clips
     from nas.distillation.recipes import recipe_for
-    from nas.finalize.job import Job, Stretch
+    from nas.finalize.job import Job
     from nas.latency import DEFAULT_DEVICE
     from nas.latency.devices import open_predicted
     from nas.machine.device import choose_device
@@ -114,29 +136,45 @@ def _open_job(console: "Console", run: "Run", out: Path, arguments: argparse.Nam
     for line in clips.warnings():
         show.warn(console, line)
     announce = partial(show.say, console, "targets")
-    name = arguments.recipe or recipe.full
-    phases = load_phases(name)
-    stretches = []
-    for phase in phases.scaled(arguments.steps or phases.steps).phases:
-        crops = phase.crops.settings(teacher)
-        with show.progress(console, "targets", f"for training: {phase.name}") as advance:
-            training = open_targets(
-                teacher, clips.at_least(crops.num_frames), crops, progress=advance, announce=announce
-            )
-        stretches.append(Stretch(phase.name, training, phase.distillation(settings.seed)))
-    with show.progress(console, "targets", "for evaluation") as advance:
-        unseen = open_targets(teacher, clips, recipe.judging.settings(teacher), progress=advance, announce=announce)
+    with processes.first_alone():
+        with show.progress(console, "targets", "for evaluation") as advance:
+            judging = recipe.judging.settings(teacher)
+            unseen = open_targets(teacher, clips, judging, progress=advance, announce=announce)
+        name = arguments.recipe or recipe.full
+        phases = load_phases(name).scaled(arguments.steps)
+        phases.check_batches(processes.count)
+        stretches = _open_stretches(console, teacher, clips, phases, settings.seed)
     return Job(
         run=run,
         teacher=teacher,
         recipe=name,
-        stretches=tuple(stretches),
+        stretches=stretches,
         unseen=unseen,
         device=device,
         phone=open_predicted(settings.device, DEFAULT_DEVICE),
         clips=f"the {clips.origin} clips" if folder is None else f"clips of {folder.name}/",
         out=out,
+        processes=processes,
     )
+
+
+def _open_stretches(
+    console: "Console", teacher: "Teacher", clips: "ClipSet", phases: Phases, seed: int
+) -> "tuple[Stretch, ...]":
+    """The phases with what they train on, of clips that are long enough."""
+    from nas.data.make_targets import open_targets
+    from nas.finalize.job import Stretch
+    from nas.terminal import console as show
+
+    announce = partial(show.say, console, "targets")
+    stretches = []
+    for phase in phases.phases:
+        crops = phase.crops.settings(teacher)
+        usable = clips.at_least(crops.num_frames)
+        with show.progress(console, "targets", f"for training: {phase.name}") as advance:
+            training = open_targets(teacher, usable, crops, progress=advance, announce=announce)
+        stretches.append(Stretch(phase.name, training, phase.distillation(seed)))
+    return tuple(stretches)
 
 
 def _leaders(console: "Console", run: "Run", noise_db: float) -> "list[Outcome]":

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from rich.console import Console
 from nas.distillation.distill import Progress, distill
 from nas.distillation.initialise import build
 from nas.finalize.job import Job
+from nas.machine.batches import DoesNotFitError
 from nas.machine.files import disk_errors
 from nas.study.outcomes import Outcome
 from nas.terminal.console import format_seconds, progress, say, warn
+from nas.terminal.errors import UserError
 from search_spaces import Decoder
 
 
@@ -22,7 +25,7 @@ class Distilled:
     """A decoder that has gone through all phases."""
 
     decoder: Decoder
-    """With its averaged weights, in evaluation mode."""
+    """The student with its averaged weights, in evaluation mode."""
     curve: tuple[tuple[int, float], ...]
     """Steps done since the first phase began, and score in dB on the crops of the phase."""
 
@@ -41,7 +44,7 @@ def distil_in_full(console: Console, job: Job, candidate: Outcome) -> Distilled:
     done, seconds, curve = 0, 0.0, []
     for index, (stretch, checkpoint) in enumerate(zip(job.stretches, _checkpoints(job, candidate), strict=True)):
         what = stretch.name if len(job.stretches) > 1 else ""
-        with progress(console, "distilling", what) as advance:
+        with progress(console, "distilling", what) as advance, _together(job):
             result = distill(
                 decoder,
                 stretch.targets,
@@ -51,11 +54,23 @@ def distil_in_full(console: Console, job: Job, candidate: Outcome) -> Distilled:
                 report=_reporter(advance, done, job.steps),
                 fresh=index == 0,
                 setback=lambda why: warn(console, why),
+                processes=job.processes,
             )
         curve += [(done + step, score) for step, score in result.curve]
         done, seconds = done + stretch.settings.steps, seconds + result.seconds
     say(console, "distilled", f"{done} steps in {format_seconds(seconds)}")
     return Distilled(decoder, tuple(curve))
+
+
+@contextmanager
+def _together(job: Job) -> Iterator[None]:
+    """Within it, of several processes one that has too little memory ends the job: the others cannot go on alone."""
+    try:
+        yield
+    except DoesNotFitError as error:
+        if job.processes.count == 1:
+            raise
+        raise UserError(f"process {job.processes.rank}: {error}: finish smaller candidates (--front)") from error
 
 
 def remove_checkpoints(job: Job, candidate: Outcome) -> None:

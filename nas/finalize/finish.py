@@ -45,6 +45,7 @@ def finish(console: Console, job: Job, candidate: Outcome) -> ModelRecord:
     """
     folder, record = model_folder(job, candidate), finished_model(job, candidate)
     if record is None:
+        job.processes.wait()  # all have seen that nothing is there before something is
         with out_of_memory_as(DoesNotFitError(f"{job.device.type} is out of memory")):
             result = distil_in_full(console, job, candidate)
             record = judge(console, job, candidate, result)
@@ -56,6 +57,18 @@ def finish(console: Console, job: Job, candidate: Outcome) -> ModelRecord:
     remove_checkpoints(job, candidate)
     say(console, "saved", str(folder))
     return record
+
+
+def assist(console: Console, job: Job, candidate: Outcome) -> None:
+    """What every process but the first does for a model: distil along.
+
+    Raises:
+        nas.distillation.distill.DivergedError: it cannot be trained.
+        UserError: as for `finish`; or another process has ended.
+    """
+    if finished_model(job, candidate) is None:
+        job.processes.wait()
+        distil_in_full(console, job, candidate)
 
 
 def check_out(out: Path) -> None:

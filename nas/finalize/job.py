@@ -10,6 +10,7 @@ from nas.data.targets import Targets
 from nas.distillation.settings import DistillSettings
 from nas.latency import Workload
 from nas.latency.devices import LatencyDevice
+from nas.machine.processes import ALONE, Processes
 from nas.study.run import Run
 from nas.teachers import Teacher
 
@@ -52,6 +53,8 @@ class Job:
     """Where the clips are from, in words."""
     out: Path
     """Where model folders go."""
+    processes: Processes = ALONE
+    """Those that distil together; the first one does all the rest."""
 
     @property
     def steps(self) -> int:

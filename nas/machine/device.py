@@ -1,12 +1,18 @@
 """The one place that chooses where tensors are computed. Everybody else is handed a device."""
 
+import os
+
 import torch
 
 
 def choose_device() -> torch.device:
-    """The GPU if there is one (CUDA, else Apple's), else the CPU."""
+    """The GPU if there is one (CUDA, else Apple's), else the CPU.
+
+    Of several GPUs the one that a launcher of several processes gives to this one (`LOCAL_RANK`), else the first.
+    """
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        rank = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda") if rank is None else torch.device("cuda", int(rank))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
