@@ -2,6 +2,7 @@
 
 python -m nas.benchmark curves
 python -m nas.benchmark rank
+python -m nas.benchmark rates
 python -m nas.benchmark search
 """
 
@@ -102,6 +103,36 @@ def rank(arguments: argparse.Namespace, command: str) -> None:
             print(f"| {' | '.join([*cells, f'{each.kendall:.2f}'])} |")
 
 
+def rates(arguments: argparse.Namespace, command: str) -> None:
+    """Compare learning rates on some decoders of a table."""
+    from dataclasses import asdict
+
+    from nas.benchmark.design import describe_machine
+    from nas.benchmark.rates import FACTORS, choose, compare, list_jobs, summary
+    from nas.benchmark.table import CurveTable
+    from nas.machine.files import write_json
+    from nas.machine.versions import versions
+    from nas.terminal.console import make_console, progress, say
+
+    console = make_console()
+    _, crops, targets = _open_targets(console)
+    rows = choose(CurveTable.load(arguments.table))
+    folder = arguments.out.parent / f"{arguments.out.stem}-{targets.key}"
+    with progress(console, "rates", f"{len(rows)} decoders at {len(FACTORS)} learning rates") as advance:
+        jobs = list_jobs(rows, arguments.steps, _TEACHER, crops, folder)
+        found = compare(rows, jobs, arguments.workers, advance)
+    about = {"command": command, "machine": describe_machine(), "date": date.today().isoformat()}
+    what = {"steps": arguments.steps, "factors": FACTORS, "rows": [asdict(row) for row in found]}
+    write_json(arguments.out, about | {"versions": versions()} | what)
+    print(f"| decoder | {' | '.join(f'x {factor:g}' for factor in FACTORS)} | default behind the best |")
+    print("|---|" + "---|" * (len(FACTORS) + 1))
+    for row in found:
+        cells = ["diverged" if score is None else f"{score:.2f}" for score in row.scores]
+        print(f"| {row.title} | {' | '.join(cells)} | {row.loss:.2f} |")
+    print(summary(found, CPU.spread_db or 0.0))
+    say(console, "saved", str(arguments.out))
+
+
 def search(arguments: argparse.Namespace, command: str) -> None:
     """Compare searches at equal processor time by what they propose, and with published designs."""
     from nas.benchmark.design import describe_machine
@@ -173,6 +204,7 @@ def make_parser() -> Parser:
     ranking = commands.add_parser("rank", help="how well short looks rank", description=rank.__doc__)
     ranking.add_argument("table", type=Path, nargs="?", default=_RESULT, metavar="FILE", help="default: %(default)s")
     ranking.set_defaults(run_it=rank)
+    _add_rates(commands.add_parser("rates", help="whether the learning rate is fair", description=rates.__doc__))
     _add_search(commands.add_parser("search", help="what searches are worth", description=search.__doc__))
     return parser
 
@@ -195,6 +227,15 @@ def _add_curves(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=_RESULT, metavar="FILE", help="the table (default: %(default)s)")
     parser.set_defaults(run_it=curves)
+
+
+def _add_rates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=Path, nargs="?", default=_RESULT, metavar="FILE", help="default: %(default)s")
+    _count(parser, "--steps", CPU.short_steps, "steps of a distillation")
+    _count(parser, "--workers", os.cpu_count() or 1, "distillations side by side")
+    out = Path("benchmark") / "rates.json"
+    parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="what was found (default: %(default)s)")
+    parser.set_defaults(run_it=rates)
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
