@@ -118,7 +118,7 @@ def test_a_clip_pooled_is_what_torchmetrics_calls_psnr() -> None:
     assert psnr_pooled(prediction, target, VIDEO_RANGE).tolist() == pytest.approx(expected.tolist(), rel=1e-6)
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg"])
+@pytest.mark.parametrize("net", ["alex", pytest.param("vgg", marks=pytest.mark.slow)])
 def test_lpips_is_that_of_torchmetrics(net: perceptual.LpipsNet, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the published heads on a random backbone, which is the same for both."""
     with torch.random.fork_rng(devices=[]):
