@@ -22,7 +22,7 @@ SPEC = LatentSpec(channels=4, spatial=8, temporal=4)
 def judged(prediction: Tensor, reference: Tensor, chunks: tuple[int, ...] = (), spec: LatentSpec = SPEC) -> Quality:
     meter = Meter(spec)
     for pair in zip(
-        *(torch.split(each, chunks or each.shape[2], dim=2) for each in (prediction, reference)), strict=True
+        *(torch.split(each, list(chunks) or each.shape[2], dim=2) for each in (prediction, reference)), strict=True
     ):
         meter.add(*pair)
     assert meter.frames == prediction.shape[2]
