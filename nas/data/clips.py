@@ -1,6 +1,8 @@
 """Video clips: runs of consecutive frames of a file, and reading them."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from nas.data.pictures import NoPictureError, to_rgb
 from nas.data.video_file import pictures, way_of_showing
 from nas.terminal.errors import UserError
 
-_MAX_FRAMES = 121
-"""Frames that are used of a video, from its beginning."""
+MAX_FRAMES = 121
+"""Frames that are trained on of a video, from its beginning."""
 
 
 @dataclass(frozen=True)
@@ -56,42 +58,60 @@ def read_frames(clip: Clip, first: int, count: int) -> np.ndarray:
     Raises:
         UserError: the video ends or breaks before.
     """
-    start, end = clip.first_frame + first, clip.first_frame + first + count
-    frames: list[np.ndarray] = []
+    return next(read_chunks(clip, first, [count]))
+
+
+def read_chunks(clip: Clip, first: int, counts: Iterable[int]) -> Iterator[np.ndarray]:
+    """As `read_frames`, chunk by chunk: the file is decoded once, and no more frames are held than a chunk has.
+
+    Raises:
+        UserError: the video ends or breaks before.
+    """
     decoded, problem = 0, "ends"
-    try:
-        for decoded, (frame, display) in enumerate(pictures(clip.path), start=1):
-            if decoded > start:
-                frames.append(to_rgb(frame, display))
-            if decoded == end:
-                return np.stack(frames)
-    except NoPictureError as error:
-        problem = f"cannot be decoded to its end: it {error}"
-    raise UserError(
-        f"{clip.path} {problem} after {decoded} frames, expected {end}: has it changed? restore it, or start anew "
-        f"without it"
-    )
+    end = clip.first_frame + first
+    with closing(pictures(clip.path)) as shown:
+        for count in counts:
+            start, end = end, end + count
+            frames: list[np.ndarray] = []
+            try:
+                for frame, display in shown:
+                    decoded += 1
+                    if decoded > start:
+                        frames.append(to_rgb(frame, display))
+                    if decoded == end:
+                        break
+            except NoPictureError as error:
+                problem = f"cannot be decoded to its end: it {error}"
+            if decoded < end:
+                raise UserError(
+                    f"{clip.path} {problem} after {decoded} frames, expected {end}: has it changed? restore it, or "
+                    f"start anew without it"
+                )
+            yield np.stack(frames)
 
 
-def to_video(frames: np.ndarray, short_side: int = 0) -> Tensor:
-    """uint8 `(t, h, w, 3)` -> `(1, 3, t, h, w)` in [-1, 1]; enlarged if its short side is less than `short_side`."""
+def to_video(frames: np.ndarray, short_side: int = 0, *, reduce: bool = False) -> Tensor:
+    """uint8 `(t, h, w, 3)` -> `(1, 3, t, h, w)` in [-1, 1]; enlarged if its short side is less than `short_side`.
+
+    With `reduce` it is also made smaller if its short side is more than that.
+    """
     video = rearrange(torch.from_numpy(frames), "t h w c -> t c h w").float() / 127.5 - 1
     height, width = video.shape[2:]
-    if min(height, width) < short_side:
+    if min(height, width) < short_side or (reduce and min(height, width) > short_side):
         scale = short_side / min(height, width)
         size = [max(short_side, round(height * scale)), max(short_side, round(width * scale))]
         video = functional.interpolate(video, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
     return rearrange(video, "t c h w -> 1 c t h w")
 
 
-def count_frames(path: Path) -> tuple[int, str]:
-    """Number of whole frames, at most `_MAX_FRAMES`, and why there are no more of them; "" if the video just ends."""
+def count_frames(path: Path, most: int | None = MAX_FRAMES) -> tuple[int, str]:
+    """Number of whole frames, at most `most`, and why there are no more of them; "" if the video just ends."""
     count = 0
     try:
         for count, (frame, display) in enumerate(pictures(path), start=1):
             if count == 1:
                 to_rgb(frame, display)  # what can be decoded need not have colours that are known
-            if count == _MAX_FRAMES:
+            if count == most:
                 break
     except NoPictureError as error:
         return count, str(error)

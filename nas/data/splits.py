@@ -2,11 +2,12 @@
 
 import hashlib
 import importlib.resources
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nas.data.clips import Clip, count_frames
+from nas.data.clips import MAX_FRAMES, Clip, count_frames
 from nas.data.find_videos import EXTENSIONS, find_videos
 from nas.data.settings import SPLITS, Split
 from nas.machine.reading import reading
@@ -83,24 +84,66 @@ def open_clips(folder: Path | None, num_frames: int, progress: Callable[[int, in
         UserError: no such folder, no video in it, none readable, or all too short.
     """
     if folder is None:
-        embedded = Path(str(importlib.resources.files("nas.assets"))) / "clips"
-        return replace(_read_folder(embedded, num_frames, progress), origin="embedded")
+        return replace(_read_folder(_embedded(), num_frames, progress), origin="embedded")
+    with _folder_of_videos(folder):
+        return _read_folder(folder, num_frames, progress)
+
+
+def open_test_clips(
+    folder: Path | None,
+    num_frames: int,
+    most_frames: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ClipSet:
+    """Find videos to test on and look into each. None is for training.
+
+    Args:
+        folder: searched with its subfolders; if these are `train`, `score` and `test`, `test` alone. None for the
+            embedded clips.
+        num_frames: frames that a clip must have.
+        most_frames: frames that are used of a video, from its beginning; None for all.
+        progress: called with the number of files looked into and of all.
+
+    Raises:
+        UserError: as `open_clips`.
+    """
+    with _folder_of_videos(folder) if folder else nullcontext():
+        whole = folder or _embedded()
+        place = whole / "test" if all((whole / split).is_dir() for split in SPLITS) else whole
+        clips, skipped, cut = _usable_clips(place, num_frames, most_frames, progress)
+    return ClipSet((), (), tuple(clips.values()), str(folder or "embedded"), tuple(skipped), cut)
+
+
+def _embedded() -> Path:
+    return Path(str(importlib.resources.files("nas.assets"))) / "clips"
+
+
+@contextmanager
+def _folder_of_videos(folder: Path) -> Iterator[None]:
     with reading(folder, "expected --clips to be a folder of videos"):
         if not folder.exists():
             raise UserError(f"--clips {folder} does not exist: expected a folder of videos")
         if not folder.is_dir():
             raise UserError(f"--clips {folder} is a file: expected a folder of videos")
-        return _read_folder(folder, num_frames, progress)
+        yield
 
 
 def _read_folder(folder: Path, num_frames: int, progress: Callable[[int, int], None] | None) -> ClipSet:
+    clips, skipped, cut = _usable_clips(folder, num_frames, MAX_FRAMES, progress)
+    return replace(_split(folder, clips, skipped, num_frames), cut=cut)
+
+
+def _usable_clips(
+    folder: Path, num_frames: int, most_frames: int | None, progress: Callable[[int, int], None] | None
+) -> tuple[dict[str, Clip], list[tuple[str, str]], tuple[tuple[str, str], ...]]:
+    """Clips by the digest of their file, what is not used, and what is not to its end."""
     files, skipped = find_videos(folder)
     if not files and not skipped:
         raise UserError(f"no video in {folder}: expected files ending in {', '.join(EXTENSIONS)}")
     clips: dict[str, Clip] = {}
     cut: list[tuple[str, str]] = []
     for done, path in enumerate(files, start=1):
-        length, reason = count_frames(path)
+        length, reason = count_frames(path, most_frames)
         if progress is not None:
             progress(done, len(files))
         if length < num_frames:
@@ -116,7 +159,7 @@ def _read_folder(folder: Path, num_frames: int, progress: Callable[[int, int], N
             cut.append((path.name, f"it {reason} after {length} frames"))
     if not clips:
         raise _nothing_usable(folder, skipped, num_frames)
-    return replace(_split(folder, clips, skipped, num_frames), cut=tuple(cut))
+    return clips, skipped, tuple(cut)
 
 
 def _nothing_usable(folder: Path, skipped: list[tuple[str, str]], num_frames: int) -> UserError:

@@ -100,7 +100,7 @@ def _evaluate(
         split=split,
         targets=targets.key,
         to_teacher=mean_quality([clip.to_teacher for clip in clips if clip.to_teacher]) if against_teacher else None,
-        to_truth=mean_quality([clip.to_truth for clip in clips]),
+        to_truth=mean_quality([clip.to_truth for clip in clips if clip.to_truth]),
         clips=tuple(clips),
         lpips=lpips_off() or "on",
     )

@@ -70,8 +70,8 @@ class ClipEvaluation:
     """Samples that were cut out of the clip."""
     to_teacher: Quality | None
     """Quality against the teacher's frames; None for the teacher itself."""
-    to_truth: Quality
-    """Quality against the video."""
+    to_truth: Quality | None
+    """Quality against the video; None for latents that there is no video of."""
 
 
 @dataclass(frozen=True)
