@@ -116,6 +116,17 @@ class Evaluation:
         """Number of samples that were judged."""
         return sum(clip.crops for clip in self.clips)
 
+    def not_measured(self) -> list[str]:
+        """What these numbers say nothing about, in words."""
+        quality = self.to_teacher or self.to_truth
+        nets = {"AlexNet": quality.lpips, "VGG16": quality.lpips_vgg}
+        missing = [f"LPIPS with {net}" for net, value in nets.items() if value is None] + ["rFVD"]
+        if quality.sharpness is None:
+            return [*missing, "sharpness, colour, flicker and seams"]
+        known = sum(each is not None for each in quality.psnr_spans or ())
+        beyond = [] if known == len(SPANS) else [f"decodes of more than {SPANS[known - 1][1]} frames"]
+        return [*missing, *beyond, "latents that a diffusion model made"]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives."""
         return asdict(self)
