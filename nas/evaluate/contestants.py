@@ -43,7 +43,9 @@ class Contestants:
     """A teacher and its students, ready to run."""
 
     teacher: Teacher
+    """The teacher of all students."""
     students: tuple[Student, ...]
+    """The students; differences are to the first."""
 
     @property
     def streamed(self) -> bool:

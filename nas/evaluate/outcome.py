@@ -36,8 +36,11 @@ class Outcome:
     """All verdicts, and what they are about."""
 
     who: Contestants
+    """The teacher and the students."""
     material: tuple[Material, ...]
+    """What they were given."""
     settings: Settings
+    """What of it was judged."""
     latents: str
     """Where the latents are from, in words."""
     verdicts: tuple[Verdict, ...]

@@ -1,6 +1,8 @@
 """What cannot be judged: one clear line, status 2, nothing written."""
 
+import errno
 import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas.evaluate import outcome
 from nas.machine.files import write_json
 from nas.model import TurboVAED
 from nas.model.folder import load_model, write_model_folder
@@ -152,6 +155,23 @@ def test_a_model_whose_teacher_is_not_here(stage: Stage, tmp_path: Path, monkeyp
     TurboVAED(small_config(SPECS["16ch-4x8x8-leading"]).to_dict(), "wna").save_pretrained(tmp_path / "other")
     status, _, err = run_evaluate(tmp_path / "other")
     assert status == 2 and "did you mean 'wan'" in err and err.count("\n") == 1
+
+
+def test_a_disk_that_fills_up_leaves_what_was_there(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [stage.first, "--latents", save_latents(tmp_path / "z.npy", (16, 2, 4, 4))]
+    arguments += ["--teacher-weights", stage.weights, "--out", tmp_path / "out"]
+    assert run_evaluate(*arguments)[0] == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(path: Path, data: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(outcome, "write_bytes", full)
+    status, _, err = run_evaluate(*arguments)
+    assert status == 2 and "cannot write the evaluation" in err and "the disk is full" in err and err.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_short_clips_among_long_ones_are_named(stage: Stage, tmp_path: Path) -> None:
