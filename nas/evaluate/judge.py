@@ -12,7 +12,6 @@ from nas.evaluate.material import Chunk, Material
 from nas.evaluation.meter import Meter
 from nas.evaluation.quality import mean_quality
 from nas.evaluation.results import ClipEvaluation, Quality
-from nas.machine.memory import memory_limit
 from nas.terminal.errors import UserError
 
 
@@ -83,16 +82,6 @@ def run(who: Contestants, chunks: Iterator[Chunk]) -> Iterator[Shown]:
             given, states[index] = decoder(latents, states[index])
             frames.append(given)
         yield Shown(video, frames[0], tuple(frames[1:]))
-
-
-def refuse_without_memory(who: Contestants, frames: int, height: int, width: int) -> None:
-    """UserError if the teacher needs more memory for a whole decode of this size than there is."""
-    needed, there = who.teacher.memory(frames, height, width), memory_limit(who.teacher.device)
-    if needed > there:
-        raise UserError(
-            f"{who.teacher.name} needs about {needed / 1e9:.1f} GB of memory for {frames} frames of {height}x{width}, "
-            f"there are {there / 1e9:.1f} GB on {who.teacher.device.type}: give a smaller --crop or fewer --frames"
-        )
 
 
 def _add(who: Contestants, material: Material, meters: Sequence[tuple[Meter, Meter]], shown: Shown) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,9 @@ from nas.data.clips import Clip, read_chunks, to_video
 from nas.data.latents_file import find_latents, read_latents
 from nas.evaluate.contestants import Contestants
 from nas.evaluate.settings import CHUNK, LONGEST_WHOLE, Settings
+from nas.machine.memory import memory_limit
 from nas.model.pipeline_config import Scaling, known_scaling
+from nas.teachers import Teacher
 from nas.terminal.errors import UserError
 from search_spaces import LatentSpec
 
@@ -81,6 +84,8 @@ class ClipMaterial:
         state = None
         for _ in range(count):
             video = view(next(frames), self.settings, who.teacher.spec)
+            if not who.streamed:
+                _refuse_without_memory(who.teacher, *video.shape[2:])
             latents, state = who.encoder(video.to(who.teacher.device), state)
             if self.settings.noise:
                 yield None, latents + self.settings.noise * _noise(latents, scaling_of(who), generator)
@@ -116,6 +121,9 @@ class LatentsMaterial:
     def decodes(self, who: Contestants) -> Iterator[Iterator[Chunk]]:
         """One."""
         latents = read_latents(self.path, who.teacher.spec)[self.index : self.index + 1].to(who.teacher.device)
+        if not who.streamed:
+            sides = (side * who.teacher.spec.spatial for side in latents.shape[3:])
+            _refuse_without_memory(who.teacher, self.num_frames, *sides)
         if self.normalised:
             latents = scaling_of(who).to_raw(latents)
         yield ((None, chunk) for chunk in torch.split(latents, CHUNK if who.streamed else latents.shape[2], dim=2))
@@ -208,6 +216,17 @@ def _pieces(num_frames: int, spec: LatentSpec) -> tuple[int, ...]:
     latents = spec.num_latents(num_frames)
     ends = [spec.num_frames(min(last, latents)) for last in range(CHUNK, latents + CHUNK, CHUNK)]
     return tuple(end - start for start, end in zip([0, *ends[:-1]], ends, strict=True))
+
+
+@cache
+def _refuse_without_memory(teacher: Teacher, frames: int, height: int, width: int) -> None:
+    """UserError if the teacher needs more memory for a whole decode of this size than there is."""
+    needed, there = teacher.memory(frames, height, width), memory_limit(teacher.device)
+    if needed > there:
+        raise UserError(
+            f"{teacher.name} needs about {needed / 1e9:.1f} GB of memory for {frames} frames of {height}x{width}, and "
+            f"{teacher.device.type} has {there / 1e9:.1f} GB: give a smaller --crop, fewer --frames or smaller latents"
+        )
 
 
 def _noise(latents: Tensor, scaling: Scaling, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas.evaluate import outcome
+from nas.evaluate import material, outcome
 from nas.machine.files import write_json
 from nas.model import TurboVAED
 from nas.model.folder import load_model, write_model_folder
@@ -155,6 +155,16 @@ def test_a_model_whose_teacher_is_not_here(stage: Stage, tmp_path: Path, monkeyp
     TurboVAED(small_config(SPECS["16ch-4x8x8-leading"]).to_dict(), "wna").save_pretrained(tmp_path / "other")
     status, _, err = run_evaluate(tmp_path / "other")
     assert status == 2 and "did you mean 'wan'" in err and err.count("\n") == 1
+
+
+def test_whole_clips_too_large_for_memory(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where they are not streamed."""
+    monkeypatch.setattr(material, "memory_limit", lambda device: 1000)
+    arguments = ["--clips", stage.clips, "--teacher-weights", stage.weights, "--out", tmp_path / "out"]
+    status, _, err = run_evaluate(stage.bidirectional, *arguments)
+    assert status == 2 and "for 13 frames of 32x48" in err and "--crop" in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert run_evaluate(stage.first, *arguments)[0] == 0
 
 
 def test_a_disk_that_fills_up_leaves_what_was_there(
