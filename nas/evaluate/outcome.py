@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nas.evaluate.contestants import Contestants
-from nas.evaluate.judge import Shown, Verdict, run
+from nas.evaluate.judge import Verdict, run
 from nas.evaluate.material import Material
 from nas.evaluate.settings import Settings
 from nas.evaluation.confidence import LEVEL, RESAMPLES, SEED
@@ -96,6 +96,7 @@ class Outcome:
             first = {"to_teacher": _plain(to_teacher), "to_truth": _plain(to_truth)}
         return {
             "name": student.name,
+            "folder": str(student.folder),
             "architecture": student.model.decoder.config.digest(),
             "summary": student.model.decoder.config.summary(),
             "weights_sha256": student.record.weights_sha256 if student.record else "",
@@ -166,14 +167,13 @@ def _pictures(outcome: Outcome) -> Iterator[tuple[str, bytes]]:
 
 def _rows(outcome: Outcome, clip: int, student: int) -> list[torch.Tensor]:
     """The first frames of a clip: the video if there is one, teacher, student, their difference."""
-    chunks: list[Shown] = []
+    kept: list[tuple[torch.Tensor, ...]] = []
     for decode in islice(outcome.material[clip].decodes(outcome.who), 1):
         for shown in run(outcome.who, decode):
-            chunks.append(shown)
-            if sum(each.teacher.shape[2] for each in chunks) >= _PICTURED:
+            filmed = () if shown.video is None else (shown.video,)
+            # Half precision has more steps than a picture.
+            kept.append(tuple(each.half().cpu() for each in (*filmed, shown.teacher, shown.students[student])))
+            if sum(each[-1].shape[2] for each in kept) >= _PICTURED:
                 break
-    shown_of = [[each.teacher for each in chunks], [each.students[student] for each in chunks]]
-    filmed = [each.video for each in chunks if each.video is not None]
-    pieces = [filmed, *shown_of] if filmed else shown_of
-    rows = [torch.cat([each.cpu() for each in row], dim=2)[:, :, :_PICTURED] for row in pieces]
+    rows = [torch.cat(row, dim=2)[:, :, :_PICTURED] for row in zip(*kept, strict=True)]
     return [*rows, difference(rows[-1], rows[-2])]
