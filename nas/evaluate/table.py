@@ -40,13 +40,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     if outcome.to_truth(None)[0] is not None:
         _print_means(console, outcome, names, "to the video")
     _print_clips(console, outcome, names)
-    clips = len(outcome.verdicts)
-    few = "; of fewer than 10 clips they are a hint at most" if clips < 10 else ""
-    console.print(
-        f"means over {clips} clips; in brackets {LEVEL:.0%} bootstrap intervals over clips{few}",
-        style="dim",
-        soft_wrap=True,
-    )
+    console.print(_about(len(outcome.verdicts)), style="dim", soft_wrap=True)
     for line in outcome.not_measured():
         console.print(f"not measured: {line}", style="dim", soft_wrap=True)
 
@@ -72,6 +66,14 @@ def _print_means(console: Console, outcome: Outcome, names: Sequence[str], again
         table.add_row("flicker over the teacher's", "", *map(_text, relative), *[""] * (len(columns) - len(names) - 1))
     console.print()
     console.print(table)
+
+
+def _about(clips: int) -> str:
+    """What the numbers are of, and what the brackets are."""
+    if clips == 1:
+        return "of one clip, which says nothing of others: there is no interval"
+    few = "; of fewer than 10 clips they are a hint at most" if clips < 10 else ""
+    return f"means over {clips} clips; in brackets {LEVEL:.0%} bootstrap intervals over clips{few}"
 
 
 def _worth_a_line(measure: str, columns: dict[str, dict[str, Interval]]) -> bool:
