@@ -5,6 +5,9 @@ from typing import Any
 
 from nas.data.settings import Split
 
+ROWS = "the video, the teacher, the model, and the difference of the last two times 8"
+"""What pictures show, from top to bottom or from left to right."""
+
 SPANS: tuple[tuple[int, int | None], ...] = ((1, 17), (18, 49), (50, 121), (122, None))
 """First and last frame, from 1 on, of the parts of a decode in which drift would show; the last one has no end."""
 

@@ -17,6 +17,7 @@ from nas.export.settings import ExportSettings
 from nas.finalize.costs import macs_per_frame, measured_latency
 from nas.finalize.distilling import Distilled, distil_in_full, remove_checkpoints
 from nas.finalize.job import Job
+from nas.finalize.pictures import pictures_of
 from nas.machine.batches import DoesNotFitError, out_of_memory_as
 from nas.machine.files import check_output, disk_errors
 from nas.machine.temporary import temporary_folder
@@ -51,9 +52,10 @@ def finish(console: Console, job: Job, candidate: Outcome) -> ModelRecord:
             record = judge(console, job, candidate, result)
         model = TurboVAED(architecture=candidate.config.to_dict(), teacher=job.teacher.name)
         model.decoder.load_state_dict(result.decoder.state_dict())
+        pictures = pictures_of(result.decoder, job.unseen, record.evaluation, job.device)
         with _work_folder(job.out) as work:
             package, record = export_package(console, job, result.decoder, record, work)
-            record = write_model_folder(folder, model, record, package)
+            record = write_model_folder(folder, model, record, package, pictures)
     remove_checkpoints(job, candidate)
     say(console, "saved", str(folder))
     return record

@@ -1,19 +1,30 @@
 """The model card: a finished model for people, and for the hub's search."""
 
-from nas.evaluation.results import Quality
+from collections.abc import Sequence
+
+from nas.evaluation.results import ROWS, Quality
 from nas.model.record import ModelRecord
 
 LICENCE = "apache-2.0"
 """Licence of the models' weights and code, by the hub's name for it."""
 
+PICTURES = "pictures"
+"""Folder of a model with strips and videos of clips that it was judged on."""
+
 _CORE_ML = "## Core ML\n"
 """Heading of the part about packages, which is the last."""
 
 
-def render_card(record: ModelRecord) -> str:
-    """The README.md of a model folder."""
+def render_card(record: ModelRecord, pictures: Sequence[str] = ()) -> str:
+    """The README.md of a model folder.
+
+    Args:
+        record: what is known of the model.
+        pictures: names of the files in its folder of pictures.
+    """
     parts = [_front_matter(record), _introduction(record), _facts(record), _quality(record), *_complaints(record)]
-    return "\n".join([*parts, _not_measured(record), _licence(record), *_core_ml(record)])
+    parts += [_not_measured(record), *_strips(pictures), _licence(record), *_core_ml(record)]
+    return "\n".join(parts)
 
 
 def replace_packages(card: str, record: ModelRecord) -> str:
@@ -121,6 +132,15 @@ def _beside(value: float | None, teachers: float | None) -> str:
 
 def _not_measured(record: ModelRecord) -> str:
     return f"Not measured: {', '.join(record.evaluation.not_measured())}.\n"
+
+
+def _strips(pictures: Sequence[str]) -> list[str]:
+    names = [name.removesuffix(".png") for name in pictures if name.endswith(".png")]
+    if not names:
+        return []
+    shown = [f"![the {name} clip]({PICTURES}/{name}.png)" for name in names]
+    rows = f"Clips by how near the model is to the teacher: {ROWS}. As videos: "
+    return [*shown, "", rows + ", ".join(f"[{name}]({PICTURES}/{name}.mp4)" for name in names) + ".", ""]
 
 
 def _licence(record: ModelRecord) -> str:

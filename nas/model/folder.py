@@ -3,13 +3,16 @@
 config.json, diffusion_pytorch_model.safetensors    for `TurboVAED.from_pretrained`
 evaluation.json                                     all numbers
 README.md                                           the model card
+pictures/                                           strips and videos of two clips
 *.mlpackage                                         for Core ML
 """
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -17,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from nas.machine.files import disk_errors, read_json, write_bytes, write_json
 from nas.machine.temporary import put_in_place, temporary_folder
-from nas.model.card import render_card, replace_packages
+from nas.model.card import PICTURES, render_card, replace_packages
 from nas.model.record import ModelRecord, PackageRecord
 from nas.model.turbo_vaed import TurboVAED
 from nas.terminal.errors import UserError
@@ -28,7 +31,13 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 _RECORD, _CARD = "evaluation.json", "README.md"
 
 
-def write_model_folder(folder: Path, model: TurboVAED, record: ModelRecord, package: Path | None = None) -> ModelRecord:
+def write_model_folder(
+    folder: Path,
+    model: TurboVAED,
+    record: ModelRecord,
+    package: Path | None = None,
+    pictures: Mapping[str, bytes] = MappingProxyType({}),
+) -> ModelRecord:
     """Write all files, then move the whole folder into place: it is there complete, or not at all.
 
     Args:
@@ -36,6 +45,7 @@ def write_model_folder(folder: Path, model: TurboVAED, record: ModelRecord, pack
         model: the student.
         record: what is known of it.
         package: a Core ML package to take in, under its name.
+        pictures: strips and videos by file name.
 
     Returns:
         The record with the digest of the weights.
@@ -51,7 +61,9 @@ def write_model_folder(folder: Path, model: TurboVAED, record: ModelRecord, pack
             model.save_pretrained(new)
             record = replace(record, weights_sha256=_digest(new / WEIGHTS))
             write_json(new / _RECORD, record.to_dict())
-            write_bytes(new / _CARD, render_card(record).encode(errors="surrogateescape"))
+            write_bytes(new / _CARD, render_card(record, sorted(pictures)).encode(errors="surrogateescape"))
+            for name, data in pictures.items():
+                write_bytes(new / PICTURES / name, data)
             if package is not None:
                 shutil.move(package, new / package.name)
             put_in_place(new, folder)

@@ -7,11 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.evaluation.results import ROWS
 from nas.machine.versions import versions
 from nas.model.folder import is_model_folder, read_record
 from nas.model.record import ModelRecord
 from nas.report.decoders import WORDS, describe_decoders
 from nas.report.importance import importance_of_choices
+from nas.report.pictures import pictures_of_models
 from nas.study.remeasure import latest_measurements
 from nas.study.run import Run
 from nas.study.settings import command_arguments
@@ -35,7 +37,7 @@ def page_contents(run: Run, models: Path, study: "optuna.Study | None" = None) -
     Raises:
         UserError: its study or a model is damaged.
     """
-    settings = run.settings
+    settings, finished = run.settings, _finished(models)
     device, measured = latest_measurements(run)
     decoders: list[dict[str, Any]] = []
     importance: list[tuple[str, float]] = []
@@ -55,7 +57,9 @@ def page_contents(run: Run, models: Path, study: "optuna.Study | None" = None) -
         "importance": importance,
         "no_importance": why_not,
         "measured_on": device,
-        "models": [_model(record) for record in _records(models)],
+        "models": [_model(record) for _, record in finished],
+        "rows": ROWS,
+        "pictures": pictures_of_models([folder for folder, _ in finished]),
         "versions": dict(run.versions or versions()),
     }
 
@@ -77,11 +81,12 @@ def _facts(run: Run, decoders: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [*facts, ("latency", decoders[0]["provenance"])] if decoders else facts
 
 
-def _records(folder: Path) -> list[ModelRecord]:
+def _finished(folder: Path) -> list[tuple[Path, ModelRecord]]:
+    """The models of a folder with what is known of them."""
     if not folder.is_dir():
         return []
-    found = [read_record(each) for each in sorted(folder.iterdir()) if is_model_folder(each)]
-    return [record for record in found if record is not None]
+    found = [(each, read_record(each)) for each in sorted(folder.iterdir()) if is_model_folder(each)]
+    return [(each, record) for each, record in found if record is not None]
 
 
 def _model(record: ModelRecord) -> dict[str, Any]:
@@ -103,8 +108,26 @@ def _model(record: ModelRecord) -> dict[str, Any]:
         "truth_db": quality.psnr_truth,
         "truth_ssim": quality.ssim_truth,
         "teachers_truth_db": teacher.psnr_truth,
+        "complaints": _complaints(record),
+        "not_measured": ", ".join(quality.not_measured()),
         "clips": record.clips,
-        "lpips": quality.lpips,
         "packages": sorted(record.packages),
         "no_package": record.no_package,
+    }
+
+
+def _complaints(record: ModelRecord) -> dict[str, float | None]:
+    """What people complain of in fast decoders: against the teacher's frames, but for flicker, which is over its."""
+    found, to_truth = record.evaluation.to_teacher, record.evaluation.to_truth
+    assert found is not None
+    teachers = record.teacher_evaluation.to_truth.flicker
+    flicker = to_truth.flicker / teachers if to_truth.flicker is not None and teachers else None
+    return {
+        "sharpness": found.sharpness,
+        "delta_e": found.delta_e,
+        "flicker": flicker,
+        "tile_seams": found.tile_seams,
+        "chunk_seams": found.chunk_seams,
+        "first_db": found.psnr_first,
+        "rest_db": found.psnr_rest,
     }

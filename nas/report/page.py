@@ -55,7 +55,7 @@ def render(contents: dict[str, Any]) -> str:
     assets = resources.files("nas.report") / "assets"
     return environment.get_template("page.html").render(
         contents,
-        data=_as_script(contents),
+        data=_as_script({name: value for name, value in contents.items() if name != "pictures"}),
         style=(assets / "page.css").read_text(),
         script=(assets / "page.js").read_text(),
         plotly=_packed_plotly(),

@@ -29,7 +29,7 @@ OPTIONS = {
     },
     "nas.finalize": {
         "positional arguments": ["RUN"],
-        "options": ["--top", "--front", "--noise", "--steps", "--clips", "--out", "--plugin"],
+        "options": ["--top", "--front", "--noise", "--steps", "--recipe", "--clips", "--out", "--plugin"],
     },
     "nas.evaluate": {
         "positional arguments": ["MODEL"],

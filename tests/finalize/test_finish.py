@@ -108,6 +108,10 @@ def test_a_model_folder_is_made_once(job: Job, candidate: Outcome) -> None:
         and "longer clips (2 steps)" in card
         and "predicted for iphone-16-pro" in card
     )
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
+        "median.mp4", "median.png", "worst.mp4", "worst.png"
+    ]  # fmt: skip
+    assert "![the worst clip](pictures/worst.png)" in card
     before = stamps(folder)
     assert quietly(job, candidate) == record
     assert stamps(folder) == before

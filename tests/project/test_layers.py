@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
         "terminal",
         "workers",
     },
-    "report": {"latency", "machine", "model", "study", "terminal"},
+    "report": {"evaluation", "latency", "machine", "model", "study", "terminal"},
     "assets": set(),
 }
 """Room of `nas` -> the rooms that it may import. The order is from the bottom up, so no folder grows back into another.

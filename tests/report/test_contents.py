@@ -1,5 +1,6 @@
 """What the report says of a run."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +60,22 @@ def test_measurements_and_models_are_told_apart_from_predictions(run: Run) -> No
     measured = [each for each in found["decoders"] if each["measured"] is not None]
     assert found["measured_on"] == "host" and measured and all(each["measured"] == 30.0 for each in measured)
     assert all(each["kind"] == "predicted" for each in found["decoders"])
-    (model,) = found["models"]
+    model, _ = found["models"]
     assert (model["predicted_ms"], model["measured_ms"], model["search_db"]) == (20.0, 100.0, 25.0)
+
+
+def test_pictures_are_those_of_the_models_as_far_as_there_is_room(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = contents(run)["pictures"]
+    assert [(each["model"], each["name"]) for each in found["shown"]] == [
+        (0, "worst"), (0, "median"), (1, "worst"), (1, "median")
+    ]  # fmt: skip
+    kind, data = found["shown"][1]["strip"].split(",")
+    assert kind == "data:image/png;base64" and found["left_out"] == 0
+    assert base64.b64decode(data) == (run.folder / "models/one/pictures/median.png").read_bytes()
+    files = [path.stat().st_size for path in sorted((run.folder / "models/one/pictures").iterdir())]
+    monkeypatch.setattr("nas.report.pictures._MOST_BYTES", sum(files))
+    found = contents(run)["pictures"]
+    assert [each["model"] for each in found["shown"]] == [0, 0] and found["left_out"] == 2
 
 
 def test_a_stage_says_what_it_is() -> None:

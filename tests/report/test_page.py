@@ -61,7 +61,10 @@ def test_it_is_drawn_without_errors_or_overflow(driver: webdriver.Chrome, page: 
     assert console_of(driver) == []
     assert run_script(driver, "document.documentElement.scrollWidth") == width
     drawn = {each.get_attribute("id") for each in driver.find_elements(By.CSS_SELECTOR, ".chart:has(svg.main-svg)")}
-    assert drawn == {"front-chart", "curve-chart", "importance-chart", "measured-chart", "model-chart"}
+    charts = ("front", "curve", "importance", "measured", "model", "rank")
+    assert drawn == {f"{name}-chart" for name in charts}
+    assert run_script(driver, "[...document.images].every((each) => each.naturalWidth > 100)")
+    assert run_script(driver, "[...document.querySelectorAll('video')].map((each) => each.error).join('')") == ""
     backs = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 28)"}
     assert run_script(driver, "getComputedStyle(document.body).backgroundColor") == backs[theme]
 

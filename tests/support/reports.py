@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import torch
+
+from nas.evaluation.pictures import side_by_side, strip
 from nas.machine.files import write_json
 from nas.model import TurboVAED
 from nas.model.folder import write_model_folder
@@ -10,7 +13,7 @@ from nas.study.run import Run, open_run
 from nas.study.settings import RunSettings
 from nas.study.study import load_study
 from tests.study.test_study import Arithmetic, search
-from tests.support.records import latency, make_record
+from tests.support.records import evaluation, latency, make_record
 from tests.support.small_targets import CONFIG
 
 HOSTILE = "</script><b>clips & more</b>"
@@ -26,5 +29,17 @@ def make_searched_run(folder: Path, trials: int = 24) -> Run:
     records = {each.config.digest(): latency(30.0, "measured").to_dict() for each in best}
     write_json(folder / "measured" / "host.json", {"device": "host", "records": records})
     model = TurboVAED(architecture=CONFIG.to_dict(), teacher="wan-tiny")
-    write_model_folder(folder / "models" / "one", model, make_record())
+    write_model_folder(folder / "models" / "one", model, make_record(), pictures=pictures(0))
+    other = make_record(search_score_db=24.5, evaluation=evaluation(30.5))
+    write_model_folder(folder / "models" / "two", model, other, pictures=pictures(1))
     return run
+
+
+def pictures(seed: int, size: int = 32) -> dict[str, bytes]:
+    """Of two clips of noise, as finalize makes them."""
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, bytes] = {}
+    for name in ("worst", "median"):
+        rows = [torch.rand(1, 3, 5, size, size, generator=generator) * 2 - 1 for _ in range(4)]
+        found[f"{name}.png"], found[f"{name}.mp4"] = strip(rows), side_by_side(rows)
+    return found

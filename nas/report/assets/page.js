@@ -204,6 +204,12 @@ function charts() {
     name: model.name, type: "scatter", mode: "lines+markers", x: model.curve.map(([step]) => step),
     y: model.curve.map(([, score]) => score),
   })), layout("steps", "dB against the teacher")];
+  const ranked = data.models.filter((model) => model.search_db !== null);
+  found["rank-chart"] = [[{
+    type: "scatter", mode: "markers", x: ranked.map((model) => model.search_db), y: ranked.map((model) => model.teacher_db),
+    text: ranked.map((model) => model.name), marker: { color: colour("good"), size: 10 }, showlegend: false,
+    hovertemplate: "%{text}<br>%{x:.2f} dB in the search, %{y:.2f} dB in the end<extra></extra>",
+  }], layout("dB in the search", "dB in the end")];
   return Object.entries(found).filter(([id]) => document.getElementById(id));
 }
 
