@@ -86,9 +86,8 @@ def frames_writer(path: Path, rate: Fraction) -> Iterator[Write]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix:
             with temporary_file(path.parent) as (new, file):
-                with _encoder(path, file, rate) as write:
+                with _encoder(path, new, rate) as write:
                     yield write
-                file.flush()
                 os.fsync(file.fileno())
                 new.replace(path)
         else:
@@ -100,11 +99,11 @@ def frames_writer(path: Path, rate: Fraction) -> Iterator[Write]:
 
 
 @contextmanager
-def _encoder(path: Path, file: Any, rate: Fraction) -> Iterator[Write]:
-    """Encode into an open file; errors that are not the disk's name `path`."""
+def _encoder(path: Path, new: Path, rate: Fraction) -> Iterator[Write]:
+    """Encode into the file `new`; errors name `path`."""
     kind = _KINDS[path.suffix.lower()]
     try:
-        with av.open(file, "w", format=kind.container) as container:
+        with av.open(str(new.absolute()), "w", format=kind.container) as container:
             stream = container.add_stream(kind.codec, rate=rate, options=kind.options)
             stream.pix_fmt = kind.pixels
             count = 0
