@@ -29,11 +29,15 @@ class _Kind:
     """How a file is written."""
 
     container: str
+    """Format of the file, by its name in FFmpeg."""
     codec: str
+    """Encoder, likewise."""
     pixels: str
+    """Format of the pixels that it is given, likewise."""
     matrix: int = 0
     """Colour matrix; 0 where the pixels stay RGB."""
     options: dict[str, str] = field(default_factory=dict)
+    """Options of the encoder."""
 
 
 _KINDS = {
