@@ -75,6 +75,12 @@ class Decoder(nn.Module):
             return self._run_images(latents, time, frozenset(stages))
         return self._run(latents, time, frozenset(stages))
 
+    @property
+    def can_stream(self) -> bool:
+        """Whether no frame depends on a later latent frame or on their number."""
+        images = self.config.latents.temporal == 1
+        return self.config.latents.frame_rule != "leading_if_odd" and (images or self.config.temporal_mode == "causal")
+
     def stream(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One chunk of a stream: the next latents and the state that the chunk before returned (None to start).
 
@@ -88,6 +94,12 @@ class Decoder(nn.Module):
         time = self._time(latents, streaming=True, state=state)
         frames, _ = self._run(latents, time, frozenset())
         return frames, time.new_state
+
+    def check_latents(self, latents: Tensor) -> None:
+        """ValueError if these are no latents `(b, c, t, h, w)` of this decoder."""
+        channels = self.config.latents.channels
+        if latents.ndim != 5 or latents.shape[1] != channels:
+            raise ValueError(f"expected latents (b, {channels}, t, h, w), got {tuple(latents.shape)}")
 
     def stage_channels(self, index: int) -> int:
         """Channels of a stage's output."""
@@ -127,11 +139,9 @@ class Decoder(nn.Module):
         return shortcut
 
     def _time(self, latents: Tensor, *, streaming: bool = False, state: State | None = None) -> TimeContext:
-        spec = self.config.latents
-        if latents.ndim != 5 or latents.shape[1] != spec.channels:
-            raise ValueError(f"expected latents (b, {spec.channels}, t, h, w), got {tuple(latents.shape)}")
+        self.check_latents(latents)
         batch, _, frames = latents.shape[:3]
-        drop = spec.drops_leading(frames)
+        drop = self.config.latents.drops_leading(frames)
         return TimeContext(batch, self.config.temporal_mode, drop_leading=drop, streaming=streaming, state=state)
 
     def _parts(self) -> Iterator[tuple[int | None, nn.Module]]:

@@ -1,6 +1,6 @@
 """TurboVAED: a finished student as a diffusers model, in place of the teacher's decoder."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.machine.torchvision_operators import import_torchvision
+from nas.model.decoding import DecodingModel
 from nas.model.pipeline_config import (
     GEOMETRY_NAMES,
     SCALING_NAMES,
@@ -25,7 +26,7 @@ from search_spaces import Decoder, DecoderConfig
 
 import_torchvision()
 
-from diffusers import AutoModel, ConfigMixin, ModelMixin  # noqa: E402
+from diffusers import AutoModel, ConfigMixin  # noqa: E402
 from diffusers.configuration_utils import register_to_config  # noqa: E402
 from diffusers.models.autoencoders.vae import DecoderOutput  # noqa: E402
 from diffusers.utils.accelerate_utils import apply_forward_hook  # noqa: E402
@@ -34,7 +35,7 @@ _ENCODER = "encoder"
 """Folder of a saved model that holds the VAE whose encoder it uses."""
 
 
-class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class TurboVAED(DecodingModel, ConfigMixin):  # type: ignore[misc]
     """A student decoder with the loading, saving and calling conventions of diffusers' autoencoders.
 
     Latents are `(b, c, t, h, w)`, raw, exactly as the teacher's `decode` takes them: a pipeline scales them back before
@@ -51,7 +52,6 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def __init__(self, architecture: dict[str, Any], teacher: str, scaling: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.decoder = Decoder(DecoderConfig.from_dict(architecture))
-        self.use_slicing = False
         # In a tuple it is no submodule: its weights are not the student's, and are not saved as such.
         self._attached: tuple[Any, ...] = ()
 
@@ -158,37 +158,6 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
         values = scaling.to_dict()[name] or [default] * self.decoder.config.latents.channels
         return torch.tensor(values, device=self.device)
 
-    @apply_forward_hook  # type: ignore[untyped-decorator]
-    def decode(
-        self, z: Tensor, temb: Tensor | bool | None = None, return_dict: bool = True
-    ) -> DecoderOutput | tuple[Tensor]:
-        """Latents `(b, c, t, h, w)` -> frames `(b, 3, t', h', w')` in [-1, 1].
-
-        Args:
-            z: the latents, raw.
-            temb: the noise level that LTX's pipelines hand over, which changes nothing here. Where the other teachers
-                take `return_dict` second, so does this.
-            return_dict: whether the frames are the `sample` of an output, or the only member of a tuple.
-        """
-        if isinstance(temb, bool):
-            return_dict = temb
-        pieces = torch.split(z.to(self.dtype), 1 if self.use_slicing else max(len(z), 1))
-        decoded = [self.decoder(piece).clamp(-1, 1) for piece in pieces]
-        frames = decoded[0] if len(decoded) == 1 else torch.cat(decoded)
-        return DecoderOutput(sample=frames) if return_dict else (frames,)
-
-    @apply_forward_hook  # type: ignore[untyped-decorator]
-    @torch.no_grad()
-    def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Latents in chunks of any length along time -> the frames of each chunk, in [-1, 1], without gradients.
-
-        The state lives in this generator, so several streams can share one model. Causal decoders only.
-        """
-        state = None
-        for chunk in chunks:
-            frames, state = self.decoder.stream(chunk.to(self.dtype), state)
-            yield frames.clamp(-1, 1)
-
     @property
     def teacher_vae(self) -> Any:
         """The attached VAE, whole and unchanged.
@@ -268,28 +237,6 @@ class TurboVAED(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latents = posterior.sample(generator=generator) if sample_posterior else posterior.mode()
         output: DecoderOutput | tuple[Tensor] = self.decode(latents, return_dict=return_dict)
         return output
-
-    def enable_slicing(self) -> None:
-        """Decode the clips of a batch one by one: the same frames in the memory that one clip takes."""
-        self.use_slicing = True
-
-    def disable_slicing(self) -> None:
-        """Decode a batch at once again."""
-        self.use_slicing = False
-
-    def enable_tiling(self, *args: Any, **kwargs: Any) -> None:
-        """Tiles would show seams: there are none.
-
-        Raises:
-            NotImplementedError: always; it says what bounds memory instead.
-        """
-        raise NotImplementedError(
-            "TurboVAED does not tile, as tiles show seams: to bound memory decode with stream(chunks), which gives the "
-            "same frames (causal decoders), or batches with enable_slicing()"
-        )
-
-    def disable_tiling(self) -> None:
-        """Nothing: tiling is never on."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move and convert the attached VAE, too."""

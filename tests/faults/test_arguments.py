@@ -71,6 +71,7 @@ COMMANDS: dict[str, tuple[list[str], tuple[str, ...]]] = {
             *("--steps", "--time-limit", "--seed", "--run"),
         ),
     ),
+    "nas.decode": (["nowhere", "z.npy", "-o", "out.mp4"], ("--fps", "--device", "--teacher-weights")),
     "nas.finalize.__main__": (["nowhere"], ("--top", "--steps", "--clips", "--out")),
 }
 """Module -> arguments with which it ends before it works, and options whose values are drawn."""

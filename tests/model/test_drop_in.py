@@ -237,14 +237,6 @@ def test_slices_of_a_batch_are_decoded_alone(latents: Tensor) -> None:
     assert seen == [1, 1, 2]
 
 
-def test_there_are_no_tiles(latents: Tensor) -> None:
-    model = make_model()
-    with pytest.raises(NotImplementedError, match=r"does not tile, .*: to bound memory decode with stream\(chunks\)"):
-        model.enable_tiling()
-    model.disable_tiling()
-    assert frames_of(model, latents).shape == (2, 3, 5, 16, 16)
-
-
 def test_streamed_frames_are_ordinary_tensors(latents: Tensor) -> None:
     """They can be changed in place and stand in a loss."""
     frames = next(make_model().stream([latents]))
