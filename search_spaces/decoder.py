@@ -131,8 +131,9 @@ class Decoder(nn.Module):
         if latents.ndim != 5 or latents.shape[1] != spec.channels:
             raise ValueError(f"expected latents (b, {spec.channels}, t, h, w), got {tuple(latents.shape)}")
         batch, _, frames = latents.shape[:3]
-        drop = spec.drops_leading(frames)
-        return TimeContext(batch, self.config.temporal_mode, drop_leading=drop, streaming=streaming, state=state)
+        drop, at_end = spec.drops_leading(frames), self.config.trim == "end"
+        mode = self.config.temporal_mode
+        return TimeContext(batch, mode, drop_leading=drop, at_end=at_end, streaming=streaming, state=state)
 
     def _parts(self) -> Iterator[tuple[int | None, nn.Module]]:
         """All parts in order; with the last part of a stage, the stage's index."""
@@ -165,11 +166,11 @@ class Decoder(nn.Module):
             layout = part.output_layout
             if stage in taps:
                 assert stage is not None
-                tapped[stage] = to_layout(x, layout, "video", time)
+                tapped[stage] = time.trim(to_layout(x, layout, "video", time), self.stage_grid(stage)[0] - 1)
         if self.shortcut is not None:
             frames = self.shortcut(to_layout(latents, "video", self.shortcut.input_layout, time), time)
             x = x + to_layout(frames, self.shortcut.output_layout, layout, time)
-        return to_layout(x, layout, "video", time), tapped
+        return time.trim(to_layout(x, layout, "video", time), self.config.latents.temporal - 1), tapped
 
 
 def build_skeleton(config: DecoderConfig, size: tuple[int, int, int] = (2, 2, 2)) -> Decoder:

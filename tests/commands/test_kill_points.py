@@ -40,6 +40,17 @@ def is_worker(process: int) -> bool:
         return False
 
 
+def wait_for_workers(process: int) -> list[int]:
+    """Those of a search, of which a busy machine makes none for a while; none if it ends before."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and Path(f"/proc/{process}").exists():
+        found = [each for each in children(process) if is_worker(each)]
+        if found:
+            return found
+        time.sleep(0.05)
+    return []
+
+
 def kill_points(shell: Shell, inputs: Inputs, points: int, seed: int) -> int:
     """Kill a search so often, then let it end; returns how many of those killed were workers."""
     moments, workers, point = random.Random(seed), 0, 0
@@ -55,7 +66,7 @@ def kill_points(shell: Shell, inputs: Inputs, points: int, seed: int) -> int:
             time.sleep(moments.uniform(0, 4))
             victims = [process.pid]
             if moments.random() < 0.5:
-                victims = [each for each in children(process.pid) if is_worker(each)] or victims
+                victims = wait_for_workers(process.pid) or victims
             victim = moments.choice(victims)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
@@ -68,7 +79,10 @@ def kill_points(shell: Shell, inputs: Inputs, points: int, seed: int) -> int:
         done = process.finish()
         assert done.status in (0, -signal.SIGKILL) and done.stderr == "", done.stderr
         check_files_are_whole(shell.folder)
-    done = shell.fork("nas.search", *arguments, "--trials", str(4 + points))
+    for _ in range(4):  # on a busy machine the end takes longer than a test's processes may: one more kill
+        done = shell.fork("nas.search", *arguments, "--trials", str(4 + points))
+        if done.status != -signal.SIGKILL:
+            break
     assert (done.status, done.stderr) == (0, "")
     check_search_is_complete(folder, trained=4 + points)
     best = best_outcomes(read_outcomes(load_study(storage_url(folder / "study.db"))))[0]
