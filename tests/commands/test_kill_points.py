@@ -24,12 +24,12 @@ BUDGET_MS = 0.2
 
 
 def children(process: int) -> list[int]:
-    """Processes that it has started and that run."""
-    try:
-        text = Path(f"/proc/{process}/task/{process}/children").read_text()
-    except FileNotFoundError:
-        return []
-    return [int(number) for number in text.split()]
+    """Processes that any of its threads has started and that run."""
+    found: list[int] = []
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, file.read_text().split())
+    return found
 
 
 def is_worker(process: int) -> bool:
