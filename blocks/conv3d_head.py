@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from blocks.layers.convolutions import Conv3d
-from blocks.layers.norms import RmsNorm
-from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.layers.norms import RmsNorm, WeightedRmsNorm
+from blocks.registry import Block, BlockConfig, choice, published, register_block
 from blocks.time_context import TimeContext
 
 
@@ -20,6 +20,8 @@ class Conv3dHead(Block):
 
         kernel_size: int = choice(3)
         """Length, height and width of the kernel."""
+        weighted: bool = published(False, True)
+        """Whether the norm has a weight per channel (Wan, Flash-VAED)."""
 
     @classmethod
     def supports_factor(cls, spatial_factor: int) -> bool:
@@ -30,7 +32,7 @@ class Conv3dHead(Block):
         super().__init__()
         if not self.supports_factor(spatial_factor):
             raise ValueError(f"{self.name} does not upsample: its spatial factor must be 1, got {spatial_factor}")
-        self.norm = RmsNorm()
+        self.norm = WeightedRmsNorm(in_channels) if config.weighted else RmsNorm()
         self.activation = nn.SiLU()
         kernel = config.kernel_size
         self.conv = Conv3d(in_channels, 3, (kernel, kernel, kernel))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from blocks.layers.convolutions import DepthwiseSeparableConv
 from blocks.layers.residual import Residual3d
-from blocks.registry import BlockConfig, choice, register_block
+from blocks.registry import BlockConfig, choice, published, register_block
 
 
 @register_block("depthwise_separable_conv3d", label="dw3d")
@@ -19,6 +19,9 @@ class DepthwiseSeparableConv3d(Residual3d):
         """Length, height and width of the kernels."""
         activation: str = choice("silu", "relu")
         """Activation before the first convolution; the published decoders use "relu" in stages that upsample."""
+        weighted: bool = published(False, True)
+        """Whether norms have a weight per channel and the skip connection has none (Flash-VAED)."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
-        super().__init__(DepthwiseSeparableConv, config.kernel_size, config.activation, in_channels, out_channels)
+        kernel, activation, weighted = config.kernel_size, config.activation, config.weighted
+        super().__init__(DepthwiseSeparableConv, kernel, activation, in_channels, out_channels, weighted)

@@ -6,8 +6,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from blocks.layers.norms import RmsNorm
-from blocks.registry import Block, BlockConfig, choice, register_block
+from blocks.layers.norms import RmsNorm, WeightedRmsNorm
+from blocks.registry import Block, BlockConfig, choice, published, register_block
 from blocks.time_context import TimeContext
 
 
@@ -26,13 +26,15 @@ class FrameAttention2d(Block):
 
         heads: int = choice(1, 4)
         """Number of attention heads (1 as published); the width must be a multiple of it."""
+        weighted: bool = published(False, True)
+        """Whether the norm has a weight per channel (Wan, Flash-VAED)."""
 
     def __init__(self, config: Config, in_channels: int, out_channels: int) -> None:
         super().__init__()
         if in_channels % config.heads:
             raise ValueError(f"{self.name}: {in_channels} channels cannot be shared by {config.heads} heads")
         self.heads = config.heads
-        self.norm = RmsNorm()
+        self.norm = WeightedRmsNorm(in_channels) if config.weighted else RmsNorm()
         self.to_qkv = nn.Conv2d(in_channels, 3 * in_channels, 1)
         self.project = nn.Conv2d(in_channels, out_channels, 1)
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()

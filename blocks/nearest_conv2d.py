@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from blocks.layers.convolutions import EnlargedConv2d, enlarge
 from blocks.layers.upsampler import Upsampler
-from blocks.registry import BlockConfig, choice, register_block
+from blocks.registry import BlockConfig, choice, published, register_block
 from blocks.time_context import TimeContext, channels_to_frames
 
 
@@ -22,13 +22,15 @@ class NearestConv2d(Upsampler):
 
         skip: bool = choice(False, True)
         """Whether to add the enlarged input, its channels duplicated or left out as the width demands."""
+        bias: bool = published(True, False)
+        """Whether the last convolution has a bias (none in TAEHV)."""
 
     def __init__(
         self, config: Config, in_channels: int, out_channels: int, temporal_factor: int, spatial_factor: int
     ) -> None:
         super().__init__(out_channels, temporal_factor, spatial_factor, skip=config.skip)
         self.grow = nn.Conv2d(in_channels, in_channels * temporal_factor, 1, bias=False)
-        self.conv = EnlargedConv2d(in_channels, out_channels, spatial_factor)
+        self.conv = EnlargedConv2d(in_channels, out_channels, spatial_factor, config.bias)
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:
         """`(b t, c, h, w)` -> `(b t', c', h s, w s)`."""

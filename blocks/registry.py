@@ -50,6 +50,15 @@ def choice(*options: Option) -> Any:
     return dataclasses.field(default=options[0], metadata={"choices": options})
 
 
+def published(default: Option, *others: Option) -> Any:
+    """Declare an option that no search varies: the others are there for weights that were published with them.
+
+    They are tested like all options. In JSON it stands only where it is not the default.
+    """
+    field = choice(default, *others)
+    return dataclasses.field(default=default, metadata={**field.metadata, "published": True})
+
+
 @dataclass(frozen=True)
 class BlockConfig:
     """The options of one part. Frozen, hashable, JSON primitives only; knows the name of the part that it builds."""
@@ -59,25 +68,40 @@ class BlockConfig:
 
     @classmethod
     def choices(cls) -> dict[str, tuple[Option, ...]]:
-        """Every option with the values it may take, the default first."""
+        """Every option that is searched with the values it may take, the default first."""
+        return {name: values for name, values in cls.options().items() if name not in cls._published()}
+
+    @classmethod
+    def options(cls) -> dict[str, tuple[Option, ...]]:
+        """The same with those that no search varies (`published`)."""
         return {field.name: field.metadata["choices"] for field in dataclasses.fields(cls)}
 
     @classmethod
+    def _published(cls) -> set[str]:
+        return {field.name for field in dataclasses.fields(cls) if "published" in field.metadata}
+
+    @classmethod
     def all_configs(cls) -> Iterator[Self]:
-        """Every combination of options, the default first."""
+        """Every combination of searched options, the default first."""
         names = list(cls.choices())
         for values in product(*cls.choices().values()):
             yield cls(**dict(zip(names, values, strict=True)))
 
     def __post_init__(self) -> None:
-        for option, allowed in self.choices().items():
+        for option, allowed in self.options().items():
             value = getattr(self, option)
             if not any(value == each and type(value) is type(each) for each in allowed):
                 raise ValueError(f"{self.name}: {option} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
     def to_dict(self) -> dict[str, Option]:
         """`{"name": ..., option: value, ...}`."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        plain = {name for name in self._published() if getattr(self, name) == self.options()[name][0]}
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name not in plain}
+        return {"name": self.name, **values}
+
+    def searched(self) -> Self:
+        """The same with the default in every option that no search varies."""
+        return dataclasses.replace(self, **{name: self.options()[name][0] for name in self._published()})
 
 
 class Block(nn.Module):
@@ -211,9 +235,9 @@ def block_config(data: dict[str, Option]) -> BlockConfig:
     """
     options = {key: value for key, value in data.items() if key != "name"}
     config = get_block(str(data["name"])).Config
-    unknown = options.keys() - config.choices().keys()
+    unknown = options.keys() - config.options().keys()
     if unknown:
-        known = ", ".join(config.choices()) or "none"
+        known = ", ".join(config.options()) or "none"
         raise ValueError(f"{data['name']} has no option '{min(unknown)}': known: {known}")
     return config(**options)
 

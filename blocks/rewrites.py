@@ -90,10 +90,10 @@ class SubpixelConv2d(nn.Module):
         first, second = [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]], [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
         sums = torch.tensor([first, second]).to(conv.weight)
         weight = torch.einsum("pik,qjl,ockl->opqcij", sums, sums, conv.weight.detach())
-        self.conv = nn.Conv2d(conv.in_channels, 4 * conv.out_channels, 2)
+        self.conv = nn.Conv2d(conv.in_channels, 4 * conv.out_channels, 2, bias=conv.bias is not None)
         self.conv.weight = nn.Parameter(weight.flatten(0, 2))
-        assert conv.bias is not None
-        self.conv.bias = nn.Parameter(conv.bias.detach().repeat_interleave(4))
+        if conv.bias is not None:
+            self.conv.bias = nn.Parameter(conv.bias.detach().repeat_interleave(4))
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, c, h, w)` -> `(n, c', 2 h, 2 w)`."""

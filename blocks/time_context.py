@@ -39,6 +39,7 @@ class TimeContext:
         batch: clips in the batch (what b is, for the frames layout).
         mode: "causal" or "bidirectional".
         drop_leading: the first latent frame of the clip becomes one frame, so upsamplers in time drop its first ones.
+        at_end: not the upsamplers but `trim` drops them.
         streaming: keep the past for the next chunk.
         state: the past that the chunk before left; None at the start of a clip.
     """
@@ -49,6 +50,7 @@ class TimeContext:
         mode: TemporalMode,
         *,
         drop_leading: bool,
+        at_end: bool = False,
         streaming: bool = False,
         state: State | None = None,
     ) -> None:
@@ -57,7 +59,8 @@ class TimeContext:
         self.batch = batch
         self.mode = mode
         self._first_chunk = state is None
-        self._drop_leading = drop_leading and self._first_chunk
+        drop_leading = drop_leading and self._first_chunk
+        self._drop_leading, self._trims = drop_leading and not at_end, drop_leading and at_end
         self._streaming = streaming
         self._past = list(state or ())
         self._future: list[Tensor] = []
@@ -121,6 +124,10 @@ class TimeContext:
     def drop_leading_video(self, x: Tensor, count: int) -> Tensor:
         """`drop_leading` for `(b, c, t, h, w)`."""
         return x[:, :, count:] if count and self._drop_leading else x
+
+    def trim(self, x: Tensor, count: int) -> Tensor:
+        """`(b, c, t, h, w)` without its first `count` frames where frames are dropped at the end of the decoder."""
+        return x[:, :, count:] if self._trims else x
 
     def _shift(self, x: Tensor, dim: int) -> Tensor:
         frames = x.shape[dim]

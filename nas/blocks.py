@@ -229,7 +229,7 @@ def _title(config: "BlockConfig") -> str:
     changed = [
         str(value) if isinstance(value, str) else f"{option} {value}"
         for option, value in config.to_dict().items()
-        if option != "name" and (option == "projection" or value != config.choices()[option][0])
+        if option != "name" and (option == "projection" or value != config.options()[option][0])
     ]
     return f"`{config.name}`" + (f", {', '.join(changed)}" if changed else "")
 

@@ -183,6 +183,7 @@ def run_trials(
         show.StatusLine(console) as status,
         study_of(run, sampler, server, limits.trials, lambda *trial: given_up.append(trial)) as (study, peers),
     ):
+        distillation.sweep(study)
         table = TrialTable(console, limits, status, trained_count(study), constraints[0].limit)
         table.header()
         for outcome in read_outcomes(study):

@@ -3,12 +3,15 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from blocks import BlockConfig, block_config, get_block
 from blocks.registry import Role
 from blocks.time_context import TemporalMode
 from search_spaces.latent_spec import LatentSpec
+
+Trim = Literal["stages", "end"]
+"""`stages`: an upsampler in time drops its first frames. `end`: all are decoded and the first ones dropped (TAEHV)."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,18 @@ class DecoderConfig:
     """"causal" (streams, nothing looks ahead) or "bidirectional" (as Turbo-VAED was published)."""
     shortcut: BlockConfig | None = None
     """Linear shortcut, latents to RGB frames, which are added to the head's; None if there is none."""
+    trim: Trim = "stages"
+    """Where leading frames are dropped, as the frame rule of the latents asks. In JSON only where it is not default."""
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a decoder needs at least one stage")
         if self.temporal_mode not in get_args(TemporalMode):
             raise ValueError(f"temporal_mode must be causal or bidirectional, got '{self.temporal_mode}'")
+        if self.trim not in get_args(Trim):
+            raise ValueError(f"trim must be stages or end, got '{self.trim}'")
+        if self.trim == "end" and self.shortcut is not None:
+            raise ValueError("a linear shortcut makes one frame of the first latent frame: trim must be 'stages'")
         _check_role("stem", self.stem)
         _check_role("head", self.head)
         _check_role("shortcut", self.shortcut)
@@ -126,6 +135,23 @@ class DecoderConfig:
             factor //= stage.spatial_factor
         return factor
 
+    def drops_leading(self, num_latents: int) -> bool:
+        """Whether upsamplers drop their first frames for a clip of `num_latents` latent frames."""
+        return self.trim == "stages" and self.latents.drops_leading(num_latents)
+
+    def searched(self) -> "DecoderConfig":
+        """The same architecture without what no search varies: options for published weights, trimming at the end."""
+        stages = tuple(
+            replace(
+                stage,
+                block=stage.block.searched(),
+                upsampler=stage.upsampler and stage.upsampler.searched(),
+                transition=stage.transition and stage.transition.searched(),
+            )
+            for stage in self.stages
+        )
+        return replace(self, stem=self.stem.searched(), stages=stages, head=self.head.searched(), trim="stages")
+
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives that `from_dict` takes back."""
         return {
@@ -135,6 +161,7 @@ class DecoderConfig:
             "head": self.head.to_dict(),
             "temporal_mode": self.temporal_mode,
             "shortcut": self.shortcut and self.shortcut.to_dict(),
+            **({} if self.trim == "stages" else {"trim": self.trim}),
         }
 
     @classmethod
@@ -151,6 +178,7 @@ class DecoderConfig:
             head=block_config(data["head"]),
             temporal_mode=data["temporal_mode"],
             shortcut=data["shortcut"] and block_config(data["shortcut"]),
+            trim=data.get("trim", "stages"),
         )
 
     def digest(self) -> str:

@@ -141,8 +141,9 @@ class Decoder(nn.Module):
     def _time(self, latents: Tensor, *, streaming: bool = False, state: State | None = None) -> TimeContext:
         self.check_latents(latents)
         batch, _, frames = latents.shape[:3]
-        drop = self.config.latents.drops_leading(frames)
-        return TimeContext(batch, self.config.temporal_mode, drop_leading=drop, streaming=streaming, state=state)
+        drop, at_end = self.config.latents.drops_leading(frames), self.config.trim == "end"
+        mode = self.config.temporal_mode
+        return TimeContext(batch, mode, drop_leading=drop, at_end=at_end, streaming=streaming, state=state)
 
     def _parts(self) -> Iterator[tuple[int | None, nn.Module]]:
         """All parts in order; with the last part of a stage, the stage's index."""
@@ -175,11 +176,11 @@ class Decoder(nn.Module):
             layout = part.output_layout
             if stage in taps:
                 assert stage is not None
-                tapped[stage] = to_layout(x, layout, "video", time)
+                tapped[stage] = time.trim(to_layout(x, layout, "video", time), self.stage_grid(stage)[0] - 1)
         if self.shortcut is not None:
             frames = self.shortcut(to_layout(latents, "video", self.shortcut.input_layout, time), time)
             x = x + to_layout(frames, self.shortcut.output_layout, layout, time)
-        return to_layout(x, layout, "video", time), tapped
+        return time.trim(to_layout(x, layout, "video", time), self.config.latents.temporal - 1), tapped
 
 
 def build_skeleton(config: DecoderConfig, size: tuple[int, int, int] = (2, 2, 2)) -> Decoder:

@@ -1,4 +1,4 @@
-"""Published decoders as configs: Turbo-VAED exactly; designs after Flash-VAED and TAEHV; and all for other latents.
+"""Published decoders as configs, exactly (but for Flash-VAED's of LTX-Video), and their designs for other latents.
 
 Turbo-VAED: arXiv 2508.09136. Flash-VAED: arXiv 2602.19161. TAEHV: the code of its author (madebyollin/taehv).
 """
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from blocks import get_block
-from blocks.registry import BlockConfig
+from blocks.registry import BlockConfig, Option
 from search_spaces.config import DecoderConfig, StageConfig
 from search_spaces.head_widths import ANY_WIDTH, HeadWidths
 from search_spaces.latent_spec import LatentSpec
@@ -20,7 +20,7 @@ _WAN = LatentSpec(channels=16, spatial=8, temporal=4)
 _LTX = LatentSpec(channels=128, spatial=32, temporal=8, causal=False)
 
 
-def _part(name: str, **options: int | str) -> BlockConfig:
+def _part(name: str, **options: Option) -> BlockConfig:
     return get_block(name).Config(**options)
 
 
@@ -74,27 +74,26 @@ def _turbo_vaed_4x8x8(latents: LatentSpec) -> DecoderConfig:
 
 
 def _flash_vaed_wan() -> DecoderConfig:
-    """Wan 2.1's decoder made depthwise low and narrow high; not the published network, whose checkpoint does not fit.
+    """Wan 2.1's decoder made depthwise low and narrow high.
 
-    Published has 5,859,723 parameters, 8,448 more: norms with a weight per channel before each SiLU, 1x1 convolutions
-    in six shortcuts that add the input here, and a depthwise step before the 1x1x1 in the shortcut of the one block
-    that widens (here a layer norm).
+    Searches know its design without the weights of the norms, with the input added as it is where the width stays and
+    after a layer norm where it grows, and with the first frame grown like all others (`adapt`).
     """
-    depthwise = _part("depthwise_separable_conv3d", kernel_size=3)
-    frame_wise, nearest = _part("residual_conv2d"), _part("nearest_conv2plus1d")
+    depthwise = _part("depthwise_separable_conv3d", kernel_size=3, weighted=True)
+    frame_wise, nearest = _part("residual_conv2d", weighted=True), _part("nearest_conv2plus1d", first="kept")
     return DecoderConfig(
         latents=_WAN,
-        stem=_part("conv3d_stem"),
+        stem=_part("conv3d_stem", mixed=True),
         stages=(
             StageConfig(width=384, depth=1, block=depthwise),
-            StageConfig(width=384, depth=1, block=_part("frame_attention2d")),
+            StageConfig(width=384, depth=1, block=_part("frame_attention2d", weighted=True)),
             StageConfig(width=384, depth=4, block=depthwise),
             StageConfig(192, 0, depthwise, nearest, temporal_factor=2, spatial_factor=2),
             StageConfig(width=384, depth=3, block=depthwise),
             StageConfig(24, 3, frame_wise, nearest, temporal_factor=2, spatial_factor=2),
             StageConfig(12, 3, frame_wise, nearest, spatial_factor=2),
         ),
-        head=_part("conv3d_head"),
+        head=_part("conv3d_head", weighted=True),
     )
 
 
@@ -119,19 +118,17 @@ def _flash_vaed_ltx() -> DecoderConfig:
 
 
 def _taehv_wan() -> DecoderConfig:
-    """After TAEHV's taew2_1; its weights fit one to one, but give other frames at the start of a clip.
+    """TAEHV's taew2_1, for the latents and in the range of frames of Wan.
 
-    - Leading frames are dropped stage by stage, so that the memory of the next stage starts with zeros; TAEHV decodes
-      them all and trims three at the end. The first five frames differ (up to 1.2e-2 with random weights), the others
-      do not, nor does any where no frame is dropped (`frame_rule="multiple"`).
-    - The three convolutions after the enlargements have biases: 256 parameters more than the published 9,844,611.
-    - Latents are not limited by 3 tanh(x / 3), and frames are in [-1, 1] (there: [0, 1]).
+    - Its latents are at unit scale: a 1x1 convolution before it brings Wan's there.
     - Time grows before the enlargement (there: after it, for more multiply-accumulates and the same result).
+    - All frames are decoded and the first three dropped. Searches know its design with frames dropped stage by stage,
+      biases everywhere, and latents that are not limited (`adapt`).
     """
-    memory, nearest = _part("memory_conv2d"), _part("nearest_conv2d")
+    memory, nearest = _part("memory_conv2d"), _part("nearest_conv2d", bias=False)
     return DecoderConfig(
         latents=_WAN,
-        stem=_part("conv2d_stem"),
+        stem=_part("conv2d_stem", limited=True),
         stages=(
             StageConfig(width=256, depth=3, block=memory),
             StageConfig(128, 3, memory, nearest, spatial_factor=2),
@@ -139,6 +136,7 @@ def _taehv_wan() -> DecoderConfig:
             StageConfig(64, 0, memory, nearest, temporal_factor=2, spatial_factor=2),
         ),
         head=_part("pixel_shuffle_head", norm="none", activation="relu"),
+        trim="end",
     )
 
 
@@ -155,7 +153,7 @@ PRESETS: dict[str, DecoderConfig] = {
     "flash_vaed_ltx": _flash_vaed_ltx(),
     "taehv_wan": _taehv_wan(),
 }
-"""Name -> config at the latents that it was published for. `turbo_vaed_*` are exact."""
+"""Name -> config at the latents that it was published for. All but `flash_vaed_ltx` are exact."""
 
 _SMALLEST_WIDTH = 16
 """Channels below which no width is divided."""
@@ -164,6 +162,8 @@ _SMALLEST_WIDTH = 16
 def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) -> DecoderConfig:
     """The same design for other latents, and all its widths divided by `width_divisor` (not below 16).
 
+    What only published weights need is left out (`DecoderConfig.searched`).
+
     The head keeps its share of the upsampling as far as the stages can still refine time often enough: stages are left
     out from the output's end, or the head upsamples more. The stages that refine time do so here too, where that is too
     few the first others. The result is causal if the teacher is.
@@ -171,6 +171,7 @@ def adapt(config: DecoderConfig, latents: LatentSpec, width_divisor: int = 1) ->
     Raises:
         ValueError: the design has too few stages that upsample for these latents.
     """
+    config = config.searched()
     steps, in_time = latents.spatial_doublings, latents.temporal_steps
     first, *doublings = group_stages(config.stages)
     upsampling = max(steps - (config.head_factor.bit_length() - 1), len(in_time))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -139,13 +140,24 @@ def sum_branches(weight: Tensor, temporal: Tensor, spatial: Tensor, pointwise: T
     )
 
 
+C = TypeVar("C", nn.Conv2d, Conv3d)
+
+
+def as_it_is(conv: C) -> C:
+    """A convolution that begins with giving its input."""
+    nn.init.dirac_(conv.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
 class EnlargedConv2d(nn.Module):
     """Nearest-neighbour enlargement of each frame by a factor, then 3x3."""
 
-    def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, factor: int, bias: bool = True) -> None:
         super().__init__()
         self.factor = factor
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, in, h, w)` -> `(n, out, h s, w s)`."""

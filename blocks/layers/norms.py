@@ -43,6 +43,18 @@ class RmsNorm(nn.Module):
         return rms_norm(x, self.eps * self.factor**2)
 
 
+class WeightedRmsNorm(RmsNorm):
+    """The same times a weight per channel (Wan, arXiv 2503.20314)."""
+
+    def __init__(self, channels: int, eps: float = 1e-8) -> None:
+        super().__init__(eps)
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(b, c, ...)` to the same shape and dtype."""
+        return super().forward(x) * self.weight.view(-1, *[1] * (x.ndim - 2))
+
+
 class ChannelLayerNorm(RmsNorm):
     """Layer norm over the channel axis: the RMS norm of what is centred, with weight and bias."""
 

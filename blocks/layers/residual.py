@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from blocks.layers.activations import ACTIVATIONS
-from blocks.layers.norms import ChannelLayerNorm, RmsNorm
+from blocks.layers.norms import ChannelLayerNorm, RmsNorm, WeightedRmsNorm
 from blocks.registry import Block
 from blocks.time_context import TimeContext
 
@@ -21,21 +21,28 @@ class Residual3d(Block):
     Args:
         convolution: makes every convolution of the block.
         activation: "silu" or "relu", the first of the two activations.
+        weighted: norms have a weight per channel, and the skip connection has no norm (Flash-VAED, arXiv 2602.19161).
     """
 
     def __init__(
-        self, convolution: Convolution, kernel_size: int, activation: str, in_channels: int, out_channels: int
+        self,
+        convolution: Convolution,
+        kernel_size: int,
+        activation: str,
+        in_channels: int,
+        out_channels: int,
+        weighted: bool = False,
     ) -> None:
         super().__init__()
-        self.norm1 = RmsNorm()
+        self.norm1 = WeightedRmsNorm(in_channels) if weighted else RmsNorm()
         self.activation1 = ACTIVATIONS[activation]()
         self.conv1 = convolution(in_channels, out_channels, kernel_size)
-        self.norm2 = RmsNorm()
+        self.norm2 = WeightedRmsNorm(out_channels) if weighted else RmsNorm()
         self.activation2 = nn.SiLU()
         self.conv2 = convolution(out_channels, out_channels, kernel_size)
-        self.skip_norm: ChannelLayerNorm | None = None
+        self.skip_norm: nn.Module | None = None
         if in_channels != out_channels:
-            self.skip_norm = ChannelLayerNorm(in_channels)
+            self.skip_norm = nn.Identity() if weighted else ChannelLayerNorm(in_channels)
             self.skip_conv = convolution(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, time: TimeContext) -> Tensor:

@@ -19,7 +19,7 @@ from nas.distillation.distill import DivergedError, Progress, distill, score_stu
 from nas.distillation.initialise import build, initialise
 from nas.distillation.settings import DistillSettings
 from nas.machine.batches import DoesNotFitError
-from nas.machine.files import disk_errors, read_json, write_json
+from nas.machine.files import disk_errors, write_json
 from nas.teachers import load_teacher
 from nas.workers.processes import ProcessPool
 from search_spaces import DecoderConfig
@@ -108,7 +108,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Callable[[int, int], N
     """
     with closing(ProcessPool(workers, _NICENESS)) as pool:
         run_missing(jobs, pool, progress)
-    return [read_curve(read_json(job.file)) for job in jobs]
+    return [read_curve(job.file) for job in jobs]
 
 
 def run_job(job: Job) -> None:

@@ -17,6 +17,7 @@ from nas.latency import DEFAULT_DEVICE, MeasurementFailedError, Workload, list_o
 from nas.latency.measurement.host import describe_hardware
 from nas.machine.device import choose_device
 from nas.machine.files import disk_errors, read_json, write_json
+from nas.machine.reading import understanding
 from nas.machine.versions import versions
 from nas.study.short_distillation import count_parameters
 from nas.teachers import Teacher
@@ -71,9 +72,10 @@ def open_sample(
     """The sample in a file, drawn and kept there if the file is not there or is of another sample."""
     asked = {"latents": asdict(teacher.spec), "per_band": per_band, "seed": seed, "most_gmacs": most_gmacs}
     asked = json.loads(json.dumps(asked))
-    known = read_json(path) if path.exists() else {}
-    if known.get("asked") == asked:
-        return [Entry(each[0], DecoderConfig.from_dict(each[1]), each[2]) for each in known["decoders"]]
+    with understanding(path, "delete it, it is drawn again"):
+        known = read_json(path) if path.exists() else {}
+        if known.get("asked") == asked:
+            return [Entry(each[0], DecoderConfig.from_dict(each[1]), each[2]) for each in known["decoders"]]
     sample = make_sample(teacher, per_band, seed, most_gmacs, progress)
     decoders = [(entry.title, entry.config.to_dict(), entry.latency_ms) for entry in sample]
     with disk_errors("cannot write the sample of the benchmark"):

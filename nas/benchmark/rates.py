@@ -12,7 +12,6 @@ from nas.benchmark.design import distill_settings
 from nas.benchmark.side_by_side import run_missing
 from nas.benchmark.table import CurveTable, DecoderRow, read_curve
 from nas.data.settings import TargetSettings
-from nas.machine.files import read_json
 from nas.workers.processes import ProcessPool
 from search_spaces import DecoderConfig
 
@@ -81,7 +80,7 @@ def compare(rows: Sequence[DecoderRow], jobs: Sequence[Sequence[Job]], workers: 
         run_missing([job for each in jobs for job in each], pool, progress)
     found = []
     for row, each in zip(rows, jobs, strict=True):
-        curves = [read_curve(read_json(job.file)) for job in each]
+        curves = [read_curve(job.file) for job in each]
         scores = tuple(None if curve.failure else curve.final_db for curve in curves)
         found.append(RateRow(row.title, row.shortcut, scores))
     return found

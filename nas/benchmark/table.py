@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.machine.files import read_json, write_json
+from nas.machine.reading import understanding
 from nas.terminal.errors import UserError
 
 _FORMAT = 2
@@ -97,16 +98,23 @@ class CurveTable:
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise UserError(f"{path} is not a table of this version: make one with python -m nas.benchmark curves")
         values = {key: value for key, value in data.items() if key != "format"}
-        return cls(
-            **{
-                **values,
-                "bands": tuple((low, high) for low, high in values["bands"]),
-                "decoders": tuple(DecoderRow(**row) for row in values["decoders"]),
-                "curves": tuple(read_curve(row) for row in values["curves"]),
-            }
-        )
+        with understanding(path, "make it again with python -m nas.benchmark curves"):
+            return cls(
+                **{
+                    **values,
+                    "bands": tuple((low, high) for low, high in values["bands"]),
+                    "decoders": tuple(DecoderRow(**row) for row in values["decoders"]),
+                    "curves": tuple(map(make_curve, values["curves"])),
+                }
+            )
 
 
-def read_curve(data: dict[str, Any]) -> Curve:
+def read_curve(path: Path) -> Curve:
+    """A curve that was written as JSON; UserError if the file holds none."""
+    with understanding(path, "delete it, it is made again"):
+        return make_curve(read_json(path))
+
+
+def make_curve(data: dict[str, Any]) -> Curve:
     """Inverse of `dataclasses.asdict`, through JSON."""
     return Curve(**{**data, "points": tuple((int(step), float(score)) for step, score in data["points"])})

@@ -39,6 +39,7 @@ from nas.core_ml.parts import Part
 from nas.core_ml.program import HIGHEST_RANK, Operation, Program, from_mil
 from nas.core_ml.steps import Step, steps_of
 from nas.machine.files import default_cache_dir, disk_errors, read_json, write_json
+from nas.machine.reading import understanding
 from nas.terminal.errors import UserError
 
 
@@ -102,7 +103,7 @@ def known_report(part: Part) -> PartReport | None:
         _KNOWN[part] = PartReport(f"not convertible: {error}", ())
         return _KNOWN[part]
     if (path := _file(part)).exists():
-        _KNOWN[part] = PartReport.from_dict(read_json(path)["report"])
+        _, _KNOWN[part] = _read(path)
         return _KNOWN[part]
     alike = [(sizes, report.steps) for sizes, report in _alike(path.parent) if not report.problem]
     if (steps := conclude_steps(trace.sizes, alike)) is not None:
@@ -115,9 +116,14 @@ def _alike(folder: Path) -> Iterable[tuple[Sizes, PartReport]]:
     found = _LIKE.setdefault(folder, {})
     for file in folder.glob("*.json"):
         if len(found) < _MOST_ALIKE and file.name not in found:
-            data = read_json(file)
-            found[file.name] = tuple(data["sizes"]), PartReport.from_dict(data["report"])
+            found[file.name] = _read(file)
     return found.values()
+
+
+def _read(file: Path) -> tuple[Sizes, PartReport]:
+    with understanding(file, "delete it, it is made again"):
+        data = read_json(file)
+        return tuple(data["sizes"]), PartReport.from_dict(data["report"])
 
 
 def _keep(part: Part, report: PartReport) -> None:

@@ -52,7 +52,7 @@ def decoder_parts(config: DecoderConfig, num_frames: int, height: int, width: in
     latents = config.latents
     channels, *size = latents.latent_shape(num_frames, height, width)
     first_grid = grid = (size[0], size[1], size[2])
-    drops, images = latents.drops_leading(size[0]), latents.temporal == 1
+    drops, images = config.drops_leading(size[0]), latents.temporal == 1
     found: list[tuple[str, Part]] = []
     layout: Layout = "video"
     places = list(_places(config))

@@ -182,12 +182,12 @@ def open_device(name: str) -> LatencyDevice:
     Raises:
         UserError: there is no such device (with the nearest name), or it cannot be used from here.
     """
-    if "://" in name:
+    if "://" not in name and is_profile_file(name):
+        return PredictedDevice(read_profile(Path(name)))
+    if "://" in name or "@" in name:  # even with a slash too few it has a user, and maybe a password, in it
         from nas.latency.agent.client import open_agent
 
         return open_agent(name)
-    if is_profile_file(name):
-        return PredictedDevice(read_profile(Path(name)))
     if name == HOST:
         return HostDevice(choose_device())
     if name in (CORE_ML, IPHONE):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nas.terminal.disk_reasons import disk_reason
-from nas.terminal.errors import UserError
+from nas.terminal.errors import UserError, one_line
 
 
 @contextmanager
@@ -23,6 +23,22 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{error.filename or path} cannot be read ({why(error)}): {advice}") from error
+
+
+@contextmanager
+def understanding(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what goes wrong while something is made of what `path` holds, which this program wrote, into one line.
+
+    Raises:
+        UserError: something in it is missing, unknown, or of another kind.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}")[:300]
+        raise UserError(f"{path} is damaged or of another version of this program ({reason}): {remedy}") from error
 
 
 def why(error: OSError) -> str:

@@ -89,17 +89,22 @@ def sweep(folder: Path) -> None:
         OSError: the disk does not take it.
     """
     for place, folders, _ in os.walk(folder):
-        _sweep_one(Path(place))
+        sweep_one(Path(place))
         folders[:] = [name for name in folders if not name.startswith(PREFIX)]
 
 
 @cache
 def _sweep_once(folder: Path) -> None:
     """Whatever a kill left there was left before this process began."""
-    _sweep_one(folder)
+    sweep_one(folder)
 
 
-def _sweep_one(folder: Path) -> None:
+def sweep_one(folder: Path) -> None:
+    """The same in `folder` alone, not below.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
     with os.scandir(folder) as entries:
         ours = [entry for entry in entries if entry.name.startswith(PREFIX)]
     for entry in ours:

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nas.machine.files import disk_errors, read_json, write_bytes, write_json
+from nas.machine.reading import understanding
 from nas.machine.temporary import put_in_place, temporary_folder
 from nas.model.card import PICTURES, render_card, replace_packages
 from nas.model.record import ModelRecord, PackageRecord
@@ -101,14 +102,8 @@ def read_record(folder: Path) -> ModelRecord | None:
     path = folder / _RECORD
     if not path.exists():
         return None
-    data = read_json(path)
-    try:
-        return ModelRecord.from_dict(data)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged or of another version of this program ({type(error).__name__}: {error}): "
-            f"delete or move {folder}, then make the model again"
-        ) from error
+    with understanding(path, f"delete or move {folder}, then make the model again"):
+        return ModelRecord.from_dict(read_json(path))
 
 
 def load_model(folder: Path) -> TurboVAED:

@@ -1,6 +1,6 @@
-"""The checkpoints that the authors of Turbo-VAED released (arXiv 2508.09136), as weights of the presets.
+"""The checkpoints that were released for published decoders, as weights of the presets.
 
-Their files hold the decoder under `decoder.` beside what only training needs (alignment heads, statistics of latents).
+Their files hold the decoder beside what it does not need (encoder, alignment heads, statistics of latents).
 """
 
 import pickle
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nas.machine.hub import fetch_files
 from nas.model.pipeline_config import Scaling, known_scaling
+from nas.model.published_layouts import Layout, flash_vaed, taehv, turbo_vaed
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, Decoder, DecoderConfig
 
@@ -28,6 +29,8 @@ class Release:
     """Its name in the authors' repository."""
     teacher: str
     """The registered teacher whose latents it decodes."""
+    layout: Layout = turbo_vaed
+    """How it holds the decoder."""
 
 
 RELEASES = {
@@ -35,18 +38,12 @@ RELEASES = {
     "turbo_vaed_cog": Release("Turbo-VAED-Cog.pth", "cogvideox"),
     "turbo_vaed_dc": Release("Turbo-VAED-DC.pth", "video-dc-ae"),
     "turbo_vaed_ltx": Release("Turbo-VAED-LTX.pth", "ltx"),
+    "taehv_wan": Release("taew2_1.pth", "wan", taehv),
+    "flash_vaed_wan": Release("models/wan/Flash_VAED_Wan.pth", "wan", flash_vaed),
 }
 """Preset -> what was released for it."""
 
-_PREFIX = "decoder."
-_NOT_THE_DECODER = re.compile(r"(aligned_feature_projection_heads|encoder)\.|latents_(mean|std)$")
 _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
-_RENAMED = {
-    ".depthwise.": ".depthwise_conv.",
-    ".pointwise.": ".pointwise_conv.",
-    "skip_norm.": "norm3.",
-    "skip_conv.": "conv_shortcut.",
-}
 
 
 def load_published(path_or_repo: str | Path, preset: str) -> tuple[Decoder, Scaling | None]:
@@ -64,29 +61,26 @@ def load_published(path_or_repo: str | Path, preset: str) -> tuple[Decoder, Scal
     """
     if preset not in RELEASES:
         raise UserError(f"nothing was released for the preset '{preset}': expected one of {', '.join(RELEASES)}")
-    file = _find(path_or_repo, RELEASES[preset])
+    release = RELEASES[preset]
+    file = _find(path_or_repo, release)
     tensors = _read(file)
-    decoder = build_published(PRESETS[preset], tensors, f"{file}, as '{preset}',")
-    known = known_scaling(decoder.config.latents, RELEASES[preset].teacher)
+    decoder = build_published(PRESETS[preset], tensors, f"{file}, as '{preset}',", release.layout)
+    known = known_scaling(decoder.config.latents, release.teacher)
     return decoder, None if known else published_scaling(tensors)
 
 
-def build_published(config: DecoderConfig, tensors: dict[str, Tensor], source: str) -> Decoder:
-    """A decoder of the published family with the tensors of a released file.
+def build_published(
+    config: DecoderConfig, tensors: dict[str, Tensor], source: str, layout: Layout = turbo_vaed
+) -> Decoder:
+    """A decoder of a published family with the tensors of a released file.
 
     Raises:
         UserError: a tensor is missing, left over or of another shape; names `source` and the first one.
     """
-    found = {
-        name.removeprefix(_PREFIX): tensor.float()
-        for name, tensor in tensors.items()
-        if not _NOT_THE_DECODER.match(name)
-    }
-    middle = len({name.split(".")[2] for name in found if name.startswith("mid_block.resnets.")})
     with torch.device("meta"):
         decoder = Decoder(config)
     own = decoder.state_dict()
-    names = {name: published_name(config, name, middle) for name in own}
+    names, found = layout(config, {name: tensor.float() for name, tensor in tensors.items()}, list(own))
     wanted = {names[name]: tuple(tensor.shape) for name, tensor in own.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
     wrong = sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name))
@@ -107,47 +101,11 @@ def published_scaling(tensors: dict[str, Tensor]) -> Scaling | None:
     return Scaling(tuple(mean.tolist()), tuple(std.tolist())) if mean.any() or (std != 1).any() else None
 
 
-def published_name(config: DecoderConfig, name: str, middle: int) -> str:
-    """What the authors call a tensor of ours.
-
-    Args:
-        config: of the published family.
-        name: in `Decoder.state_dict()`.
-        middle: how many blocks of stage 0 are the authors' `mid_block`; the others are the first of `up_blocks`.
-    """
-    group, rest = name.split(".", 1)
-    if group == "stem":
-        return f"conv_in.{rest}"
-    if group == "head":
-        if rest.startswith("convs."):
-            _, index, tensor = rest.split(".")
-            return f"upsampler2d_{int(index) + 1}.conv.{tensor}"
-        return f"conv_out.conv.{rest.split('.')[-1]}"
-    stage, part, tensor = re.fullmatch(r"(\d+)\.parts\.(\d+)\.(.*)", rest).groups()  # type: ignore[union-attr]
-    for old, new in _RENAMED.items():
-        tensor = tensor.replace(old, new)
-    return _part_name(config, int(stage), int(part), middle, tensor)
-
-
-def _part_name(config: DecoderConfig, stage: int, part: int, middle: int, tensor: str) -> str:
-    if stage == 0 and part < middle:
-        return f"mid_block.resnets.{part}.{tensor}"
-    before = middle if stage == 0 else 0
-    if config.stages[stage].transition is not None:
-        if part == 0:
-            return f"up_blocks.{stage}.conv_in.{tensor}"
-        before += 1
-    if config.stages[stage].upsampler is not None:
-        if part == before:
-            return f"up_blocks.{stage}.upsamplers.0.{tensor}"
-        before += 1
-    return f"up_blocks.{stage}.resnets.{part - before}.{tensor}"
-
-
 def _find(path_or_repo: str | Path, release: Release) -> Path:
     path = Path(path_or_repo)
-    names = (release.file, Path(release.file).with_suffix(".safetensors").name)
-    for file in (path, *(path / name for name in names)):
+    released = Path(release.file)
+    names = (released.name, released.with_suffix(".safetensors").name)
+    for file in (path, path / released, *(path / name for name in names)):
         if file.is_file():
             return file
     if path.exists():

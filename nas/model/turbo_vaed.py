@@ -57,12 +57,13 @@ class TurboVAED(DecodingModel, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def from_published(cls, path_or_repo: str | Path, preset: str) -> Self:
-        """A published Turbo-VAED (arXiv 2508.09136) with the weights that its authors released.
+        """A published decoder with the weights that its authors released.
 
         Args:
             path_or_repo: the released file or a folder with it, or `owner/name@revision` on the hub, where the revision
                 has all its 40 digits.
-            preset: `turbo_vaed_hunyuan`, `turbo_vaed_cog`, `turbo_vaed_dc` or `turbo_vaed_ltx`.
+            preset: `turbo_vaed_hunyuan`, `turbo_vaed_cog`, `turbo_vaed_dc`, `turbo_vaed_ltx` (arXiv 2508.09136),
+                `flash_vaed_wan` (arXiv 2602.19161) or `taehv_wan`.
 
         Raises:
             UserError: there is no such file, it cannot be read, or it is not of this preset.

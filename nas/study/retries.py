@@ -33,6 +33,14 @@ def running_numbers(study: optuna.Study) -> list[int]:
     return [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
 
 
+def unfinished_digests(study: optuna.Study) -> set[str]:
+    """Architectures that are in progress, or were cut off and are queued again."""
+    trials = study.get_trials(deepcopy=False)
+    retried = {trial.user_attrs.get("retry_of") for trial in trials if trial.state == TrialState.WAITING}
+    numbers = retried | {trial.number for trial in trials if trial.state == TrialState.RUNNING}
+    return {trial.user_attrs["digest"] for trial in trials if trial.number in numbers and "digest" in trial.user_attrs}
+
+
 def requeue(study: optuna.Study, failed_now: Container[int], on_given_up: OnGivenUp) -> None:
     """Queue what every trial proposed that failed without an end, unless it was tried too often. Only one at a time.
 

@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from nas.study.patience import PATIENCE_SECONDS, Patience, first_cause, is_away, patient_storage
-from nas.terminal.errors import UserError
+from nas.terminal.errors import UserError, without_secrets
 
 GRACE_SECONDS = 120
 """How long a search may be silent before its trials are given to others."""
@@ -75,7 +75,7 @@ class StudyServer:
         """
         address = server_address(url)
         plain = address.set(drivername="postgresql")
-        self.place = plain.render_as_string(hide_password=True)
+        self.place = _without_secret_options(plain).render_as_string(hide_password=True)
         """The address for people."""
         self.address = _without_password(plain).render_as_string()
         """The address without a password, to be kept."""
@@ -247,18 +247,27 @@ def server_address(text: str) -> sqlalchemy.URL:
     expected = "expected the address of a PostgreSQL database such as postgresql://user@host/database"
     try:
         url = sqlalchemy.make_url(text)
+        # What the system's resolver and the driver will do with them, and then not say as clearly.
+        (url.host or "").encode("idna")
+        text.encode()
+        is_address = url.port is None or 0 < url.port < 2**16
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
-        raise UserError(f"{expected}, got '{text}'") from error
-    if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise UserError(f"{expected}, got '{url.render_as_string(hide_password=True)}'")
+        raise UserError(f"{expected}, got '{without_secrets(text)}'") from error
+    if not is_address or "\0" in text or url.get_backend_name() not in ("postgresql", "postgres"):
+        raise UserError(f"{expected}, got '{without_secrets(text)}'")
     return url.set(drivername="postgresql+psycopg")
 
 
 def _without_password(url: sqlalchemy.URL) -> sqlalchemy.URL:
     """The same address; `URL.set` leaves a password where it is told of none."""
+    url = _without_secret_options(url)
     return sqlalchemy.URL.create(
         url.drivername, url.username, host=url.host, port=url.port, database=url.database, query=url.query
     )
+
+
+def _without_secret_options(url: sqlalchemy.URL) -> sqlalchemy.URL:
+    return url.set(query={name: value for name, value in url.query.items() if "password" not in name})
 
 
 def _begin(connection: sqlalchemy.Connection) -> Turn:

@@ -1,11 +1,13 @@
 """Candidates of a search: their latency on the device, their score after a short distillation, their files."""
 
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import optuna
 import torch
 
 from nas.data.targets import Targets
@@ -19,10 +21,14 @@ from nas.latency.devices import CORE_ML, HOST, LatencyDevice
 from nas.machine.files import disk_errors, write_json
 from nas.machine.quiet import measuring
 from nas.study.costs import Costs
+from nas.study.retries import unfinished_digests
 from nas.study.run import Run
 from nas.study.rungs import rungs
 from nas.workers.job import Job, Segment
 from search_spaces import Decoder, DecoderConfig, build_skeleton
+
+_CHECKPOINT = re.compile(r"[0-9a-f]{12}-\d+\.pt")
+"""Names of checkpoints: the digest of the architecture, and the seed."""
 
 
 def count_parameters(module: torch.nn.Module) -> int:
@@ -56,6 +62,21 @@ class ShortDistillation:
     def is_measured(self) -> bool:
         """Whether a latency is measured, which nothing should run beside."""
         return "measured" in {device.kind for device in (self.latency_device, *self.more_devices.values())}
+
+    def sweep(self, study: optuna.Study) -> None:
+        """Remove checkpoints that nothing goes on from: of trials that were given up, or killed as they ended."""
+        # Read before the study is: whoever shares the folder tells the study of a trial before it is trained.
+        found = [path for path in self.checkpoints.glob("*.pt") if _CHECKPOINT.fullmatch(path.name)]
+        unfinished = unfinished_digests(study)
+        with disk_errors("cannot remove a checkpoint"):
+            for path in found:
+                if path.name.split("-")[0] not in unfinished:
+                    path.unlink(missing_ok=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints of candidates."""
+        return self.run.folder / "training"
 
     def candidate(self, config: DecoderConfig) -> "DistilledCandidate":
         """The candidate of this architecture."""
@@ -141,4 +162,4 @@ class DistilledCandidate:
     @property
     def _checkpoint(self) -> Path:
         """By what decides its weights, so that a trial that was cut off is continued by the one that repeats it."""
-        return self._search.run.folder / "training" / f"{self.config.digest()}-{self.settings.seed}.pt"
+        return self._search.checkpoints / f"{self.config.digest()}-{self.settings.seed}.pt"

@@ -91,7 +91,7 @@ class InTime(nn.Module):
 def each_option(default: BlockConfig) -> Iterator[BlockConfig]:
     """The default config of a part, and every other value of every option, one at a time."""
     yield default
-    for option, values in default.choices().items():
+    for option, values in default.options().items():
         for value in values:
             if value != getattr(default, option):
                 yield dataclasses.replace(default, **{option: value})

@@ -34,7 +34,8 @@ class Dice(RandomChooser):
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
         """One of `choices`; AssertionError if there is none, or one twice."""
-        assert len(choices) == len(set(choices)) > 0, f"{name} offers {choices}"
+        if not len(choices) == len(set(choices)) > 0:
+            raise AssertionError(f"{name} offers {choices}")
         return super().suggest_categorical(name, choices)
 
 
@@ -47,7 +48,8 @@ class Given:
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any:
         """The given one."""
-        assert self.params[name] in choices, f"{name} = {self.params[name]!r}, but it offers {choices}"
+        if name not in self.params or self.params[name] not in choices:
+            raise AssertionError(f"{name} = {self.params.get(name)!r}, but it offers {choices}")
         self.asked.append(name)
         return self.params[name]
 

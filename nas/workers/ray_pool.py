@@ -18,6 +18,7 @@ import nas
 from nas.data.shards import is_whole, shard_digest
 from nas.data.targets import ShardSamples, Targets
 from nas.machine.files import default_cache_dir, disk_errors, write_bytes
+from nas.machine.temporary import temporary_folder
 from nas.terminal.errors import UserError
 from nas.workers.job import Job, Segment
 from nas.workers.pool import Result, WorkerDiedError
@@ -204,8 +205,8 @@ def _train(parcel: _Parcel) -> tuple[Segment, bytes | None] | None:
         return None
     if job.device == "cpu":
         torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="nas-job-") as folder:
-        checkpoint = Path(folder, job.checkpoint.name)
+    with temporary_folder(Path(tempfile.gettempdir())) as folder:
+        checkpoint = folder / job.checkpoint.name
         if parcel.checkpoint is not None:
             write_bytes(checkpoint, parcel.checkpoint)
         segment = replace(job, targets=targets, checkpoint=checkpoint)()

@@ -15,7 +15,6 @@ from nas.benchmark.table import Curve, CurveTable, read_curve
 from nas.data.settings import TargetSettings
 from nas.distillation.distill import distill
 from nas.distillation.settings import DistillSettings
-from nas.machine.files import read_json
 from tests.support.small_targets import CONFIG, OTHER_CONFIG, build_student, make_targets
 
 SETTINGS = DistillSettings(steps=6, batch_size=2, report_every=2, precision="float32")
@@ -35,7 +34,7 @@ def jobs(folder: Path, seeds: int = 1) -> list[Job]:
 
 def run(job: Job) -> Curve:
     run_job(job)
-    return read_curve(read_json(job.file))
+    return read_curve(job.file)
 
 
 def test_a_curve_is_that_of_a_distillation_with_its_beginning(tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_a_table_that_is_not_complete_is_completed(tmp_path: Path) -> None:
     """Its curves count as known where they are of the same distillation."""
     first, *others = jobs(tmp_path / "one")
     run_job(first)
-    curve = read_curve(read_json(first.file))
+    curve = read_curve(first.file)
     distillation = {key: value for key, value in SETTINGS.identity().items() if key != "seed"}
     table = CurveTable("command", "machine", "2026-01-01", {}, "formula", "key", distillation, (), (), (curve,))
     table.save(tmp_path / "curves.json")

@@ -11,6 +11,8 @@ from nas.latency import LatencyRecord, Workload
 from nas.latency.__main__ import main
 from nas.latency.agent.folder import MARKER, claim_folder
 from nas.latency.agent.queue import Queue
+from nas.machine.temporary import PREFIX as TEMPORARY
+from nas.machine.temporary import temporary_folder
 from tests.support.agents import running_agent
 from tests.support.fake_agents import JOB, RECORD
 from tests.support.run_folders import list_files
@@ -53,6 +55,22 @@ def test_of_its_own_folder_an_agent_deletes_what_it_made(tmp_path: Path) -> None
             for path in tmp_path.glob(f"{name}/*")
         }
     assert left == {"incoming/notes.txt", "incoming/upload-folder", "uploads/notes.txt"}
+
+
+def test_what_a_killed_agent_left_of_its_measurements_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the system's folder for temporary files, at the next start; what others left there or work with stays."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    (temporary / "nas-tmp-notes").mkdir()
+    with temporary_folder(temporary) as used:
+        killed = temporary / f"{TEMPORARY}0123456789abcdef"
+        (killed / "decoder.mlpackage").mkdir(parents=True)
+        (killed / "task.json").write_text("{}")
+        with running_agent(tmp_path / "agent"):
+            assert {path.name for path in temporary.iterdir()} == {used.name, "nas-tmp-notes"}
 
 
 def test_folders_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

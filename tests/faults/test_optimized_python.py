@@ -67,6 +67,13 @@ def counted(functions, reference, rounds):
         convolutions.append(sum(event.count for event in profile.key_averages() if event.key.startswith("aten::")))
     return convolutions
 
+from nas.testing.space_contract import Dice, Given
+for chooser, offered in ((Dice(0), [1, 1]), (Dice(0), []), (Given({"width": 3}), [1, 2]), (Given({}), [1])):
+    try:
+        print("taken:", chooser.suggest_categorical("width", offered))
+    except AssertionError as error:
+        print(error)
+
 import nas.blocks
 nas.blocks._ratios = lambda functions, reference, rounds: counted(functions, reference, rounds)
 print(*compare_rewrites(Size(16, 3, 8), 1), sep="\\n")
@@ -87,4 +94,12 @@ def test_the_results_are_the_same_without_asserts() -> None:
         ).stdout
         for options in ([], ["-O"])
     )
-    assert plain.count("\n") > 8 and plain == optimized
+    assert plain.count("\n") > 12 and plain == optimized
+    assert plain.count("width offers") == 2 and plain.count("but it offers") == 2, "contracts hold without asserts"
+
+
+def test_no_contract_checks_by_assert() -> None:
+    """What an assert says in words is for people who run a contract, with `-O` too."""
+    for file in sorted((ROOT / "nas" / "testing").rglob("*.py")):
+        asserts = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Assert)]
+        assert not [node.lineno for node in asserts if node.msg is not None], file.name

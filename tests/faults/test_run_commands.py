@@ -132,10 +132,10 @@ def command(module: str, inputs: Inputs) -> list[str]:
     """The arguments with which a command reads the study in `R`."""
     if module == "nas.search":
         return inputs.arguments("--run", "R", "--trials", "3")
-    return ["R"] if module == "nas.finalize" else ["measure", "R", "--device", "host"]
+    return ["measure", "R", "--device", "host"] if module == "nas.latency" else ["R"]
 
 
-@pytest.mark.parametrize("module", ["nas.search", "nas.finalize", "nas.latency"])
+@pytest.mark.parametrize("module", ["nas.search", "nas.finalize", "nas.latency", "nas.report"])
 def test_a_damaged_study_in_every_command(shell: Shell, inputs: Inputs, run: Path, module: str) -> None:
     path = run / "study.db"
     data = path.read_bytes()
@@ -143,6 +143,11 @@ def test_a_damaged_study_in_every_command(shell: Shell, inputs: Inputs, run: Pat
     done = shell.fork(module, *command(module, inputs))
     assert done.status == 2 and "R/study.db cannot be read" in done.error and "restore it" in done.error
     assert path.read_bytes() == data[: len(data) // 2]
+    if module == "nas.search":  # with which a search is watched, and followed by another one
+        for option in ("--status", "--from-run"):
+            new = [] if option == "--status" else inputs.arguments("--run", "S", "--latency-budget", "0.3ms")
+            done = shell.fork(module, *new, option, "R")
+            assert done.status == 2 and "R/study.db cannot be read" in done.error, option
 
 
 @pytest.mark.slow

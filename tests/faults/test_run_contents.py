@@ -1,5 +1,6 @@
 """What the numbers of a run depend on: other contents are said and refused, never mixed."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,14 +86,33 @@ def test_contents_of_clips_are_their_files_and_splits(tmp_path: Path) -> None:
     assert all(value.startswith(name.split("/")[0]) for name, value in embedded.items()), "as their folders say"
 
 
-def test_added_files_never_move_a_clip_from_tests_to_training() -> None:
-    def split(numbers: range) -> dict[int, str]:
-        # Any text whose first digits are as random as those of a digest is as good as one.
-        clips = {
-            f"{(number * 2654435761 + 12345) % 2**32:08x}0000": Clip(Path(str(number)), 0, 9) for number in numbers
-        }
-        return {int(clip.path.name): name for clip, name in splits._split_by_content(clips).items()}
+def place_of(number: int) -> str:
+    """Any text whose first digits are as random as those of a digest is as good as one."""
+    return f"{(number * 2654435761 + 12345) % 2**32:08x}0000"
 
+
+def split(numbers: range) -> dict[int, str]:
+    clips = {place_of(number): Clip(Path(str(number)), 0, 9) for number in numbers}
+    return {int(clip.path.name): name for clip, name in splits._split_by_content(clips).items()}
+
+
+def test_where_no_split_had_to_be_filled_nothing_moves_however_many_are_added() -> None:
+    proven = 0
+    for start in range(200):
+        for count in (5, 8, 12):
+            before = split(range(start, start + count))
+            places = [int(place_of(number), 16) / 16**12 for number in before]
+            borders = (0.0, 0.2, 0.4, 1.0)
+            if not all(any(low <= place < high for place in places) for low, high in itertools.pairwise(borders)):
+                continue
+            for added in (1, 2, 7, 40):
+                after = split(range(start, start + count + added))
+                assert {number: after[number] for number in before} == before
+                proven += 1
+    assert proven > 500
+
+
+def test_an_added_file_never_moves_a_clip_from_tests_to_training() -> None:
     for start in range(300):
         for count in range(3, 15):
             before, after = split(range(start, start + count)), split(range(start, start + count + 1))

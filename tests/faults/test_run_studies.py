@@ -9,15 +9,21 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
+from optuna.trial import TrialState
 
+from nas.distillation import recipes
+from nas.latency import open_device
 from nas.study import retries
 from nas.study.run import Run
+from nas.study.short_distillation import ShortDistillation
 from nas.study.storage import storage_url
 from nas.study.study import load_study, open_study
 from tests.study.test_study import make_random
 from tests.support.errors import refusal
 from tests.support.run_folders import list_files
 from tests.support.small_runs import SETTINGS, make_study
+from tests.support.small_targets import make_targets
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +172,33 @@ def test_a_trial_that_is_cut_off_again_and_again_is_said(tmp_path: Path) -> None
         )
         study.ask()
     assert [number for number, _ in given_up] == [retries.MAX_ATTEMPTS - 1]
+
+
+def test_checkpoints_that_nothing_goes_on_from_are_removed(tmp_path: Path) -> None:
+    """Of trials that a kill hit as they ended, and of those that were given up; not of those that are queued again."""
+    search = ShortDistillation(
+        Run(tmp_path, SETTINGS), make_targets(), open_device("iphone-16-pro"), torch.device("cpu"), recipes.CPU
+    )
+    ended, given_up, again, running = (f"{number:012x}" for number in range(4))
+    study = optuna.create_study()
+    for digest, attempt in ((ended, 1), (given_up, retries.MAX_ATTEMPTS), (again, 1)):
+        trial = study.ask()
+        trial.set_user_attr("digest", digest)
+        trial.set_user_attr("attempt", attempt)
+        study.tell(trial, **({"values": 1.0} if digest == ended else {"state": TrialState.FAIL}))
+    retries.requeue(study, (), lambda number, decoder: None)
+    assert [trial.state for trial in study.trials][3:] == [TrialState.WAITING]
+    other = study.ask()  # takes the one that is queued
+    other.set_user_attr("digest", again)
+    study.ask().set_user_attr("digest", running)
+    folder = tmp_path / "training"
+    folder.mkdir()
+    for name in (*(f"{digest}-0.pt" for digest in (ended, given_up, again, running)), "mine.pt", f"{ended}-0.txt"):
+        (folder / name).touch()
+    search.sweep(study)
+    kept = {f"{again}-0.pt", f"{running}-0.pt", "mine.pt", f"{ended}-0.txt"}
+    assert {path.name for path in folder.iterdir()} == kept
+    study.tell(other, state=TrialState.FAIL)
+    retries.requeue(study, (), lambda number, decoder: None)
+    search.sweep(study)
+    assert {path.name for path in folder.iterdir()} == kept, "it is queued again"

@@ -183,6 +183,8 @@ CHANGES: dict[str, Callable[[DecoderConfig], DecoderConfig]] = {
     "option": lambda config: change_stage(config, 0, block=part("depthwise_separable_conv3d", kernel_size=5)),
     "upsampler": lambda config: change_stage(config, 2, upsampler=part("trilinear_conv3d")),
     "transition": lambda config: change_stage(config, 1, transition=None),
+    "trim": lambda config: replace(config, trim="end", shortcut=None),
+    "published option": lambda config: replace(config, stem=part("conv2d_stem", limited=True)),
     "order": lambda config: replace(config, stages=(config.stages[0], config.stages[2], config.stages[1])),
 }
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import requests
 
 from nas.latency.agent import TOKEN_VARIABLE, transfer_limit_s
-from nas.terminal.errors import UserError
+from nas.terminal.errors import UserError, without_secrets
 
 _TIMEOUT_S = (5.0, 30.0)
 """Seconds to connect, and between two bytes of an answer."""
@@ -43,10 +43,8 @@ def check_address(address: str) -> str:
     plain = address.isprintable() and not re.search(r"[\s\\]", address)
     known = is_address and plain and parts.scheme in ("http", "https")
     if not known or parts.username is not None or parts.query or parts.fragment:
-        # Not the address as it is: it may have a password in it.
-        raise UserError(
-            f"expected an agent's address such as http://mac:8765 (no user, no query), got {_without_user(address)}"
-        )
+        shown = without_secrets(address).encode("ascii", "backslashreplace").decode()
+        raise UserError(f"expected an agent's address such as http://mac:8765 (no user, no query), got {shown}")
     return address.rstrip("/")
 
 
@@ -156,7 +154,3 @@ def one_line(text: object) -> str:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"it holds {name}")
-
-
-def _without_user(address: str) -> str:
-    return one_line(re.sub(r"//[^/]*@", "//...@", address)).encode("ascii", "backslashreplace").decode()

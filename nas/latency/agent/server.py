@@ -39,6 +39,7 @@ from nas.latency.agent.worker import Worker
 from nas.latency.record import Workload
 from nas.machine.files import disk_errors
 from nas.machine.locks import lock_folder
+from nas.machine.temporary import sweep_one
 from nas.terminal.errors import UserError
 
 _LONGEST_QUEUE = 64
@@ -202,6 +203,7 @@ def serve_device(
         try:
             queue = Queue(folder)
             prepare_folder(folder, set(queue.waiting()))
+            sweep_one(Path(tempfile.gettempdir()))  # of measurements that were killed with their agent
         except DamagedQueueError as error:
             raise UserError(f"{error}: restore it, move it away, or choose another --folder") from error
         worker = Worker(service, queue)
