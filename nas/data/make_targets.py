@@ -34,7 +34,7 @@ _FORMAT = 3
 _LEFT_OUT = "left_out"
 _IN_MEMORY = 2 * 1024**3
 """Sets up to this many bytes are kept in memory after the first use, and checked bit by bit when opened."""
-_MAX_BYTES = 20 * 1024**3
+MAX_BYTES = 20 * 1024**3
 """Bytes of the largest set that is computed; of more than fits, some crops are chosen."""
 
 
@@ -45,7 +45,7 @@ def open_targets(
     progress: Callable[[int, int], None] | None = None,
     announce: Callable[[str], None] | None = None,
     cache: Path | None = None,
-    max_bytes: int = _MAX_BYTES,
+    max_bytes: int = MAX_BYTES,
     max_crops: int | None = None,
 ) -> Targets:
     """The targets for a teacher and clips: from disk, or computed now and kept.
@@ -73,8 +73,8 @@ def open_targets(
     except ValueError as error:
         raise UserError(f"targets do not fit {teacher.name}: {error}") from error
     say = announce or (lambda line: None)
-    crop_bytes = _bytes_per_crop(teacher, settings)
-    plan = _affordable(plan_of(clips, settings), settings.seed, crop_bytes, max_bytes, max_crops, say)
+    crop_bytes = bytes_per_crop(teacher, settings)
+    plan = affordable(plan_of(clips, settings), settings.seed, crop_bytes, max_bytes, max_crops, say)
     digests = KnownVideos(cache).digests([part.clip for part in plan])
     key = _content_key(teacher, plan, digests, settings)
     folder = (cache or default_cache_dir()) / "targets" / key
@@ -98,7 +98,7 @@ def open_targets(
     return _open(folder, key, teacher, settings, plan, names, left_out, in_memory=size <= _IN_MEMORY)
 
 
-def _affordable(
+def affordable(
     asked: Sequence[Part],
     seed: int,
     crop_bytes: int,
@@ -169,7 +169,8 @@ def _describe_left_out(plan: Sequence[Part], names: Sequence[str], left_out: Map
     return f"{len(why)} of {len(plan)} clips left out: {described}"
 
 
-def _bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
+def bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
+    """Bytes that one crop takes on disk."""
     channels, frames, height, width = teacher.spec.latent_shape(settings.num_frames, settings.crop, settings.crop)
     pixels = 3 * settings.num_frames * settings.crop**2
     total = 4 * channels * frames * height * width + pixels + 2 * pixels * settings.frames

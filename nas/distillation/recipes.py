@@ -100,7 +100,7 @@ GPU = Recipe(
     search_seconds=None,
     batch_size=8,
     short=Crops(128, 5, train=48, score=8, taps=2),
-    judging=Crops(256, 5, test=4),
+    judging=Crops(256, 5, test=4, most=256),
 )
 """The recipe for a CUDA GPU."""
 
