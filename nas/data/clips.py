@@ -114,8 +114,11 @@ class _Run:
     """A run that is being read."""
 
     number: int
+    """Which of those that are wanted it is."""
     first: int
+    """Place in the clip that it begins at."""
     frames: list[np.ndarray] = field(default_factory=list)
+    """What was read of it so far."""
 
 
 def _read_near(clip: Clip, runs: list[_Run], count: int, shown: Display | None) -> Iterator[_Run]:

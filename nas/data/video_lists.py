@@ -16,7 +16,7 @@ from typing import Any
 from nas.machine.reading import reading
 from nas.terminal.errors import UserError
 
-_ADVICE = "expected --clips to be a folder of videos, or a list of them (.txt, .csv, .jsonl)"
+_ADVICE = "expected a folder of videos, or a list of them (.txt, .csv, .jsonl)"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nas.data.crops import cut_crops
 from nas.data.make_targets import open_targets
@@ -13,6 +14,7 @@ from nas.data.settings import SPLITS, TargetSettings
 from nas.data.splits import open_clips
 from nas.teachers import Teacher, load_teacher
 from tests.support.errors import refusal
+from tests.support.small_targets import make_targets, shards_of
 from tests.support.videos import write_video
 
 SETTINGS = TargetSettings(crop=16, num_frames=5, train_crops=2, score_crops=1, test_crops=1, taps=())
@@ -76,3 +78,18 @@ def test_a_video_that_changes_meanwhile_ends_the_work(
     monkeypatch.setattr("nas.data.make_targets.cut_crops", cut)
     message = refusal(lambda: open_targets(teacher, clips, SETTINGS, cache=tmp_path))
     assert message == f"{clips.train[0].path} has changed meanwhile: restore it, or start anew"
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_targets_that_another_process_deletes_are_said_to_be_gone(in_memory: bool, tmp_path: Path) -> None:
+    samples = shards_of(make_targets(3, 1, 1, folder=tmp_path), "train")
+    samples = replace(samples, loaded={} if in_memory else None)
+    before = samples.batch([0, 2])
+    for path in samples.shards:
+        path.unlink()
+    if in_memory:
+        assert torch.equal(samples.batch([0, 2]).truth, before.truth), "what was read is kept"
+        samples = replace(samples, loaded={})
+    message = refusal(lambda: samples.batch([0, 2]))
+    assert message.startswith(f"{samples.shards[0]} cannot be read (No such file")
+    assert message.endswith("the same command computes what is missing and goes on")
