@@ -1,7 +1,7 @@
 """Video clips: runs of consecutive frames of a file, and reading them."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,26 @@ def read_frames(clip: Clip, first: int, count: int) -> np.ndarray:
     except NoPictureError as error:
         raise UserError(f"{clip.path} {error}: has it changed? restore it, or start anew without it") from error
     return frames
+
+
+def read_chunks(clip: Clip, first: int, counts: Iterable[int]) -> Iterator[np.ndarray]:
+    """As `read_frames`, chunk by chunk: the file is decoded once, and no more frames are held than a chunk has.
+
+    Raises:
+        UserError: the video ends or breaks before.
+    """
+    problem = "ends"
+    with closing(pictures(clip.path, clip.first_frame + first)) as shown:
+        for count in counts:
+            frames: list[np.ndarray] = []
+            try:
+                while len(frames) < count and (picture := next(shown, None)) is not None:
+                    frames.append(to_rgb(picture.frame, picture.display))
+            except NoPictureError as error:
+                problem = f"cannot be decoded to its end: it {error}"
+            if len(frames) < count:
+                raise UserError(f"{clip.path} {problem}: has it changed? restore it, or start anew without it")
+            yield np.stack(frames)
 
 
 def read_runs(
@@ -151,19 +171,22 @@ def _read_earlier(clip: Clip, first: int, missing: int, count: int, shown: Displ
     raise NoPictureError(f"ends before it has {count} frames from frame {clip.first_frame} on")
 
 
-def to_video(frames: np.ndarray, short_side: int = 0) -> Tensor:
-    """uint8 `(t, h, w, 3)` -> `(1, 3, t, h, w)` in [-1, 1]; enlarged if its short side is less than `short_side`."""
+def to_video(frames: np.ndarray, short_side: int = 0, *, reduce: bool = False) -> Tensor:
+    """uint8 `(t, h, w, 3)` -> `(1, 3, t, h, w)` in [-1, 1]; enlarged if its short side is less than `short_side`.
+
+    With `reduce` it is also made smaller if its short side is more than that.
+    """
     video = rearrange(torch.from_numpy(frames), "t h w c -> t c h w").float() / 127.5 - 1
     height, width = video.shape[2:]
-    size = enlarged(height, width, short_side)
+    size = scaled(height, width, short_side, reduce=reduce)
     if size != (height, width):
         video = functional.interpolate(video, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
     return rearrange(video, "t c h w -> 1 c t h w")
 
 
-def enlarged(height: int, width: int, short_side: int) -> tuple[int, int]:
+def scaled(height: int, width: int, short_side: int, *, reduce: bool = False) -> tuple[int, int]:
     """Height and width that `to_video` gives."""
-    if min(height, width) >= short_side:
+    if min(height, width) == short_side or (min(height, width) > short_side and not reduce):
         return height, width
     scale = short_side / min(height, width)
     return max(short_side, round(height * scale)), max(short_side, round(width * scale))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor
 
-from nas.data.clips import enlarged, read_runs, to_video
+from nas.data.clips import read_runs, scaled, to_video
 from nas.data.plan import Part
 from nas.data.settings import TargetSettings
 from nas.data.video_file import first_display
@@ -45,7 +45,7 @@ def cut_crops(part: Part, digest: str, settings: TargetSettings) -> Iterator[tup
         NoPictureError: the video breaks off.
     """
     shown, size = first_display(part.clip.path), settings.crop
-    crops = draw_crops(part, digest, settings, *enlarged(*shown.upright, size))
+    crops = draw_crops(part, digest, settings, *scaled(*shown.upright, size))
     for number, frames in read_runs(part.clip, [first for first, _, _ in crops], settings.num_frames, shown):
         _, y, x = crops[number]
         if min(shown.upright) >= size:  # the rest need not be converted

@@ -95,35 +95,64 @@ def open_clips(
     Raises:
         UserError: no such folder or list, no video in it, none readable, or all too short.
     """
-    known = KnownVideos(cache)
+    whole, listed, skipped = _find(source)
+    clips, cut = _usable(whole, listed, skipped, KnownVideos(cache), num_frames, progress)
+    return replace(_split(whole, clips, skipped, num_frames), cut=cut, origin=str(source or "embedded"))
+
+
+def open_test_clips(
+    source: Path | None,
+    num_frames: int,
+    most_frames: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cache: Path | None = None,
+) -> ClipSet:
+    """Find videos to test on and look into the header of each. None is for training.
+
+    Args:
+        source: as for `open_clips`; of a folder with subfolders `train`, `score` and `test`, `test` alone.
+        num_frames: frames that a clip must have.
+        most_frames: frames that are used of a video, from its beginning; None for all.
+        progress: called with the number of files looked into and of all.
+        cache: as for `open_clips`.
+
+    Raises:
+        UserError: as `open_clips`.
+    """
+    whole, listed, skipped = _find(source, only_tests=True)
+    clips, cut = _usable(whole, listed, skipped, KnownVideos(cache), num_frames, progress)
+    used = (
+        clip if most_frames is None else replace(clip, num_frames=min(clip.num_frames, most_frames)) for clip in clips
+    )
+    return ClipSet((), (), tuple(used), str(source or "embedded"), tuple(skipped), cut)
+
+
+def _find(source: Path | None, *, only_tests: bool = False) -> tuple[Path, list[Listed], list[tuple[str, str]]]:
+    """Where videos are looked for, those that are there, and what is none."""
     if source is None:
-        embedded = Path(str(importlib.resources.files("nas.assets"))) / "clips"
-        return replace(_read_folder(embedded, known, num_frames, progress), origin="embedded")
+        source = Path(str(importlib.resources.files("nas.assets"))) / "clips"
     with reading(source, "expected --clips to be a folder of videos or a list of them"):
         if not source.exists():
             raise UserError(f"--clips {source} does not exist: expected a folder of videos or a list of them")
-        if source.is_dir():
-            return _read_folder(source, known, num_frames, progress)
-    return _read_listed(source, read_list(source), [], known, num_frames, progress)
-
-
-def _read_folder(
-    folder: Path, known: KnownVideos, num_frames: int, progress: Callable[[int, int], None] | None
-) -> ClipSet:
-    files, skipped = find_videos(folder)
+        if not source.is_dir():
+            return source, read_list(source), []
+        if only_tests and all((source / split).is_dir() for split in SPLITS):
+            source = source / "test"
+        files, skipped = find_videos(source)
     if not files and not skipped:
-        raise UserError(f"no video in {folder}: expected files ending in {', '.join(EXTENSIONS)}")
-    return _read_listed(folder, [Listed(path) for path in files], skipped, known, num_frames, progress)
+        raise UserError(f"no video in {source}: expected files ending in {', '.join(EXTENSIONS)}")
+    return source, [Listed(path) for path in files], skipped
 
 
-def _read_listed(
+def _usable(
     source: Path,
     listed: list[Listed],
     skipped: list[tuple[str, str]],
     known: KnownVideos,
     num_frames: int,
     progress: Callable[[int, int], None] | None,
-) -> ClipSet:
+) -> tuple[list[Clip], tuple[tuple[str, str], ...]]:
+    """Clips, and what is not used to its end; what is not used at all is added to `skipped`."""
     paths = list(dict.fromkeys(each.path for each in listed))
     headers = dict(zip(paths, known.headers(paths, progress), strict=True))
     clips: dict[tuple[str, int, int], Clip] = {}
@@ -144,7 +173,7 @@ def _read_listed(
             cut[name] = f"it {reason} after {header.frames} frames"
     if not clips:
         raise _nothing_usable(source, skipped, num_frames)
-    return replace(_split(source, list(clips.values()), skipped, num_frames), cut=tuple(cut.items()))
+    return list(clips.values()), tuple(cut.items())
 
 
 def _clip(listed: Listed, header: Header) -> Clip:

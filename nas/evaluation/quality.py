@@ -13,9 +13,11 @@ from torch import Tensor
 
 from nas.data.settings import Split
 from nas.data.targets import TargetBatch, Targets
+from nas.evaluation.meter import Meter
 from nas.evaluation.results import ClipEvaluation, Evaluation, Quality
 from nas.machine.batches import in_batches
-from nas.metrics import VIDEO_RANGE, lpips_available, lpips_off, lpips_per_frame, psnr_per_frame, ssim_per_frame
+from nas.metrics import lpips_off
+from search_spaces import LatentSpec
 
 Decode = Callable[[Tensor], Tensor]
 """Any function from latents `(b, c, t, h, w)` to frames `(b, 3, t', h', w')` in [-1, 1]."""
@@ -81,7 +83,8 @@ def _evaluate(
     def judge(indices: list[int]) -> tuple[list[Quality], list[Quality]]:
         batch = samples.batch(indices, device)
         frames = frames_of(batch).float().clamp(-1, 1)
-        return _compare(frames, batch.truth), _compare(frames, batch.frames) if against_teacher else []
+        to_truth = _compare(frames, batch.truth, targets.spec)
+        return to_truth, _compare(frames, batch.frames, targets.spec) if against_teacher else []
 
     for _, (of_truth, of_teacher) in in_batches(judge, len(samples), batch_size, torch.device(device)):
         to_truth += of_truth
@@ -91,44 +94,40 @@ def _evaluate(
     clips = []
     for name in dict.fromkeys(samples.clip_names):
         of_clip = [index for index, owner in enumerate(samples.clip_names) if owner == name]
-        teacher = _mean([to_teacher[index] for index in of_clip]) if against_teacher else None
-        clips.append(ClipEvaluation(name, len(of_clip), teacher, _mean([to_truth[index] for index in of_clip])))
+        teacher = mean_quality([to_teacher[index] for index in of_clip]) if against_teacher else None
+        clips.append(ClipEvaluation(name, len(of_clip), teacher, mean_quality([to_truth[index] for index in of_clip])))
     return Evaluation(
         split=split,
         targets=targets.key,
-        to_teacher=_mean([clip.to_teacher for clip in clips if clip.to_teacher]) if against_teacher else None,
-        to_truth=_mean([clip.to_truth for clip in clips]),
+        to_teacher=mean_quality([clip.to_teacher for clip in clips if clip.to_teacher]) if against_teacher else None,
+        to_truth=mean_quality([clip.to_truth for clip in clips if clip.to_truth]),
         clips=tuple(clips),
         lpips=lpips_off() or "on",
     )
 
 
-def _compare(frames: Tensor, reference: Tensor) -> list[Quality]:
+def _compare(frames: Tensor, reference: Tensor, spec: LatentSpec) -> list[Quality]:
     """The quality of each sample of `(b, 3, t, h, w)`."""
-    reference = reference.clamp(-1, 1)
-    psnr, ssim = psnr_per_frame(frames, reference, VIDEO_RANGE), ssim_per_frame(frames, reference, VIDEO_RANGE)
-    lpips = lpips_per_frame(frames, reference, VIDEO_RANGE) if lpips_available() else None
+    if frames.shape != reference.shape:
+        raise ValueError(f"expected two videos of one shape, got {tuple(frames.shape)} and {tuple(reference.shape)}")
     found = []
-    for index in range(len(frames)):
-        decibels, similarity = psnr[index].tolist(), ssim[index].tolist()
-        found.append(
-            Quality(
-                psnr=fmean(decibels),
-                psnr_first=decibels[0],
-                psnr_rest=fmean(decibels[1:]) if decibels[1:] else None,
-                ssim=fmean(similarity),
-                ssim_first=similarity[0],
-                ssim_rest=fmean(similarity[1:]) if similarity[1:] else None,
-                lpips=None if lpips is None else float(lpips[index].mean()),
-            )
-        )
+    for pair in zip(torch.split(frames, 1), torch.split(reference, 1), strict=True):
+        meter = Meter(spec)
+        meter.add(*pair)
+        found.append(meter.quality())
     return found
 
 
-def _mean(qualities: Sequence[Quality]) -> Quality:
-    """Mean of every number; None where it is missing."""
+def mean_quality(qualities: Sequence[Quality]) -> Quality:
+    """Mean of every number; None where one of them is missing, but for the parts of a decode: of those that have it."""
     columns: dict[str, list[Any]] = {
         field.name: [getattr(quality, field.name) for quality in qualities] for field in fields(Quality)
     }
-    means: dict[str, Any] = {name: None if None in values else fmean(values) for name, values in columns.items()}
-    return Quality(**means)
+    return Quality(**{name: _mean(values, partly=name == "psnr_spans") for name, values in columns.items()})
+
+
+def _mean(values: list[Any], *, partly: bool = False) -> Any:
+    if isinstance(values[0], tuple) and None not in values:
+        known = [[each for each in column if each is not None or not partly] for column in zip(*values, strict=True)]
+        return tuple(_mean(each) if each else None for each in known)
+    return None if None in values else fmean(values)

@@ -5,10 +5,16 @@ from typing import Any
 
 from nas.data.settings import Split
 
+SPANS: tuple[tuple[int, int | None], ...] = ((1, 17), (18, 49), (50, 121), (122, None))
+"""First and last frame, from 1 on, of the parts of a decode in which drift would show; the last one has no end."""
+
 
 @dataclass(frozen=True)
 class Quality:
-    """Frames against a reference: means over frames, then over samples."""
+    """Frames against a reference: means over frames, then over samples.
+
+    What records of earlier versions do not have is None.
+    """
 
     psnr: float
     """PSNR in dB for values in [-1, 1], mean over all frames."""
@@ -23,7 +29,35 @@ class Quality:
     ssim_rest: float | None
     """Structural similarity of all other frames; None if there are none."""
     lpips: float | None
-    """LPIPS, 0 is equal; None if it cannot be computed here."""
+    """LPIPS with AlexNet, 0 is equal; None if it cannot be computed here."""
+    lpips_vgg: float | None = None
+    """LPIPS with VGG16, likewise."""
+    psnr_spans: tuple[float | None, ...] | None = None
+    """PSNR in dB of the frames of each of `SPANS`; None for those that begin after the last frame."""
+    sharpness: float | None = None
+    """High-band energy over that of the reference: 1 is as sharp, less is blurred."""
+    colour_mean: tuple[float, ...] | None = None
+    """Drift of the mean of R, G and B in 8-bit steps; positive is too bright."""
+    colour_std: tuple[float, ...] | None = None
+    """Drift of the standard deviation of R, G and B in 8-bit steps; negative is too little contrast."""
+    delta_e: float | None = None
+    """Mean CIEDE2000."""
+    flicker: float | None = None
+    """Error of the change from frame to frame, mean over the pixels in 8-bit steps; None of a single frame."""
+    stuck_frames: float | None = None
+    """Share of the frames that repeat the one before although the reference moves; None of a single frame."""
+    tile_seams: float | None = None
+    """Worst step of the error across a line of the latents' grid over the median of all lines; about 1 is none."""
+    chunk_seams: float | None = None
+    """Worst step of the error to a frame that begins a latent over the median of all frames; None if there is none."""
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Quality":
+        """Of JSON primitives."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -36,8 +70,8 @@ class ClipEvaluation:
     """Samples that were cut out of the clip."""
     to_teacher: Quality | None
     """Quality against the teacher's frames; None for the teacher itself."""
-    to_truth: Quality
-    """Quality against the video."""
+    to_truth: Quality | None
+    """Quality against the video; None for latents that there is no video of."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +116,17 @@ class Evaluation:
         """Number of samples that were judged."""
         return sum(clip.crops for clip in self.clips)
 
+    def not_measured(self) -> list[str]:
+        """What these numbers say nothing about, in words."""
+        quality = self.to_teacher or self.to_truth
+        nets = {"AlexNet": quality.lpips, "VGG16": quality.lpips_vgg}
+        missing = [f"LPIPS with {net}" for net, value in nets.items() if value is None] + ["rFVD"]
+        if quality.sharpness is None:
+            return [*missing, "sharpness, colour, flicker and seams"]
+        known = sum(each is not None for each in quality.psnr_spans or ())
+        beyond = [] if known == len(SPANS) else [f"decodes of more than {SPANS[known - 1][1]} frames"]
+        return [*missing, *beyond, "latents that a diffusion model made"]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives."""
         return asdict(self)
@@ -94,4 +139,4 @@ class Evaluation:
 
 
 def _qualities(data: dict[str, Any]) -> dict[str, Quality | None]:
-    return {name: data[name] and Quality(**data[name]) for name in ("to_teacher", "to_truth")}
+    return {name: data[name] and Quality.from_dict(data[name]) for name in ("to_teacher", "to_truth")}

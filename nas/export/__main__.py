@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def export(arguments: argparse.Namespace) -> None:
     """Convert, prove, write, and note it in the model folder."""
+    from nas.data.latents_file import read_latents
     from nas.export.package import export_decoder, model_metadata
     from nas.model.folder import check_model, load_model, read_record, record_package
     from nas.model.record import PackageRecord
@@ -112,21 +113,6 @@ def kept_latents(record: "ModelRecord | None") -> "Tensor | None":
     return torch.stack(rows) if rows else None
 
 
-def read_latents(path: Path, spec: "LatentSpec") -> "Tensor":
-    """The tensor "latents" `(1, c, t, h, w)` of a safetensors file, float32."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    expected = f"expected a safetensors file with a tensor 'latents' of shape (1, {spec.channels}, t, h, w)"
-    try:
-        latents: Tensor = load_file(path)["latents"].float()
-    except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(f"cannot read {path} ({type(error).__name__}: {error}): {expected}") from error
-    if latents.ndim != 5 or latents.shape[:2] != (1, spec.channels) or not latents.isfinite().all():
-        raise UserError(f"{path} has latents of shape {tuple(latents.shape)}: {expected}, all of them finite")
-    return latents
-
-
 def make_parser() -> Parser:
     """The parser of the command line."""
     parser = Parser("nas.export", __doc__ or "")
@@ -179,7 +165,7 @@ def make_parser() -> Parser:
         "--latents",
         type=Path,
         metavar="FILE",
-        help="real latents for the proof, beside noise: a safetensors file with a tensor 'latents' (1, c, t, h, w), raw"
+        help="real latents for the proof, beside noise: raw ones (b, c, t, h, w) in a .safetensors, .npy or .pt file"
         " (default: those that the model was judged on, if they are still there)",
     )
     parser.add_argument("--out", type=Path, metavar="PATH", help="package to write (default: in the model's folder)")

@@ -1,5 +1,6 @@
-"""Metrics of videos, each `metric(prediction, target, value_range)`: PSNR, SSIM, LPIPS."""
+"""Metrics of videos, each `metric(prediction, target, value_range)`: PSNR, SSIM, LPIPS, and what people complain of."""
 
+from nas.metrics.colour import channel_drift, delta_e, delta_e_per_frame
 from nas.metrics.frames import (
     PSNR_CEILING,
     VIDEO_RANGE,
@@ -19,6 +20,9 @@ from nas.metrics.perceptual import (
     lpips_off,
     lpips_per_frame,
 )
+from nas.metrics.seams import chunk_seams, frame_steps, line_steps, tile_seams, worst_step
+from nas.metrics.sharpness import energy_ratio, high_band_energies, sharpness
+from nas.metrics.temporal import frame_difference_error, stuck_frames
 
 __all__ = [
     "PSNR_CEILING",
@@ -26,6 +30,15 @@ __all__ = [
     "LpipsNet",
     "ValueRange",
     "build_lpips",
+    "channel_drift",
+    "chunk_seams",
+    "delta_e",
+    "delta_e_per_frame",
+    "energy_ratio",
+    "frame_difference_error",
+    "frame_steps",
+    "high_band_energies",
+    "line_steps",
     "lpips",
     "lpips_available",
     "lpips_network",
@@ -34,6 +47,10 @@ __all__ = [
     "psnr",
     "psnr_per_frame",
     "psnr_pooled",
+    "sharpness",
     "ssim",
     "ssim_per_frame",
+    "stuck_frames",
+    "tile_seams",
+    "worst_step",
 ]

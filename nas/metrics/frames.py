@@ -125,6 +125,12 @@ def checked_videos(prediction: Tensor, target: Tensor, value_range: ValueRange) 
     return prediction.to(dtype), target.to(dtype)
 
 
+def to_steps(video: Tensor, value_range: ValueRange) -> Tensor:
+    """A video in 8-bit steps: black is 0, white is 255, nothing is rounded."""
+    low, high = value_range
+    return (video - low) * (255 / (high - low))
+
+
 def _check_range(value_range: Any) -> None:
     """ValueError unless it is a tuple of two finite numbers, the lower one first."""
     numbers = value_range if isinstance(value_range, tuple) else ()

@@ -12,8 +12,8 @@ _CORE_ML = "## Core ML\n"
 
 def render_card(record: ModelRecord) -> str:
     """The README.md of a model folder."""
-    parts = [_front_matter(record), _introduction(record), _facts(record), _quality(record), _licence(record)]
-    return "\n".join([*parts, *_core_ml(record)])
+    parts = [_front_matter(record), _introduction(record), _facts(record), _quality(record), *_complaints(record)]
+    return "\n".join([*parts, _not_measured(record), _licence(record), *_core_ml(record)])
 
 
 def replace_packages(card: str, record: ModelRecord) -> str:
@@ -83,6 +83,44 @@ def _quality(record: ModelRecord) -> str:
 
 def _row(name: str, quality: Quality) -> str:
     return f"| {name} | {quality.psnr:.2f} dB | {quality.psnr_first:.2f} dB | {quality.ssim:.4f} |"
+
+
+def _complaints(record: ModelRecord) -> list[str]:
+    """What people complain of in fast decoders, beside the teacher; nothing for records without it."""
+    found, to_truth = record.evaluation.to_teacher, record.evaluation.to_truth
+    teachers = record.teacher_evaluation.to_truth
+    assert found is not None
+    rows = {
+        "sharpness: high-band energy over the teacher's": _number(found.sharpness),
+        "drift of the mean of R, G, B, 8-bit steps": _signed(found.colour_mean),
+        "drift of the standard deviation of R, G, B, 8-bit steps": _signed(found.colour_std),
+        "colour difference, mean Delta E 2000": _number(found.delta_e),
+        "flicker against the video, 8-bit steps (the teacher's)": _beside(to_truth.flicker, teachers.flicker),
+        "worst step between tiles, over the median (the teacher's, against the video)": _beside(
+            found.tile_seams, teachers.tile_seams
+        ),
+        "worst step between chunks, over the median (the teacher's, against the video)": _beside(
+            found.chunk_seams, teachers.chunk_seams
+        ),
+    }
+    measured = [f"| {name} | {value} |" for name, value in rows.items() if value]
+    return ["| against the teacher's frames | |", "|---|---|", *measured, ""] if measured else []
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _signed(values: tuple[float, ...] | None) -> str:
+    return "" if values is None else ", ".join(f"{value:+.2f}" for value in values)
+
+
+def _beside(value: float | None, teachers: float | None) -> str:
+    return "" if value is None or teachers is None else f"{value:.2f} ({teachers:.2f})"
+
+
+def _not_measured(record: ModelRecord) -> str:
+    return f"Not measured: {', '.join(record.evaluation.not_measured())}.\n"
 
 
 def _licence(record: ModelRecord) -> str:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from nas.machine.torchvision_operators import import_torchvision
 from nas.terminal.errors import UserError
 from search_spaces import DecoderConfig, LatentSpec
@@ -49,6 +52,11 @@ class Scaling:
         """Mean and standard deviation of the latents as `decode` takes them."""
         mean, std = self.latents_mean or (0.0,) * channels, self.latents_std or (1.0,) * channels
         return mean, tuple(each / self.scaling_factor for each in std)
+
+    def to_raw(self, latents: Tensor) -> Tensor:
+        """Latents `(b, c, t, h, w)` of unit scale, as a diffusion model gives them -> as `decode` takes them."""
+        mean, std = (torch.tensor(each).view(-1, 1, 1, 1).to(latents) for each in self.statistics(latents.shape[1]))
+        return latents * std + mean
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives by diffusers' names, which `from_dict` takes back."""

@@ -41,6 +41,8 @@ class Teacher(FrozenModel, ABC):
     """Modules of the decoder (a list stands for its members) that return their output and a cache."""
     least_latents: ClassVar[int] = 1
     """Latent frames that the frame rule holds from."""
+    streams: ClassVar[bool] = False
+    """Whether `encode_chunk` and `decode_chunk` are there."""
 
     @property
     @abstractmethod
@@ -149,6 +151,17 @@ class Teacher(FrozenModel, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> frames in [-1, 1], float32. ValueError if they are not latents of this teacher."""
         return self.decode_with_features(latents, ())[0]
+
+    def encode_chunk(self, video: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """As `encode`, of the next frames of one clip and with the state that the frames before left (None to start).
+
+        The first chunk has a number of frames that the frame rule gives, each later one a multiple of the compression.
+        """
+        raise NotImplementedError(f"{self.name} encodes whole clips only")
+
+    def decode_chunk(self, latents: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """As `decode`, of the next latents of one clip and with the state that those before left (None to start)."""
+        raise NotImplementedError(f"{self.name} decodes whole clips only")
 
     @torch.no_grad()
     def decode_with_features(self, latents: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,6 +4,9 @@ import importlib.resources
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from nas.teachers.registry import Release, register_release
 from nas.teachers.teacher import Teacher
 from search_spaces import LatentSpec
@@ -12,11 +15,13 @@ from search_spaces import LatentSpec
 class WanTeacher(Teacher):
     """diffusers' AutoencoderKLWan: causal, decodes one latent frame at a time with caches of its own.
 
-    It clamps its frames. Wan 2.2's unpatchifies them after its decoder, which counts for the compression.
+    It clamps its frames. Wan 2.2's unpatchifies them after its decoder, which counts for the compression. In a stream
+    its encoder and decoder are given the same pieces, with caches that are kept outside.
     """
 
     class_name = "AutoencoderKLWan"
     head = ("norm_out", "conv_out")
+    streams = True
 
     @property
     def spec(self) -> LatentSpec:
@@ -29,6 +34,46 @@ class WanTeacher(Teacher):
             mean=tuple(config.latents_mean),
             std=tuple(config.latents_std),
         )
+
+    @torch.no_grad()
+    def encode_chunk(self, video: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """The first piece of a clip is one frame, every other one is four."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+
+        model: Any = self.model
+        frames = video.to(self.device, self.dtype)
+        if model.config.patch_size is not None:
+            frames = patchify(frames, patch_size=model.config.patch_size)
+        cache = _empty_cache(model.encoder) if state is None else list(state)
+        sizes = [1] * (state is None) + [4] * ((frames.shape[2] - (state is None)) // 4)
+        found = [model.encoder(piece, feat_cache=cache, feat_idx=[0]) for piece in torch.split(frames, sizes, dim=2)]
+        mean, _ = model.quant_conv(torch.cat(found, dim=2)).chunk(2, dim=1)
+        return mean.float(), cache
+
+    @torch.no_grad()
+    def decode_chunk(self, latents: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One latent frame after the other."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
+        model: Any = self.model
+        cache = _empty_cache(model.decoder) if state is None else list(state)
+        found = []
+        for index, piece in enumerate(
+            torch.split(model.post_quant_conv(latents.to(self.device, self.dtype)), 1, dim=2)
+        ):
+            first = state is None and index == 0
+            found.append(model.decoder(piece, feat_cache=cache, feat_idx=[0], first_chunk=first))
+        frames = torch.cat(found, dim=2)
+        if model.config.patch_size is not None:
+            frames = unpatchify(frames, patch_size=model.config.patch_size)
+        return frames.float().clamp(-1, 1), cache
+
+
+def _empty_cache(coder: nn.Module) -> list[Any]:
+    """A place for what each convolution in time has to remember."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
+    return [None] * sum(isinstance(module, WanCausalConv3d) for module in coder.modules())
 
 
 # fmt: off

@@ -31,6 +31,13 @@ OPTIONS = {
         "positional arguments": ["RUN"],
         "options": ["--top", "--front", "--noise", "--steps", "--clips", "--out", "--plugin"],
     },
+    "nas.evaluate": {
+        "positional arguments": ["MODEL"],
+        "options": [
+            *("--clips", "--latents", "--normalised", "--protocol", "--frames", "--crop", "--noise"),
+            *("--teacher-weights", "--out", "--plugin"),
+        ],
+    },
     "nas.export": {
         "positional arguments": ["MODEL"],
         "options": [
@@ -74,7 +81,7 @@ def test_help_is_quick(shell: Shell, module: str) -> None:
 
 @pytest.mark.parametrize("module", OPTIONS)
 def test_help_imports_nothing_heavy(shell: Shell, module: str) -> None:
-    entry = f"{module}.__main__" if module in ("nas.export", "nas.finalize") else module
+    entry = f"{module}.__main__" if module in ("nas.evaluate", "nas.export", "nas.finalize") else module
     code = f"import sys; from {entry} import main\ntry: main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
     with shell.start("-c", code) as process:
         _, modules = process.communicate()

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from nas.core_ml.program import read_program
-from nas.export.__main__ import main, read_latents
+from nas.export.__main__ import main
 from nas.model import TurboVAED
 from nas.model.folder import read_record
 from nas.terminal.errors import UserError
-from tests.support.exported_decoders import WAN, latents_of, small_config
+from tests.support.exported_decoders import latents_of, small_config
 from tests.support.records import latency, make_record
 
 
@@ -45,6 +45,9 @@ def test_the_command_writes_into_the_model_folder(tmp_path: Path) -> None:
     assert json.loads(program.metadata["evaluation"])["to_teacher"]["psnr"] == 31.25
     real = tmp_path / "real.safetensors"
     save_file({"latents": latents_of(3).half()}, real)
+    save_file({"latents": torch.ones(1, 8, 1, 2, 2)}, tmp_path / "wrong.safetensors")
+    status, _, err = run(folder, "--latents", tmp_path / "wrong.safetensors")
+    assert status == 2 and "expected latents (b, 16, t, h, w)" in err and err.count("\n") == 1
     words = "--resolution 16x24 --weights 8bit --least-psnr 30 --rewrite slices --rewrite joined --latents"
     status, _, err = run(folder, *words.split(), real)
     assert (status, err) == (0, "")
@@ -70,16 +73,3 @@ def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     assert all(name in errors.getvalue() for name in ("'slcies'", "subpixel", "joined", "slices"))
     with pytest.raises(UserError, match=r"expected the folder of an \.mlpackage"):
         read_program(tmp_path / "nothing.mlpackage")
-
-
-@pytest.mark.parametrize("content", [None, b"nonsense", {"x": torch.ones(1, 16, 1, 2, 2)}, torch.ones(1, 8, 1, 2, 2)])
-def test_latents_that_cannot_be_used_are_refused(content: object, tmp_path: Path) -> None:
-    path = tmp_path / "latents.safetensors"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        save_file(content if isinstance(content, dict) else {"latents": content}, path)
-    with pytest.raises(
-        UserError, match=r"expected a safetensors file with a tensor 'latents' of shape \(1, 16, t, h, w\)"
-    ):
-        read_latents(path, WAN)

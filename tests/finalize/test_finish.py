@@ -99,6 +99,9 @@ def test_a_model_folder_is_made_once(job: Job, candidate: Outcome) -> None:
     card = (folder / "README.md").read_text()
     assert not re.search("[{}]|None|nan", card)
     assert f"{found.psnr_teacher:.2f} dB" in card and f"{found.ssim_truth:.4f}" in card
+    quality = record.evaluation.to_teacher
+    assert quality is not None and quality.sharpness is not None
+    assert f"over the teacher's | {quality.sharpness:.2f} |" in card and "decodes of more than 17 frames" in card
     assert (
         "37,036" in card
         and "5 steps" in card

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against torchmetrics and scikit-image: for noise, and for faults that a metric must not overlook."""
+"""PSNR, SSIM and LPIPS against torchmetrics and scikit-image: for noise, and faults that a metric must not overlook."""
 
 import math
 from collections.abc import Callable
@@ -11,13 +11,22 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from nas.machine.torchvision_operators import import_torchvision
-from nas.metrics import VIDEO_RANGE, psnr_per_frame, psnr_pooled, ssim_per_frame
+from nas.metrics import (
+    VIDEO_RANGE,
+    build_lpips,
+    lpips_per_frame,
+    perceptual,
+    psnr_per_frame,
+    psnr_pooled,
+    ssim_per_frame,
+)
 from tests.metrics.test_metrics import video
 
 import_torchvision()
 
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr  # noqa: E402
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim  # noqa: E402
+from torchmetrics.functional.image.lpips import _LPIPS as TorchmetricsLpips  # noqa: E402
 
 Frames = list[list[float]]
 """One number per frame of every clip."""
@@ -107,6 +116,25 @@ def test_a_clip_pooled_is_what_torchmetrics_calls_psnr() -> None:
         prediction.double(), target.double(), data_range=2.0, reduction="none", dim=(1, 2, 3, 4)
     )
     assert psnr_pooled(prediction, target, VIDEO_RANGE).tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("net", ["alex", pytest.param("vgg", marks=pytest.mark.slow)])
+def test_lpips_is_that_of_torchmetrics(net: perceptual.LpipsNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the published heads on a random backbone, which is the same for both."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = TorchmetricsLpips(net=net, pnet_rand=True)
+    weights = theirs.get_submodule("net").state_dict()
+    backbone = {f"features.{name.split('.', 1)[1]}": weight for name, weight in weights.items()}
+    monkeypatch.setattr(perceptual, "lpips_network", lambda net: build_lpips(net, backbone).requires_grad_(False))
+    target = video(1, 2, 64, 64, seed=8)
+    prediction = noise(target)
+    x, y = (rearrange(each, "b c t h w -> (b t) c h w") for each in (prediction, target))
+    with torch.no_grad():
+        expected = theirs(x, y).flatten()
+    assert lpips_per_frame(prediction, target, VIDEO_RANGE, net)[0].tolist() == pytest.approx(expected.tolist())
+    as_bytes = lpips_per_frame((prediction + 1) * 127.5, (target + 1) * 127.5, (0.0, 255.0), net)
+    assert as_bytes[0].tolist() == pytest.approx(expected.tolist(), rel=1e-4)
 
 
 @pytest.mark.parametrize("change", FAULTS)

@@ -18,7 +18,7 @@ from nas.model.folder import read_record, record_package, write_model_folder
 from nas.model.record import ModelRecord, PackageRecord
 from nas.terminal.errors import UserError
 from tests.model.test_model import frames_of, make_model
-from tests.support.records import make_record
+from tests.support.records import evaluation, make_record, quality
 from tests.support.small_targets import make_targets
 
 RECORD, OTHER = make_record(), make_record(parameters=7)
@@ -69,7 +69,47 @@ def test_a_model_folder_is_complete_or_not_there(
     assert torch.equal(frames_of(again, latents), frames_of(make_model(gain=2.0), latents))
 
 
+FULL = replace(
+    quality(31.25),
+    lpips=0.05,
+    psnr_spans=(31.25, 30.5, None, None),
+    sharpness=0.871,
+    colour_mean=(0.5, -0.25, 0.0),
+    colour_std=(-1.0, 0.0, 2.0),
+    delta_e=1.5,
+    flicker=3.25,
+    stuck_frames=0.0,
+    tile_seams=1.234,
+    chunk_seams=None,
+)
+"""What is measured of decodes of 49 frames, with LPIPS of AlexNet alone."""
+JUDGED = replace(evaluation(31.25), to_teacher=FULL, to_truth=FULL)
+TEACHER = replace(evaluation(None), to_truth=replace(FULL, flicker=2.5))
+
+
+def test_the_card_has_what_people_complain_of_and_what_was_not_measured() -> None:
+    card = render_card(make_record(evaluation=JUDGED, teacher_evaluation=TEACHER))
+    for line in (
+        "| sharpness: high-band energy over the teacher's | 0.87 |",
+        "| drift of the mean of R, G, B, 8-bit steps | +0.50, -0.25, +0.00 |",
+        "| flicker against the video, 8-bit steps (the teacher's) | 3.25 (2.50) |",
+        "Not measured: LPIPS with VGG16, rFVD, decodes of more than 49 frames, latents that a diffusion model made.",
+    ):
+        assert f"\n{line}\n" in card
+    assert "chunks" not in card and "None" not in card
+    older = render_card(RECORD)
+    assert "Not measured: LPIPS with AlexNet, LPIPS with VGG16, rFVD, sharpness, colour, flicker and seams." in older
+    assert "Delta E" not in older
+
+
 def test_a_record_survives_json() -> None:
+    full = make_record(evaluation=JUDGED, teacher_evaluation=TEACHER)
+    assert ModelRecord.from_dict(json.loads(json.dumps(full.to_dict()))) == full
+    older = json.loads(json.dumps(RECORD.to_dict()))
+    for member in (older["evaluation"]["to_teacher"], older["evaluation"]["to_truth"]):
+        for name in ("sharpness", "lpips_vgg", "psnr_spans", "flicker"):
+            del member[name]
+    assert ModelRecord.from_dict(older) == RECORD
     for record in (RECORD, RECORD.with_package("decoder.mlpackage", PACKAGE), make_record(no_package="rank 6")):
         assert ModelRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 

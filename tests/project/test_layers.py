@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "distillation": {"data", "machine", "metrics", "teachers", "terminal"},
     "evaluation": {"data", "latency", "machine", "metrics", "terminal"},
     "model": {"evaluation", "latency", "machine", "terminal"},
+    "evaluate": {"data", "evaluation", "machine", "metrics", "model", "teachers", "terminal"},
     "workers": {"data", "distillation", "machine", "terminal"},
     "proposals": {"core_ml", "latency", "terminal"},
     "study": {"data", "distillation", "export", "latency", "machine", "proposals", "terminal", "workers"},
