@@ -135,8 +135,8 @@ def search(
             show.say(console, "study", f"'{run.study}' on {server.place}")
         with show.progress(console, "targets", "encoding and decoding clips with the teacher") as advance:
             announce = partial(show.say, console, "targets")
-            crops = recipe.short.settings(teacher)
-            targets = open_targets(teacher, clips, crops, progress=advance, announce=announce)
+            crops, most = recipe.short.settings(teacher), recipe.short.most
+            targets = open_targets(teacher, clips, crops, progress=advance, announce=announce, max_crops=most)
         with database_errors(run.folder):
             first, *more = devices.values()
             further = dict(zip(settings.more_devices, more, strict=True))

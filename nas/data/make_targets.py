@@ -3,21 +3,23 @@
     <cache>/targets/<key>/index.json            what is there; written last
     <cache>/targets/<key>/<split>-<n>.safetensors   one clip: latents, truth, and if wanted frames, feature.<tap>
 
-The key covers everything that the tensors depend on, so a changed clip, teacher or setting is another folder.
+The key covers everything that the tensors depend on, so a changed clip, teacher or setting is another folder. A clip
+that breaks where it is cut is left out, which the index says.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from nas.data.clips import read_frames, to_video
+from nas.data.crops import cut_crops
+from nas.data.known_videos import KnownVideos
 from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory, without_memory
+from nas.data.pictures import NoPictureError
 from nas.data.plan import Part, bounded, describe_choice, plan_of, total_crops
 from nas.data.settings import SPLITS, Split, TargetSettings
 from nas.data.shards import is_whole, write_shard
@@ -29,9 +31,10 @@ from nas.teachers import Teacher
 from nas.terminal.errors import UserError
 
 _FORMAT = 3
+_LEFT_OUT = "left_out"
 _IN_MEMORY = 2 * 1024**3
 """Sets up to this many bytes are kept in memory after the first use, and checked bit by bit when opened."""
-_MAX_BYTES = 20 * 1024**3
+MAX_BYTES = 20 * 1024**3
 """Bytes of the largest set that is computed; of more than fits, some crops are chosen."""
 
 
@@ -42,7 +45,8 @@ def open_targets(
     progress: Callable[[int, int], None] | None = None,
     announce: Callable[[str], None] | None = None,
     cache: Path | None = None,
-    max_bytes: int = _MAX_BYTES,
+    max_bytes: int = MAX_BYTES,
+    max_crops: int | None = None,
 ) -> Targets:
     """The targets for a teacher and clips: from disk, or computed now and kept.
 
@@ -57,55 +61,70 @@ def open_targets(
             what was chosen, if that is not all.
         cache: folder for all targets; default `default_cache_dir()`.
         max_bytes: of a set that would be larger, fewer crops of each clip are kept, or one crop each of fewer clips.
+        max_crops: the same for the number of crops, which the time depends on.
 
     Raises:
         UserError: a crop that is not on the teacher's grid or that its device has too little memory for, crops too
-            large for one in each split, too little room on the disk, a disk that cannot be written.
+            large for one in each split, too little room on the disk, a disk that cannot be written, a file that has
+            changed since it was looked into, a split of which every clip breaks.
     """
     try:
         teacher.latent_shape(settings.num_frames, settings.crop, settings.crop)
     except ValueError as error:
         raise UserError(f"targets do not fit {teacher.name}: {error}") from error
     say = announce or (lambda line: None)
-    crop_bytes = _bytes_per_crop(teacher, settings)
-    plan = _affordable(plan_of(clips, settings), settings.seed, crop_bytes, max_bytes, say)
-    key = _content_key(teacher, plan, settings)
+    crop_bytes = bytes_per_crop(teacher, settings)
+    plan = affordable(plan_of(clips, settings), settings.seed, crop_bytes, max_bytes, max_crops, say)
+    digests = KnownVideos(cache).digests([part.clip for part in plan])
+    key = _content_key(teacher, plan, digests, settings)
     folder = (cache or default_cache_dir()) / "targets" / key
     names = _shard_names(part.split for part in plan)
     size = crop_bytes * total_crops(plan)
-    missing = [i for i, name in enumerate(names) if not is_whole(folder / name, check_data=size <= _IN_MEMORY)]
-    index = _index(teacher, plan, settings, names)
+    left_out = _left_out_before(folder / "index.json", names)
+    wanted = [number for number, name in enumerate(names) if name not in left_out]
+    missing = [number for number in wanted if not is_whole(folder / names[number], check_data=size <= _IN_MEMORY)]
     with disk_errors(f"cannot write the targets to {folder}"):
         if missing:
-            to_write = crop_bytes * sum(plan[i].crops for i in missing)
+            crops = sum(plan[number].crops for number in missing)
             refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
-            refuse_full_disk(folder, to_write)
-            say(f"computing {max(to_write / 1e6, 1):.0f} MB once, kept in {folder}")
-            _compute(teacher, plan, settings, folder, names, missing, progress)
+            refuse_full_disk(folder, crop_bytes * crops)
+            say(f"computing {max(crop_bytes * crops / 1e6, 1):.0f} MB once, kept in {folder}")
+            left_out |= _compute(teacher, plan, digests, settings, folder, names, missing, progress)
+        index = _index(teacher, plan, settings, names, left_out)
         if missing or not _holds(folder / "index.json", index):
             write_bytes(folder / "index.json", index)
-    return _open(folder, key, teacher, settings, plan, names, in_memory=size <= _IN_MEMORY)
+    if left_out:
+        say(_describe_left_out(plan, names, left_out))
+    return _open(folder, key, teacher, settings, plan, names, left_out, in_memory=size <= _IN_MEMORY)
 
 
-def _affordable(
-    asked: Sequence[Part], seed: int, crop_bytes: int, max_bytes: int, announce: Callable[[str], None]
+def affordable(
+    asked: Sequence[Part],
+    seed: int,
+    crop_bytes: int,
+    max_bytes: int,
+    max_crops: int | None,
+    announce: Callable[[str], None],
 ) -> tuple[Part, ...]:
     """What is kept of a plan, announced if it is not all of it. The same on every machine, whatever its disk."""
     splits = len({part.split for part in asked})
     refuse_too_large(crop_bytes * splits, splits, max_bytes)
-    plan = bounded(asked, max_bytes // crop_bytes, seed)
+    fitting = max_bytes // crop_bytes
+    most = fitting if max_crops is None else min(fitting, max(max_crops, splits))
+    plan = bounded(asked, most, seed)
     if plan != asked:
         size = crop_bytes * total_crops(plan) / 2**30
-        announce(f"{describe_choice(asked, plan)}: {size:.1f} of at most {max_bytes / 2**30:.1f} GiB")
+        bound = f"{size:.1f} of at most {max_bytes / 2**30:.1f} GiB" if most == fitting else f"at most {most} crops"
+        announce(f"{describe_choice(asked, plan)}: {bound}")
     return plan
 
 
-def _content_key(teacher: Teacher, plan: Sequence[Part], settings: TargetSettings) -> str:
+def _content_key(teacher: Teacher, plan: Sequence[Part], digests: Sequence[str], settings: TargetSettings) -> str:
     content = {
         "format": _FORMAT,
         "teacher": teacher.weights_hash,
         "precision": str(teacher.dtype),
-        "clips": [(part.split, part.digest, part.crops) for part in plan],
+        "clips": [(part.split, digest, part.crops) for part, digest in zip(plan, digests, strict=True)],
         "settings": asdict(settings),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -115,10 +134,14 @@ def _shard_names(splits: Iterable[Split]) -> list[str]:
     return [f"{split}-{number:03d}.safetensors" for number, split in enumerate(splits)]
 
 
-def _index(teacher: Teacher, plan: Sequence[Part], settings: TargetSettings, names: list[str]) -> bytes:
-    """What the folder holds, for people; depends on nothing but what the key covers."""
+def _index(
+    teacher: Teacher, plan: Sequence[Part], settings: TargetSettings, names: list[str], left_out: Mapping[str, str]
+) -> bytes:
+    """What the folder holds and what it lacks; depends on nothing but what the key covers."""
     shards = {name: {"split": part.split, "crops": part.crops} for name, part in zip(names, plan, strict=True)}
     index = {"teacher_sha256": teacher.weights_hash, "settings": asdict(settings), "shards": shards}
+    if left_out:
+        index |= {_LEFT_OUT: dict(left_out)}
     return (json.dumps(index, indent=2) + "\n").encode()
 
 
@@ -126,7 +149,28 @@ def _holds(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
-def _bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
+def _left_out_before(index: Path, names: Sequence[str]) -> dict[str, str]:
+    """Shards that an index says are left out, and why; none if there is no index, or a damaged one."""
+    try:
+        found = json.loads(index.read_bytes())[_LEFT_OUT]
+        return {name: str(found[name]) for name in names if name in found}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def _describe_left_out(plan: Sequence[Part], names: Sequence[str], left_out: Mapping[str, str]) -> str:
+    """What is left out, for people; UserError if nothing remains of a split."""
+    why = [f"{part.clip.name} {left_out[name]}" for name, part in zip(names, plan, strict=True) if name in left_out]
+    more = f" and {len(why) - 3} more" if len(why) > 3 else ""
+    described = f"{', '.join(why[:3])}{more}"
+    remaining = {part.split for name, part in zip(names, plan, strict=True) if name not in left_out}
+    for split in {part.split for part in plan} - remaining:
+        raise UserError(f"no clip is left to {split} on ({described}): give other videos with --clips")
+    return f"{len(why)} of {len(plan)} clips left out: {described}"
+
+
+def bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
+    """Bytes that one crop takes on disk."""
     channels, frames, height, width = teacher.spec.latent_shape(settings.num_frames, settings.crop, settings.crop)
     pixels = 3 * settings.num_frames * settings.crop**2
     total = 4 * channels * frames * height * width + pixels + 2 * pixels * settings.frames
@@ -139,39 +183,34 @@ def _bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
 def _compute(
     teacher: Teacher,
     plan: Sequence[Part],
+    digests: Sequence[str],
     settings: TargetSettings,
     folder: Path,
     names: list[str],
     missing: list[int],
     progress: Callable[[int, int], None] | None,
-) -> None:
-    total, done = sum(plan[number].crops for number in missing), 0
+) -> dict[str, str]:
+    """Write the missing shards; those whose clip breaks off, and why."""
+    total, done, left_out = sum(plan[number].crops for number in missing), 0, {}
     for number in missing:
-        rows = []
-        for video in _cut(plan[number], settings):
-            with out_of_memory_as(without_memory(teacher, settings.num_frames, settings.crop)):
-                rows.append(_targets_of(teacher, video, settings))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        tensors = {name: torch.cat([row[name] for row in rows]).contiguous() for name in rows[0]}
-        write_shard(folder / names[number], tensors)
-
-
-def _cut(part: Part, settings: TargetSettings) -> Iterable[Tensor]:
-    """Crops `(1, 3, t, h, w)` of a clip; if not to train on the first is central and begins with the clip."""
-    clip, random = part.clip, part.split == "train"
-    frames = read_frames(clip, 0, clip.num_frames)
-    seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {part.digest}".encode()).digest()[:8])
-    generator = np.random.default_rng(seed)
-    for index in range(part.crops):
-        room = clip.num_frames - settings.num_frames
-        first = int(generator.integers(room + 1)) if random or index else 0
-        video = to_video(frames[first : first + settings.num_frames], settings.crop)
-        space = (video.shape[3] - settings.crop, video.shape[4] - settings.crop)
-        central = not random and index == 0
-        y, x = (each // 2 if central else int(generator.integers(each + 1)) for each in space)
-        yield video[:, :, :, y : y + settings.crop, x : x + settings.crop]
+        part, rows = plan[number], {}
+        try:
+            for crop, video in cut_crops(part, digests[number], settings):
+                with out_of_memory_as(without_memory(teacher, settings.num_frames, settings.crop)):
+                    rows[crop] = _targets_of(teacher, video, settings)
+                if progress is not None:
+                    progress(done + len(rows), total)
+        except NoPictureError as error:
+            if part.clip.digest() != digests[number]:
+                raise UserError(f"{part.clip.path} has changed meanwhile: restore it, or start anew") from error
+            left_out[names[number]] = str(error)
+        else:
+            tensors = {
+                name: torch.cat([rows[crop][name] for crop in range(part.crops)]).contiguous() for name in rows[0]
+            }
+            write_shard(folder / names[number], tensors)
+        done += part.crops
+    return left_out
 
 
 def _targets_of(teacher: Teacher, video: Tensor, settings: TargetSettings) -> dict[str, Tensor]:
@@ -193,12 +232,14 @@ def _open(
     settings: TargetSettings,
     plan: Sequence[Part],
     names: list[str],
+    left_out: Mapping[str, str],
     *,
     in_memory: bool,
 ) -> Targets:
     splits: dict[Split, Samples] = {}
     for split in SPLITS:
-        members = [(name, part) for name, part in zip(names, plan, strict=True) if part.split == split]
+        there = [(name, part) for name, part in zip(names, plan, strict=True) if name not in left_out]
+        members = [(name, part) for name, part in there if part.split == split]
         splits[split] = ShardSamples(
             shards=tuple(folder / name for name, _ in members),
             samples=tuple((shard, at) for shard, (_, part) in enumerate(members) for at in range(part.crops)),

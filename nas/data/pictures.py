@@ -56,6 +56,12 @@ class Display:
         scale = min(Fraction(1), _MAX_SHORT_SIDE / min(wide, high))
         return round(wide * scale), round(high * scale)
 
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width of what `to_rgb` makes of it."""
+        width, height = self.size
+        return (width, height) if self.transposed else (height, width)
+
 
 def choose_stream(container: Any) -> Any:
     """The video stream that a player shows: no cover and no thumbnails, the default one, of these the largest.
@@ -77,15 +83,25 @@ def choose_stream(container: Any) -> Any:
     return max(decodable, key=rank)  # the first of equals
 
 
+def check_pixels(stream: Any) -> Fraction:
+    """Width of a pixel of a stream divided by its height.
+
+    Raises:
+        NoPictureError: it is out of all proportion.
+    """
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
+    if not Fraction(1, _WIDEST_PIXEL) <= aspect <= _WIDEST_PIXEL:
+        raise NoPictureError(f"cannot be shown (pixels of {aspect.numerator}:{aspect.denominator})")
+    return aspect
+
+
 def display_of(frame: av.VideoFrame, stream: Any) -> Display:
     """How a decoded frame of a stream is shown.
 
     Raises:
         NoPictureError: its pixels have no sensible form.
     """
-    aspect = Fraction(stream.sample_aspect_ratio or 1)
-    if not Fraction(1, _WIDEST_PIXEL) <= aspect <= _WIDEST_PIXEL:
-        raise NoPictureError(f"cannot be shown (pixels of {aspect.numerator}:{aspect.denominator})")
+    aspect = check_pixels(stream)
     number = stream.container.streams.video.index(stream)
     # The rotation that PyAV offers lacks the mirroring. x and y of the screen are (a, c) and (b, d) times the stored.
     matrix = frame.side_data.get("DISPLAYMATRIX")

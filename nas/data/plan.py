@@ -18,8 +18,6 @@ class Part:
     """What they are for."""
     clip: Clip
     """What they are cut from."""
-    digest: str
-    """`Clip.digest` of the clip, kept because it reads the whole file."""
     crops: int
     """Number of crops, at least 1; with fewer of a clip they are its first ones."""
 
@@ -27,9 +25,7 @@ class Part:
 def plan_of(clips: ClipSet, settings: TargetSettings) -> tuple[Part, ...]:
     """All that is asked for, split by split."""
     asked = [(split, settings.crops(split)) for split in SPLITS]
-    return tuple(
-        Part(split, clip, clip.digest(), crops) for split, crops in asked if crops for clip in clips.split(split)
-    )
+    return tuple(Part(split, clip, crops) for split, crops in asked if crops for clip in clips.split(split))
 
 
 def total_crops(plan: Sequence[Part]) -> int:
@@ -85,4 +81,4 @@ def _shares(counts: dict[Split, int], most: int) -> dict[Split, int]:
 
 
 def _place(part: Part, seed: int) -> str:
-    return hashlib.sha256(f"{seed} {part.digest}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed} {part.clip.identity}".encode()).hexdigest()

@@ -1,21 +1,25 @@
-"""A folder of videos, or the embedded clips, shared out: some to train on, some to score on, some to test on."""
+"""Videos of a folder or a list, or the embedded clips, shared out: to train on, to score on, to test on."""
 
-import hashlib
 import importlib.resources
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
-from nas.data.clips import MAX_FRAMES, Clip, count_frames
+from nas.data.clips import Clip
 from nas.data.find_videos import EXTENSIONS, find_videos
+from nas.data.headers import Header
+from nas.data.known_videos import KnownVideos
 from nas.data.settings import SPLITS, Split
+from nas.data.video_lists import Listed, read_list
 from nas.machine.reading import reading
 from nas.terminal.errors import UserError
 
 _TEST, _SCORE = 0.2, 0.4
 """Of all places, numbers from 0 to 1, those below the first are for tests, and those between the two for scores."""
 _SHORT = "is too short"
+_WARNINGS = 20
+"""Files that are named if many cannot be used; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class ClipSet:
     test: tuple[Clip, ...]
     """Clips that finished models are judged on."""
     origin: str
-    """"embedded" or the folder."""
+    """"embedded", the folder, or the list."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Files that could not be used, and why."""
     cut: tuple[tuple[str, str], ...] = ()
@@ -56,9 +60,11 @@ class ClipSet:
         return replace(self, train=kept["train"], score=kept["score"], test=kept["test"])
 
     def warnings(self) -> tuple[str, ...]:
-        """One line for each file that is not used, or not to its end."""
+        """One line for each file that is not used, or not to its end; of many for the first ones."""
         skipped = (f"skipped {name}: {reason}" for name, reason in self.skipped)
-        return (*skipped, *(f"only the beginning of {name} is used: {reason}" for name, reason in self.cut))
+        lines = (*skipped, *(f"only the beginning of {name} is used: {reason}" for name, reason in self.cut))
+        more = len(lines) - _WARNINGS
+        return lines if more <= 1 else (*lines[:_WARNINGS], f"{more} more files are not used, or not to their end")
 
     def describe(self) -> str:
         """One line for people."""
@@ -67,8 +73,13 @@ class ClipSet:
         return f"{self.origin}: {counts}{skipped}"
 
 
-def open_clips(folder: Path | None, num_frames: int, progress: Callable[[int, int], None] | None = None) -> ClipSet:
-    """Find videos, look into each, split them.
+def open_clips(
+    source: Path | None,
+    num_frames: int,
+    progress: Callable[[int, int], None] | None = None,
+    cache: Path | None = None,
+) -> ClipSet:
+    """Find videos, look into the header of each, split them.
 
     A folder with subfolders `train`, `score` and `test` is split that way, and what is outside them is left out. Else
     the content of each file decides, whatever its name: about a fifth is for tests, a fifth for scores. A split that
@@ -76,122 +87,130 @@ def open_clips(folder: Path | None, num_frames: int, progress: Callable[[int, in
     of each is for training, the rest for the others.
 
     Args:
-        folder: searched with its subfolders; None for the embedded clips.
+        source: a folder, searched with its subfolders, or a list (`nas.data.video_lists`); None for the embedded clips.
         num_frames: frames that a clip must have.
         progress: called with the number of files looked into and of all.
+        cache: folder for what was found out about files; default `default_cache_dir()`.
 
     Raises:
-        UserError: no such folder, no video in it, none readable, or all too short.
+        UserError: no such folder or list, no video in it, none readable, or all too short.
     """
-    if folder is None:
-        return replace(_read_folder(_embedded(), num_frames, progress), origin="embedded")
-    with _folder_of_videos(folder):
-        return _read_folder(folder, num_frames, progress)
+    whole, listed, skipped = _find(source)
+    clips, cut = _usable(whole, listed, skipped, KnownVideos(cache), num_frames, progress)
+    return replace(_split(whole, clips, skipped, num_frames), cut=cut, origin=str(source or "embedded"))
 
 
 def open_test_clips(
-    folder: Path | None,
+    source: Path | None,
     num_frames: int,
     most_frames: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    cache: Path | None = None,
 ) -> ClipSet:
-    """Find videos to test on and look into each. None is for training.
+    """Find videos to test on and look into the header of each. None is for training.
 
     Args:
-        folder: searched with its subfolders; if these are `train`, `score` and `test`, `test` alone. None for the
-            embedded clips.
+        source: as for `open_clips`; of a folder with subfolders `train`, `score` and `test`, `test` alone.
         num_frames: frames that a clip must have.
         most_frames: frames that are used of a video, from its beginning; None for all.
         progress: called with the number of files looked into and of all.
+        cache: as for `open_clips`.
 
     Raises:
         UserError: as `open_clips`.
     """
-    with _folder_of_videos(folder) if folder else nullcontext():
-        whole = folder or _embedded()
-        place = whole / "test" if all((whole / split).is_dir() for split in SPLITS) else whole
-        clips, skipped, cut = _usable_clips(place, num_frames, most_frames, progress)
-    return ClipSet((), (), tuple(clips.values()), str(folder or "embedded"), tuple(skipped), cut)
+    whole, listed, skipped = _find(source, only_tests=True)
+    clips, cut = _usable(whole, listed, skipped, KnownVideos(cache), num_frames, progress)
+    used = (
+        clip if most_frames is None else replace(clip, num_frames=min(clip.num_frames, most_frames)) for clip in clips
+    )
+    return ClipSet((), (), tuple(used), str(source or "embedded"), tuple(skipped), cut)
 
 
-def _embedded() -> Path:
-    return Path(str(importlib.resources.files("nas.assets"))) / "clips"
-
-
-@contextmanager
-def _folder_of_videos(folder: Path) -> Iterator[None]:
-    with reading(folder, "expected --clips to be a folder of videos"):
-        if not folder.exists():
-            raise UserError(f"--clips {folder} does not exist: expected a folder of videos")
-        if not folder.is_dir():
-            raise UserError(f"--clips {folder} is a file: expected a folder of videos")
-        yield
-
-
-def _read_folder(folder: Path, num_frames: int, progress: Callable[[int, int], None] | None) -> ClipSet:
-    clips, skipped, cut = _usable_clips(folder, num_frames, MAX_FRAMES, progress)
-    return replace(_split(folder, clips, skipped, num_frames), cut=cut)
-
-
-def _usable_clips(
-    folder: Path, num_frames: int, most_frames: int | None, progress: Callable[[int, int], None] | None
-) -> tuple[dict[str, Clip], list[tuple[str, str]], tuple[tuple[str, str], ...]]:
-    """Clips by the digest of their file, what is not used, and what is not to its end."""
-    files, skipped = find_videos(folder)
+def _find(source: Path | None, *, only_tests: bool = False) -> tuple[Path, list[Listed], list[tuple[str, str]]]:
+    """Where videos are looked for, those that are there, and what is none."""
+    if source is None:
+        source = Path(str(importlib.resources.files("nas.assets"))) / "clips"
+    with reading(source, "expected --clips to be a folder of videos or a list of them"):
+        if not source.exists():
+            raise UserError(f"--clips {source} does not exist: expected a folder of videos or a list of them")
+        if not source.is_dir():
+            return source, read_list(source), []
+        if only_tests and all((source / split).is_dir() for split in SPLITS):
+            source = source / "test"
+        files, skipped = find_videos(source)
     if not files and not skipped:
-        raise UserError(f"no video in {folder}: expected files ending in {', '.join(EXTENSIONS)}")
-    clips: dict[str, Clip] = {}
-    cut: list[tuple[str, str]] = []
-    for done, path in enumerate(files, start=1):
-        length, reason = count_frames(path, most_frames)
-        if progress is not None:
-            progress(done, len(files))
-        if length < num_frames:
-            short = f"{_SHORT}: {length} frames, {num_frames} are needed"
-            skipped.append((path.name, f"{short} (it {reason})" if reason and length else reason or short))
+        raise UserError(f"no video in {source}: expected files ending in {', '.join(EXTENSIONS)}")
+    return source, [Listed(path) for path in files], skipped
+
+
+def _usable(
+    source: Path,
+    listed: list[Listed],
+    skipped: list[tuple[str, str]],
+    known: KnownVideos,
+    num_frames: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[Clip], tuple[tuple[str, str], ...]]:
+    """Clips, and what is not used to its end; what is not used at all is added to `skipped`."""
+    paths = list(dict.fromkeys(each.path for each in listed))
+    headers = dict(zip(paths, known.headers(paths, progress), strict=True))
+    clips: dict[tuple[str, int, int], Clip] = {}
+    cut: dict[str, str] = {}
+    for each in listed:
+        header = headers[each.path]
+        clip = _clip(each, header)
+        name, reason = each.path.name, header.reason
+        if clip.num_frames < num_frames:
+            short = f"{_SHORT}: {clip.num_frames} frames, {num_frames} are needed"
+            skipped.append((name, f"{short} (it {reason})" if reason and header.frames else reason or short))
             continue
-        clip = Clip(path, 0, length)
         # The same video twice could end up in two splits.
-        original = clips.setdefault(_content(path), clip)
+        original = clips.setdefault((clip.content, clip.first_frame, clip.num_frames), clip)
         if original is not clip:
-            skipped.append((path.name, f"is a copy of {original.path.name}"))
+            skipped.append((name, f"is a copy of {original.path.name}"))
         elif reason:
-            cut.append((path.name, f"it {reason} after {length} frames"))
+            cut[name] = f"it {reason} after {header.frames} frames"
     if not clips:
-        raise _nothing_usable(folder, skipped, num_frames)
-    return clips, skipped, tuple(cut)
+        raise _nothing_usable(source, skipped, num_frames)
+    return list(clips.values()), tuple(cut.items())
 
 
-def _nothing_usable(folder: Path, skipped: list[tuple[str, str]], num_frames: int) -> UserError:
+def _clip(listed: Listed, header: Header) -> Clip:
+    """The part of a file that is asked for, as far as there is one."""
+    first = min(ceil(round(listed.start * header.rate, 3)), header.frames)
+    rest = header.frames - first
+    length = rest if listed.length is None else min(rest, int(round(listed.length * header.rate, 3)))
+    return Clip(listed.path, first, length, header.content)
+
+
+def _nothing_usable(source: Path, skipped: list[tuple[str, str]], num_frames: int) -> UserError:
     short = [name for name, reason in skipped if reason.startswith(_SHORT)]
     names = short or [name for name, _ in skipped]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     problem = f"only videos shorter than {num_frames} frames" if short else "no readable video"
-    return UserError(f"{problem} in {folder} ({', '.join(names[:5])}{more}): give longer or other videos with --clips")
+    return UserError(f"{problem} in {source} ({', '.join(names[:5])}{more}): give longer or other videos with --clips")
 
 
-def _content(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _split(folder: Path, by_content: dict[str, Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
-    clips = list(by_content.values())
-    present = [split for split in SPLITS if (folder / split).is_dir()]
+def _split(source: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
+    present = [split for split in SPLITS if (source / split).is_dir()]
     if len(present) == len(SPLITS):
-        return _split_as_named(folder, clips, skipped)
+        return _split_as_named(source, clips, skipped)
     if len(present) > 1:
         missing = next(split for split in SPLITS if split not in present)
         raise UserError(
-            f"{folder} has subfolders {' and '.join(present)} but no {missing}: add it, or rename them all to have "
+            f"{source} has subfolders {' and '.join(present)} but no {missing}: add it, or rename them all to have "
             f"the videos split for you"
         )
-    if len(clips) < len(SPLITS):
-        return _split_in_time(folder, clips, skipped, num_frames)
+    by_content = {clip.content: clip for clip in reversed(clips)}
+    if len(by_content) < len(SPLITS):
+        return _split_in_time(source, clips, skipped, num_frames)
+    # Parts of a file may overlap: they stay together.
     chosen = _split_by_content(by_content)
-    train, score, test = (tuple(clip for clip in clips if chosen[clip] == split) for split in SPLITS)
-    return ClipSet(train, score, test, str(folder), tuple(skipped))
+    train, score, test = (
+        tuple(clip for clip in clips if chosen[by_content[clip.content]] == split) for split in SPLITS
+    )
+    return ClipSet(train, score, test, str(source), tuple(skipped))
 
 
 def _split_by_content(by_content: dict[str, Clip]) -> dict[Clip, Split]:
@@ -226,6 +245,10 @@ def _split_as_named(folder: Path, clips: list[Clip], skipped: list[tuple[str, st
 def _split_in_time(folder: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:
     """The end of each video is for tests, what comes before it for scores, and all the rest for training."""
     parts: dict[Split, list[Clip]] = {split: [] for split in SPLITS}
+    if len({clip.content for clip in clips}) < len(clips):
+        raise UserError(
+            f"{folder} lists parts of fewer than 3 videos, which may overlap: give parts of at least 3 videos"
+        )
     for clip in clips:
         if clip.num_frames < 3 * num_frames:
             raise UserError(
@@ -235,7 +258,8 @@ def _split_in_time(folder: Path, clips: list[Clip], skipped: list[tuple[str, str
             )
         rest = clip.num_frames - 2 * num_frames
         parts["train"].append(replace(clip, num_frames=rest))
-        parts["score"].append(Clip(clip.path, rest, num_frames))
-        parts["test"].append(Clip(clip.path, rest + num_frames, num_frames))
+        parts["score"].append(replace(clip, first_frame=clip.first_frame + rest, num_frames=num_frames))
+        end = clip.first_frame + clip.num_frames
+        parts["test"].append(replace(clip, first_frame=end - num_frames, num_frames=num_frames))
     train, score, test = (tuple(parts[split]) for split in SPLITS)
     return ClipSet(train, score, test, str(folder), tuple(skipped))

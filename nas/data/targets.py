@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nas.data.settings import Split
 from nas.data.shards import read_row, read_shard
+from nas.machine.reading import reading
 from nas.teachers import Tap
 from nas.terminal.errors import UserError
 from search_spaces import LatentSpec
@@ -75,18 +76,24 @@ class ShardSamples:
         return self.__dict__ | {"loaded": None if self.loaded is None else {}}
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> TargetBatch:
-        """The samples with these indices."""
+        """The samples with these indices.
+
+        Raises:
+            UserError: a shard is not there any more.
+        """
         rows = [self._row(*self.samples[index]) for index in indices]
         stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
         features = {name.removeprefix("feature."): each for name, each in stacked.items() if "feature." in name}
         return TargetBatch(stacked["latents"], features, stacked["truth"] / 127.5 - 1, stacked.get("frames"))
 
     def _row(self, shard: int, position: int) -> dict[str, Tensor]:
-        if self.loaded is None:
-            return read_row(self.shards[shard], position)
-        if shard not in self.loaded:
+        if self.loaded is not None and shard in self.loaded:
+            return {name: tensor[position] for name, tensor in self.loaded[shard].items()}
+        with reading(self.shards[shard], "the same command computes what is missing and goes on"):
+            if self.loaded is None:
+                return read_row(self.shards[shard], position)
             self.loaded[shard] = read_shard(self.shards[shard])
-        return {name: tensor[position] for name, tensor in self.loaded[shard].items()}
+        return self._row(shard, position)
 
 
 @dataclass(frozen=True)

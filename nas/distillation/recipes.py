@@ -31,6 +31,8 @@ class Crops:
     """Crops of each clip to test on."""
     taps: int = 0
     """Number of the teacher's first taps that are kept; the paper aligns the middle and the first up block."""
+    most: int | None = None
+    """Crops of all clips together; of more than that some are chosen. None: as many as the disk is meant to hold."""
 
     def settings(self, teacher: "Teacher") -> TargetSettings:
         """The same for this teacher."""
@@ -83,11 +85,14 @@ CPU = Recipe(
     full="fast",
     search_seconds=420.0,
     batch_size=1,
-    short=Crops(64, 4, train=8, score=3, taps=2),
-    judging=Crops(128, 5, test=2),
+    short=Crops(64, 4, train=8, score=3, taps=2, most=72),
+    judging=Crops(128, 5, test=2, most=16),
     spread_db=0.1,
 )
-"""The recipe for a few CPU cores, and the cautious start on Apple's GPUs."""
+"""The recipe for a few CPU cores, and the cautious start on Apple's GPUs.
+
+However many the clips, targets take about as long as those of the embedded ones.
+"""
 
 GPU = Recipe(
     short_steps=600,
@@ -95,7 +100,7 @@ GPU = Recipe(
     search_seconds=None,
     batch_size=8,
     short=Crops(128, 5, train=48, score=8, taps=2),
-    judging=Crops(256, 5, test=4),
+    judging=Crops(256, 5, test=4, most=256),
 )
 """The recipe for a CUDA GPU."""
 

@@ -138,8 +138,8 @@ def _open_job(
     announce = partial(show.say, console, "targets")
     with processes.first_alone():
         with show.progress(console, "targets", "for evaluation") as advance:
-            judging = recipe.judging.settings(teacher)
-            unseen = open_targets(teacher, clips, judging, progress=advance, announce=announce)
+            judging, most = recipe.judging.settings(teacher), recipe.judging.most
+            unseen = open_targets(teacher, clips, judging, progress=advance, announce=announce, max_crops=most)
         name = arguments.recipe or recipe.full
         phases = load_phases(name).scaled(arguments.steps)
         phases.check_batches(processes.count)
@@ -152,7 +152,9 @@ def _open_job(
         unseen=unseen,
         device=device,
         phone=open_predicted(settings.device, DEFAULT_DEVICE),
-        clips=f"the {clips.origin} clips" if folder is None else f"clips of {folder.name}/",
+        clips=f"the {clips.origin} clips"
+        if folder is None
+        else f"clips of {folder.name}{'/' if folder.is_dir() else ''}",
         out=out,
         processes=processes,
     )
@@ -169,10 +171,10 @@ def _open_stretches(
     announce = partial(show.say, console, "targets")
     stretches = []
     for phase in phases.phases:
-        crops = phase.crops.settings(teacher)
+        crops, most = phase.crops.settings(teacher), phase.crops.most
         usable = clips.at_least(crops.num_frames)
         with show.progress(console, "targets", f"for training: {phase.name}") as advance:
-            training = open_targets(teacher, usable, crops, progress=advance, announce=announce)
+            training = open_targets(teacher, usable, crops, progress=advance, announce=announce, max_crops=most)
         stretches.append(Stretch(phase.name, training, phase.distillation(seed)))
     return tuple(stretches)
 
@@ -228,7 +230,10 @@ def make_parser() -> Parser:
         f"(default: {CPU.full}, with a GPU {GPU.full})",
     )
     parser.add_argument(
-        "--clips", type=Path, metavar="DIR", help="folder of your videos (default: those of the search)"
+        "--clips",
+        type=Path,
+        metavar="PATH",
+        help="folder of your videos, or a list of them: txt, csv, jsonl (default: those of the search)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where model folders go (default: RUN/models)")
     parser.add_plugin_option()

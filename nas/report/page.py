@@ -39,7 +39,7 @@ def write_report(
     path = path or run.folder / FILE_NAME
     page = render(page_contents(run, models or run.folder / "models", study))
     with disk_errors(f"cannot write {path}"):
-        write_bytes(path, page.encode())
+        write_bytes(path, page.encode(errors="backslashreplace"))  # names of files may be no text
     return path
 
 

@@ -64,7 +64,7 @@ def contents_of_teacher(name: str, weights_hash: str) -> dict[str, dict[str, str
 def contents_of_clips(clips: ClipSet) -> dict[str, dict[str, str]]:
     """Every clip with its split."""
     pairs = [(split, clip) for split in SPLITS for clip in clips.split(split)]
-    return {"clip": {_place(clip, clips.origin): f"{split} {clip.digest()}" for split, clip in pairs}}
+    return {"clip": {_place(clip, clips.origin): f"{split} {clip.identity}" for split, clip in pairs}}
 
 
 def contents_of_recipe(recipe: Recipe, steps: int, seed: int) -> dict[str, dict[str, str]]:
@@ -114,10 +114,12 @@ def _part_digest(name: str) -> str:
 
 
 def _place(clip: Clip, origin: str) -> str:
-    """Where a clip is in its folder, with the frames if it is a part of a file."""
+    """Where a clip is in its folder or from its list on, with the frames if it is a part of a file."""
     folder = clip.path.parent
-    inside = folder.relative_to(origin) if folder.is_relative_to(origin) else Path(folder.name)
-    return (inside / clip.name).as_posix()
+    if origin == "embedded":
+        return f"{folder.name}/{clip.name}"
+    root = Path(origin) if Path(origin).is_dir() else Path(origin).parent
+    return ((folder.relative_to(root) if folder.is_relative_to(root) else folder) / clip.name).as_posix()
 
 
 def _digest(value: Any) -> str:

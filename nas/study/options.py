@@ -55,7 +55,12 @@ def _add_what_is_distilled(parser: Parser) -> None:
         metavar="PATH",
         help="diffusers folder or safetensors file (default: as published)",
     )
-    teacher.add_argument("--clips", type=Path, metavar="DIR", help="folder of your videos (default: embedded clips)")
+    teacher.add_argument(
+        "--clips",
+        type=Path,
+        metavar="PATH",
+        help="folder of your videos, or a list of them: txt, csv, jsonl (default: embedded clips)",
+    )
 
 
 def _add_limits(parser: Parser) -> None:

@@ -25,7 +25,7 @@ class RunSettings:
     teacher_weights: str | None
     """Path given by the user, absolute; None for the embedded or published weights."""
     clips: str | None
-    """Folder of the user's videos, absolute; None for the embedded clips."""
+    """Folder or list of the user's videos, absolute; None for the embedded clips."""
     budget: str
     """Latency budget as it was written: a time per decoded frame or a rate."""
     device: str

@@ -210,7 +210,7 @@ def test_run_folder_where_none_can_be_made(shell: Shell, inputs: Inputs, place: 
 def test_cache_where_none_can_be_made(shell: Shell, inputs: Inputs, tmp_path: Path) -> None:
     elsewhere = Shell(tmp_path, Path(os.devnull) / "cache")
     done = elsewhere.fork("nas.search", *inputs.arguments("--run", "R"))
-    refuse_for_the_disk(done, "targets", "/dev/null/cache", "another folder")
+    refuse_for_the_disk(done, "cannot write", "/dev/null/cache", "another folder")
 
 
 def test_read_only_disk(shell: Shell, inputs: Inputs) -> None:

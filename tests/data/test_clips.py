@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from nas.data.clips import Clip, read_frames, to_video
+from nas.data.clips import Clip, read_frames, read_runs, to_video
+from nas.data.pictures import NoPictureError
 from nas.data.settings import SPLITS, Split
 from nas.data.splits import ClipSet, open_clips
+from nas.data.video_file import first_display
 from tests.support.errors import refusal
 from tests.support.videos import CODECS, make_frames, read_numbers, write_frames, write_video
 
@@ -92,9 +94,9 @@ def test_a_bad_video_among_good_ones_is_skipped_and_counted(
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     message = refusal(lambda: open_clips(tmp_path / "nowhere", 5))
-    assert message == f"--clips {tmp_path / 'nowhere'} does not exist: expected a folder of videos"
+    assert message == f"--clips {tmp_path / 'nowhere'} does not exist: expected a folder of videos or a list of them"
     write_video(tmp_path / "one.mp4", 5)
-    assert "one.mp4 is a file: expected a folder" in refusal(lambda: open_clips(tmp_path / "one.mp4", 5))
+    assert "one.mp4 is a file, but no list: expected" in refusal(lambda: open_clips(tmp_path / "one.mp4", 5))
 
 
 def test_a_folder_without_videos_is_refused(tmp_path: Path) -> None:
@@ -187,9 +189,9 @@ def test_large_videos_are_reduced(size: tuple[int, int], expected: tuple[int, in
     assert read_numbers(frames[0]) == (90, 1)
 
 
-def test_only_the_beginning_of_a_long_video_is_used(tmp_path: Path) -> None:
-    write_video(tmp_path / "long.mkv", 150, 16, 16)
-    assert check_disjoint(open_clips(tmp_path, 40)) == {(0, index) for index in range(121)}
+def test_all_of_a_long_video_is_used(tmp_path: Path) -> None:
+    write_video(tmp_path / "long.mkv", 250, 16, 16)
+    assert check_disjoint(open_clips(tmp_path, 40)) == {(0, index) for index in range(250)}
 
 
 def test_a_video_that_breaks_off_is_used_up_to_there(tmp_path: Path) -> None:
@@ -202,8 +204,14 @@ def test_a_video_that_breaks_off_is_used_up_to_there(tmp_path: Path) -> None:
 
 
 def test_frames_after_a_change_of_size_are_not_used(tmp_path: Path) -> None:
-    write_frames(tmp_path / "cut.avi", make_frames(16), make_frames(8, 64, 64, 1), codec="mjpeg")
-    assert check_disjoint(open_clips(tmp_path, 5)) == {(0, index) for index in range(16)}
+    path = tmp_path / "cut.avi"
+    write_frames(path, make_frames(16), make_frames(8, 64, 64, 1), codec="mjpeg")
+    shown = first_display(path)
+    ((_, frames),) = read_runs(Clip(path, 0, 24), [11], 5, shown)
+    assert [read_numbers(frame) for frame in frames] == [(0, index) for index in range(11, 16)]
+    for first in (12, 17):
+        with pytest.raises(NoPictureError, match="goes on in another size"):
+            list(read_runs(Clip(path, 0, 24), [first], 5, shown))
 
 
 def test_a_video_that_has_changed_since_is_refused(tmp_path: Path) -> None:
@@ -212,13 +220,13 @@ def test_a_video_that_has_changed_since_is_refused(tmp_path: Path) -> None:
     clip = Clip(path, 4, 8)
     assert read_frames(clip, 0, 8).shape[0] == 8
     message = refusal(lambda: read_frames(clip, 0, 9))
-    assert f"{path} ends after 12 frames, expected 13" in message
+    assert f"{path} ends before it has 9 frames from frame 4 on: has it changed?" in message
     write_video(path, 3)
-    assert "ends after" in refusal(lambda: read_frames(clip, 0, 8))
+    assert "ends before" in refusal(lambda: read_frames(clip, 0, 8))
     path.write_bytes(b"x" * 500)
-    assert f"{path} cannot be decoded to its end: it cannot be read" in refusal(lambda: read_frames(clip, 0, 8))
+    assert f"{path} cannot be read" in refusal(lambda: read_frames(clip, 0, 8))
     path.unlink()
-    assert f"{path} cannot be decoded to its end: it cannot be read" in refusal(lambda: read_frames(clip, 0, 8))
+    assert f"{path} cannot be read" in refusal(lambda: read_frames(clip, 0, 8))
 
 
 def test_digest_is_of_content_and_range(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def plan(train: int, score: int, test: int, crops: tuple[int, int, int] = (48, 8
         "test": (test, crops[2]),
     }
     return tuple(
-        Part(split, Clip(Path(f"{split}/{number}.mp4"), 0, 17), f"{split}{number}", each)
+        Part(split, Clip(Path(f"{split}/{number}.mp4"), 0, 17, f"{split}{number}"), each)
         for split, (clips, each) in counts.items()
         for number in range(clips)
     )
@@ -61,10 +61,10 @@ def test_which_clips_are_kept_is_up_to_seed_and_content_and_hardly_to_what_is_ad
     assert chosen[0] == bounded(asked, 60, 0) and len(set(chosen.values())) == 3
     assert set(bounded(asked[::-1], 60, 0)) == set(chosen[0])
     moved = tuple(replace(part, clip=replace(part.clip, path=Path("elsewhere") / part.clip.path)) for part in asked)
-    assert [part.digest for part in bounded(moved, 60, 0)] == [part.digest for part in chosen[0]]
-    more = bounded((*asked, Part("train", Clip(Path("new.mp4"), 0, 17), "new", 48)), 60, 0)
+    assert [part.clip.content for part in bounded(moved, 60, 0)] == [part.clip.content for part in chosen[0]]
+    more = bounded((*asked, Part("train", Clip(Path("new.mp4"), 0, 17, "new"), 48)), 60, 0)
     assert len(set(more) ^ set(chosen[0])) <= 4
-    places = sorted(int(part.digest.removeprefix("train")) for part in chosen[0] if part.split == "train")
+    places = sorted(int(part.clip.content.removeprefix("train")) for part in chosen[0] if part.split == "train")
     assert places[0] < 15 and places[-1] > 85 and any(40 <= place < 60 for place in places), "from all over"
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from nas.data.clips import Clip, count_frames, read_frames
+from nas.data.clips import Clip, read_frames
 from nas.data.find_videos import find_videos
+from nas.data.headers import read_header
 from nas.data.splits import open_clips
 from nas.search import main
 from tests.support.commands import Shell, make_inputs
@@ -54,7 +55,7 @@ def test_a_file_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest
     write_video(tmp_path / "plain.mkv", 6, video=44)
     (tmp_path / "plain.mkv").rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    assert count_frames(Path(name)) == (6, "")
+    assert (read_header(Path(name)).frames, read_header(Path(name)).reason) == (6, "")
     frames = read_frames(Clip(Path(name), 0, 6), 0, 6)
     assert [read_numbers(frame) for frame in frames] == [(44, index) for index in range(6)]
     assert find_videos(Path()) == ([Path(name)], [])

@@ -4,6 +4,8 @@ The bars spell the number of the video and of the frame in bits, wide enough to 
 from the pixels alone which frames it was given.
 """
 
+import os
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -92,3 +94,22 @@ def _encode(encoder: Any, frames: np.ndarray, first: int) -> list[Any]:
 def _bar_rows(height: int, row: int) -> slice:
     """The rows of pixels of a row of bars: the third or the last quarter of the frame."""
     return slice(height * (2 + row) // 4, height * (3 + row) // 4)
+
+
+def write_many(folder: Path, count: int, frames: int = 20, size: int = 64) -> None:
+    """Many videos of different content, quickly: a few are encoded, and each of the others is one of them and a tag.
+
+    They look as if they had been written a minute ago, so that what is found out about them may be remembered.
+    """
+    folder.mkdir(parents=True)
+    kinds = []
+    for kind in range(min(count, 6)):
+        write_video(folder / "kind.mp4", frames, size, size, kind)
+        kinds.append((folder / "kind.mp4").read_bytes())
+    (folder / "kind.mp4").unlink()
+    minute_ago = time.time() - 60
+    for number in range(count):
+        path = folder / f"{number:05d}.mp4"
+        # A box of a type that every reader skips.
+        path.write_bytes(kinds[number % len(kinds)] + (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big"))
+        os.utime(path, (minute_ago, minute_ago))

@@ -1,0 +1,54 @@
+"""Crops of clips, in space and time: where they are, and their pixels."""
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from nas.data.clips import read_runs, scaled, to_video
+from nas.data.plan import Part
+from nas.data.settings import TargetSettings
+from nas.data.video_file import first_display
+
+
+def draw_crops(
+    part: Part, digest: str, settings: TargetSettings, height: int, width: int
+) -> list[tuple[int, int, int]]:
+    """First frame, top and left of each crop; if not to train on the first is central and begins with the clip.
+
+    Args:
+        part: what is cut; with more crops of it the first ones stay where they are.
+        digest: `Clip.digest` of its clip. Nothing but this and the seed is chance.
+        settings: how large crops are, and the seed.
+        height: of the clip in pixels, at least that of a crop.
+        width: as `height`.
+    """
+    random = part.split == "train"
+    seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {digest}".encode()).digest()[:8])
+    generator = np.random.default_rng(seed)
+    crops = []
+    for index in range(part.crops):
+        room = part.clip.num_frames - settings.num_frames
+        first = int(generator.integers(room + 1)) if random or index else 0
+        space = (height - settings.crop, width - settings.crop)
+        central = not random and index == 0
+        y, x = (each // 2 if central else int(generator.integers(each + 1)) for each in space)
+        crops.append((first, y, x))
+    return crops
+
+
+def cut_crops(part: Part, digest: str, settings: TargetSettings) -> Iterator[tuple[int, Tensor]]:
+    """Number and pixels `(1, 3, t, h, w)` of each crop, in the order in which they are in the video.
+
+    Raises:
+        NoPictureError: the video breaks off.
+    """
+    shown, size = first_display(part.clip.path), settings.crop
+    crops = draw_crops(part, digest, settings, *scaled(*shown.upright, size))
+    for number, frames in read_runs(part.clip, [first for first, _, _ in crops], settings.num_frames, shown):
+        _, y, x = crops[number]
+        if min(shown.upright) >= size:  # the rest need not be converted
+            yield number, to_video(frames[:, y : y + size, x : x + size])
+        else:
+            yield number, to_video(frames, size)[..., y : y + size, x : x + size]

@@ -1,0 +1,71 @@
+"""What the targets of many clips take: crops, disk, and work of the teacher. Computed as the commands do, no weights.
+
+python -m scripts.size_of_targets wan --clips 200 20000
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas.data.clips import Clip
+from nas.data.make_targets import MAX_BYTES, affordable, bytes_per_crop
+from nas.data.plan import plan_of, total_crops
+from nas.data.settings import TargetSettings
+from nas.data.splits import ClipSet
+from nas.distillation.phases import load_phases
+from nas.distillation.recipes import GPU
+from nas.teachers import Teacher, list_releases, without_weights
+
+TMACS_PER_SECOND = 50
+"""10^12 multiply-accumulates in a second that a data-centre GPU is taken to do in such convolutions. An estimate."""
+
+
+def main() -> None:
+    """Print one row per set of targets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("teacher", help="a published teacher")
+    parser.add_argument("--clips", type=int, nargs="+", required=True, help="numbers of clips")
+    arguments = parser.parse_args()
+    release = next(each for each in list_releases() if each.name == arguments.teacher)
+    teacher = without_weights(release)
+    print("| clips | for | crops asked for | crops kept | bytes of a crop | disk | teacher | time |")
+    print("|---|---|---|---|---|---|---|---|")
+    phases = [(f"finalize: {phase.name}", phase.crops) for phase in load_phases(GPU.full).phases]
+    for count in arguments.clips:
+        for name, crops in (("search", GPU.short), *phases, ("judging", GPU.judging)):
+            settings = crops.settings(teacher)
+            asked, size = plan_of(clips_of(count), settings), bytes_per_crop(teacher, settings)
+            kept = total_crops(affordable(asked, 0, size, MAX_BYTES, crops.most, lambda line: None))
+            work = kept * tmacs(teacher, settings)
+            cells = (
+                f"{count:,}",
+                name,
+                f"{total_crops(asked):,}",
+                f"{kept:,}",
+                f"{size / 1e6:.2f} MB",
+                f"{kept * size / 2**30:.1f} GiB",
+                f"{work:,.0f} TMAC",
+                f"{work / TMACS_PER_SECOND / 60:.1f} min",
+            )
+            print(f"| {' | '.join(cells)} |")
+
+
+def clips_of(count: int) -> ClipSet:
+    """So many long clips, a fifth of them for scores and a fifth for tests."""
+    clips = tuple(Clip(Path(f"{number}.mp4"), 0, 1000, str(number)) for number in range(count))
+    fifth = count // 5
+    return ClipSet(clips[2 * fifth :], clips[:fifth], clips[fifth : 2 * fifth], "computed")
+
+
+def tmacs(teacher: Teacher, settings: TargetSettings) -> float:
+    """10^12 multiply-accumulates for one crop: it is encoded and decoded."""
+    video = torch.empty(1, 3, settings.num_frames, settings.crop, settings.crop, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        teacher.run_decoder(teacher.skeleton, teacher.run_encoder(teacher.skeleton, video))
+    return float(counter.get_total_flops()) / 2e12
+
+
+if __name__ == "__main__":
+    main()
