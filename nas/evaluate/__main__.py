@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nas.evaluate.contestants import Contestants
     from nas.evaluate.judge import Verdict
     from nas.evaluate.material import Material
+    from nas.metrics.i3d import I3D
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -39,6 +40,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from nas.evaluate.table import print_outcome
     from nas.evaluation.pictures import GAIN
     from nas.machine.device import choose_device
+    from nas.metrics.i3d import load_i3d
     from nas.terminal import console as show
 
     load_plugins(arguments.plugin)
@@ -47,12 +49,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out or arguments.models[0] / "evaluation"
     who = open_contestants(arguments.models, arguments.teacher_weights, choose_device())
     check_out(out)
+    i3d = load_i3d(arguments.i3d).to(who.teacher.device) if arguments.i3d else None
     show.say(console, "teacher", who.teacher.describe())
     for student in who.students:
         show.say(console, "model", f"{student.name}: {student.model.decoder.config.summary()}")
     material = _material(console, who, settings, arguments)
     show.say(console, "decoding", _describe(settings, who))
-    verdicts = _judge(console, who, material)
+    verdicts = _judge(console, who, material, i3d)
     latents = _origin(arguments, settings)
     outcome = Outcome(who, tuple(material), settings, latents, verdicts)
     with show.progress(console, "saving", "pictures of the worst and the median clip"):
@@ -70,7 +73,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         UserError: two of them exclude each other.
     """
     clips_only = {"--clips": arguments.clips, "--protocol": arguments.protocol, "--frames": arguments.frames}
-    clips_only |= {"--crop": arguments.crop, "--noise": arguments.noise}
+    clips_only |= {"--crop": arguments.crop, "--noise": arguments.noise, "--i3d": arguments.i3d}
     if arguments.latents:
         wrong = next((name for name, value in clips_only.items() if value), None)
         if wrong:
@@ -114,7 +117,9 @@ def _material(
     return clip_material(clips.test, settings, who)
 
 
-def _judge(console: "Console", who: "Contestants", material: "list[Material]") -> "tuple[Verdict, ...]":
+def _judge(
+    console: "Console", who: "Contestants", material: "list[Material]", i3d: "I3D | None"
+) -> "tuple[Verdict, ...]":
     from nas.evaluate.judge import judge
     from nas.terminal import console as show
 
@@ -128,7 +133,7 @@ def _judge(console: "Console", who: "Contestants", material: "list[Material]") -
             advance(done, total)
 
         for each in material:
-            found.append(judge(who, each, count))
+            found.append(judge(who, each, count, i3d))
     return tuple(found)
 
 
@@ -205,6 +210,9 @@ def make_parser() -> Parser:
         metavar="SHARE",
         help="noise that is added to the encoder's latents, as a share of the standard deviation of each channel;"
         " models are then judged against the teacher alone (default: 0)",
+    )
+    parser.add_argument(
+        "--i3d", type=Path, metavar="FILE", help="weights of I3D for RGB and Kinetics-400, a state dict, for rFVD"
     )
     parser.add_argument(
         "--teacher-weights", type=Path, metavar="PATH", help="the teacher's weights (default: as when it was distilled)"

@@ -12,6 +12,8 @@ from nas.evaluate.material import Chunk, Material
 from nas.evaluation.meter import Meter
 from nas.evaluation.quality import mean_quality
 from nas.evaluation.results import ClipEvaluation, Quality
+from nas.evaluation.rfvd import FirstFrames
+from nas.metrics.i3d import I3D
 from nas.terminal.errors import UserError
 
 
@@ -37,34 +39,45 @@ class Verdict:
     """The teacher, against the video alone."""
     students: tuple[ClipEvaluation, ...]
     """Each student."""
+    features: Tensor | None = None
+    """What I3D answers to the first frames, `(n, 400)`: the video, the teacher, the students; None where there is no
+    video, or too little of it."""
 
 
-def judge(who: Contestants, material: Material, done: Callable[[int], None] = lambda frames: None) -> Verdict:
+def judge(
+    who: Contestants,
+    material: Material,
+    done: Callable[[int], None] = lambda frames: None,
+    i3d: I3D | None = None,
+) -> Verdict:
     """Judge everybody on one clip; memory does not grow with its length where all of them stream.
 
     Args:
         who: the teacher and its students.
         material: the clip.
         done: called with the number of frames that were judged, chunk by chunk.
+        i3d: the network of rFVD, if that is wanted.
 
     Raises:
         UserError: a student gives frames that are not finite or of another size, or a clip is too large for memory.
     """
     spec = who.teacher.spec
     columns: list[tuple[list[Quality], list[Quality]]] = [([], []) for _ in (who.teacher, *who.students)]
-    size, decodes = (0, 0), 0
+    size, decodes, begun = (0, 0), 0, FirstFrames()
     for decode in material.decodes(who):
         decodes += 1
         meters = [(Meter(spec), Meter(spec)) for _ in columns]
         for shown in run(who, decode):
             size = shown.teacher.shape[3], shown.teacher.shape[4]
             _add(who, material, meters, shown)
+            if i3d is not None and decodes == 1 and shown.video is not None:
+                begun.add([shown.video, shown.teacher, *shown.students])
             done(shown.teacher.shape[2])
         for column, pair in zip(columns, meters, strict=True):
             for qualities, meter in zip(column, pair, strict=True):
                 qualities += [meter.quality()] if meter.frames else []
     teacher, *students = [ClipEvaluation(material.name, decodes, *map(_mean, column)) for column in columns]
-    return Verdict(size, teacher, tuple(students))
+    return Verdict(size, teacher, tuple(students), None if i3d is None else begun.features(i3d))
 
 
 def _mean(qualities: Sequence[Quality]) -> Quality | None:

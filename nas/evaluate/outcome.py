@@ -15,6 +15,7 @@ from nas.evaluate.settings import Settings
 from nas.evaluation.confidence import LEVEL, RESAMPLES, SEED
 from nas.evaluation.pictures import difference, side_by_side, strip
 from nas.evaluation.results import ClipEvaluation, Quality
+from nas.evaluation.rfvd import FRAMES, distance
 from nas.evaluation.summary import differences, intervals, relative_flicker
 from nas.machine.files import check_output, disk_errors, write_bytes, write_json
 from nas.machine.temporary import put_in_place, temporary_folder
@@ -63,7 +64,15 @@ class Outcome:
         lines = [line for line in (lpips_off("alex"), lpips_off("vgg")) if line]
         if self.to_truth(None)[0] is None:
             lines.append("nothing against the video: there is none for these latents")
-        return [*lines, "rFVD: this program does not compute it"]
+        if self.rfvd(None) is None:
+            lines.append("rFVD: it takes the weights of I3D (--i3d FILE) and at least two videos of 9 frames")
+        return lines
+
+    def rfvd(self, student: int | None) -> dict[str, Any] | None:
+        """rFVD of a student, or of the teacher (None), with what it is of; None where it was not computed."""
+        row = 1 if student is None else student + 2
+        found = distance([verdict.features for verdict in self.verdicts], row, reference=0)
+        return None if found is None else {"value": found[0], "clips": found[1], "frames": FRAMES}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives."""
@@ -80,7 +89,8 @@ class Outcome:
             "confidence": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "drawn": "clips"},
             "clips": clips,
             "teacher": {"name": who.teacher.name, "source": who.teacher.source, "sha256": who.teacher.weights_hash}
-            | {"to_truth": _plain(intervals(self.to_truth(None))), "clips": _clips(self.column(None))},
+            | {"to_truth": _plain(intervals(self.to_truth(None))), "rfvd": self.rfvd(None)}
+            | {"clips": _clips(self.column(None))},
             "models": [self._model(index) for index in range(len(who.students))],
             "not_measured": self.not_measured(),
             "versions": versions(),
@@ -102,6 +112,7 @@ class Outcome:
             "weights_sha256": student.record.weights_sha256 if student.record else "",
             "to_teacher": _plain(intervals(self.to_teacher(index))),
             "to_truth": _plain(intervals(self.to_truth(index))),
+            "rfvd": self.rfvd(index),
             "flicker_relative_to_teacher": None if relative is None else asdict(relative),
             "difference_to_first_model": first,
             "clips": _clips(self.column(index)),

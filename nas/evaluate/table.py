@@ -63,7 +63,12 @@ def _print_means(console: Console, outcome: Outcome, names: Sequence[str], again
             table.add_row(_TITLES[measure], *(_text(column.get(measure)) for column in columns.values()))
     if not to_teacher:
         relative = [relative_flicker(outcome.column(index), outcome.column(None)) for index in range(len(names))]
-        table.add_row("flicker over the teacher's", "", *map(_text, relative), *[""] * (len(columns) - len(names) - 1))
+        rest = [""] * (len(columns) - len(names) - 1)
+        table.add_row("flicker over the teacher's", "", *map(_text, relative), *rest)
+        distances = [outcome.rfvd(index) for index in (None, *range(len(names)))]
+        if distances[0] is not None:
+            title = f"rFVD of {distances[0]['clips']} clips"
+            table.add_row(title, *(f"{each['value']:.2f}" if each else "" for each in distances), *rest)
     console.print()
     console.print(table)
 

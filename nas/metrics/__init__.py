@@ -11,6 +11,7 @@ from nas.metrics.frames import (
     ssim,
     ssim_per_frame,
 )
+from nas.metrics.frechet import frechet_distance
 from nas.metrics.perceptual import (
     LpipsNet,
     build_lpips,
@@ -37,6 +38,7 @@ __all__ = [
     "energy_ratio",
     "frame_difference_error",
     "frame_steps",
+    "frechet_distance",
     "high_band_energies",
     "line_steps",
     "lpips",

@@ -35,7 +35,7 @@ OPTIONS = {
         "positional arguments": ["MODEL"],
         "options": [
             *("--clips", "--latents", "--normalised", "--protocol", "--frames", "--crop", "--noise"),
-            *("--teacher-weights", "--out", "--plugin"),
+            *("--i3d", "--teacher-weights", "--out", "--plugin"),
         ],
     },
     "nas.export": {

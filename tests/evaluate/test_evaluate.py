@@ -19,6 +19,7 @@ from nas.evaluate.material import clip_material, view
 from nas.evaluate.settings import PROTOCOLS, Settings
 from nas.machine.memory import peak_bytes
 from nas.metrics import VIDEO_RANGE
+from nas.metrics.i3d import I3D, for_i3d, load_i3d
 from nas.model.folder import load_model
 from nas.model.pipeline_config import known_scaling
 from tests.support.judged_models import Stage, make_stage, run_evaluate
@@ -83,6 +84,27 @@ def test_streams_are_judged_as_whole_decodes_are(stage: Stage, tmp_path: Path) -
     ratio = second["flicker_relative_to_teacher"]["mean"]
     assert ratio == pytest.approx((flicker[0] / flicker[2] + flicker[1] / flicker[3]) / 2)
     assert any(line.startswith("rFVD") for line in found["not_measured"])
+
+
+def test_rfvd_is_taken_where_the_network_is_given(stage: Stage, tmp_path: Path) -> None:
+    """Of the clips that are long enough; in the table, too."""
+    torch.manual_seed(0)
+    torch.save(I3D().state_dict(), tmp_path / "i3d.pt")
+    given = (stage.first, "--clips", stage.clips, "--i3d", tmp_path / "i3d.pt", "--teacher-weights", stage.weights)
+    status, printed, err = run_evaluate(*given, "--out", tmp_path / "out")
+    assert (status, err) == (0, "")
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    network, features = load_i3d(tmp_path / "i3d.pt"), []
+    for video, kept in ((1, 13), (2, 9)):
+        film = to_video(make_frames(15 if video == 1 else 9, video=video)[:kept])
+        rows = [for_i3d(each.clamp(-1, 1), VIDEO_RANGE) for each in (film, *decoded(stage, stage.first, film))]
+        features.append(network(torch.cat(rows)))
+    films, theirs, ours = torch.stack(features, dim=1)
+    expected = {"clips": 2, "frames": 17}
+    teachers, student = found["teacher"]["rfvd"], found["models"][0]["rfvd"]
+    assert teachers == expected | {"value": pytest.approx(metrics.frechet_distance(theirs, films), rel=1e-2)}
+    assert student == expected | {"value": pytest.approx(metrics.frechet_distance(ours, films), rel=1e-2)}
+    assert "rFVD of 2 clips" in printed and not any(line.startswith("rFVD") for line in found["not_measured"])
 
 
 def test_a_model_that_looks_ahead_is_judged_on_whole_clips(stage: Stage, tmp_path: Path) -> None:

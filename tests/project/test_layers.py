@@ -19,7 +19,7 @@ NEEDED = {"blocks": {"torch", "einops"}, "search_spaces": {"torch"}}
 ARROWS: dict[str, set[str]] = {
     "terminal": set(),
     "machine": {"terminal"},
-    "metrics": {"machine"},
+    "metrics": {"machine", "terminal"},
     "core_ml": {"machine", "terminal"},
     "latency": {"core_ml", "machine", "terminal"},
     "export": {"core_ml", "latency", "machine", "terminal"},
