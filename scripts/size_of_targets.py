@@ -24,10 +24,7 @@ TMACS_PER_SECOND = 50
 
 def main() -> None:
     """Print one row per set of targets."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("teacher", help="a published teacher")
-    parser.add_argument("--clips", type=int, nargs="+", required=True, help="numbers of clips")
-    arguments = parser.parse_args()
+    arguments = make_parser().parse_args()
     release = next(each for each in list_releases() if each.name == arguments.teacher)
     teacher = without_weights(release)
     print("| clips | for | crops asked for | crops kept | bytes of a crop | disk | teacher | time |")
@@ -65,6 +62,14 @@ def tmacs(teacher: Teacher, settings: TargetSettings) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         teacher.run_decoder(teacher.skeleton, teacher.run_encoder(teacher.skeleton, video))
     return float(counter.get_total_flops()) / 2e12
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Its arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher", help="a published teacher")
+    parser.add_argument("--clips", type=int, nargs="+", required=True, help="numbers of clips")
+    return parser
 
 
 if __name__ == "__main__":
