@@ -44,20 +44,11 @@ class ClipSet:
         return {"train": self.train, "score": self.score, "test": self.test}[name]
 
     def at_least(self, num_frames: int) -> "ClipSet":
-        """Those that have so many frames.
-
-        Raises:
-            UserError: none is left to train on or to score on.
-        """
-        kept: dict[Split, tuple[Clip, ...]] = {}
-        for name in SPLITS:
-            kept[name] = tuple(clip for clip in self.split(name) if clip.num_frames >= num_frames)
-            if name != "test" and not kept[name]:
-                raise UserError(
-                    f"no clip to {name} on has {num_frames} frames ({self.origin}): give longer videos, or a recipe "
-                    f"with fewer latent frames"
-                )
-        return replace(self, train=kept["train"], score=kept["score"], test=kept["test"])
+        """Those that have so many frames, which may be none."""
+        train, score, test = (
+            tuple(clip for clip in self.split(name) if clip.num_frames >= num_frames) for name in SPLITS
+        )
+        return replace(self, train=train, score=score, test=test)
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each file that is not used, or not to its end; of many for the first ones."""

@@ -163,7 +163,11 @@ def _open_job(
 def _open_stretches(
     console: "Console", teacher: "Teacher", clips: "ClipSet", phases: Phases, seed: int
 ) -> "tuple[Stretch, ...]":
-    """The phases with what they train on, of clips that are long enough."""
+    """The phases with what they train on; one for which no clip is long enough is left out, which is said.
+
+    Raises:
+        UserError: that is so of all phases.
+    """
     from nas.data.make_targets import open_targets
     from nas.finalize.job import Stretch
     from nas.terminal import console as show
@@ -173,9 +177,16 @@ def _open_stretches(
     for phase in phases.phases:
         crops, most = phase.crops.settings(teacher), phase.crops.most
         usable = clips.at_least(crops.num_frames)
+        if not usable.train or not usable.score:
+            show.warn(console, f"the phase '{phase.name}' is left out: it takes clips of {crops.num_frames} frames")
+            continue
         with show.progress(console, "targets", f"for training: {phase.name}") as advance:
             training = open_targets(teacher, usable, crops, progress=advance, announce=announce, max_crops=most)
         stretches.append(Stretch(phase.name, training, phase.distillation(seed)))
+    if not stretches:
+        raise UserError(
+            "no clip is long enough for the recipe: give longer videos, or a --recipe of fewer latent frames"
+        )
     return tuple(stretches)
 
 

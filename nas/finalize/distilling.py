@@ -43,8 +43,7 @@ def distil_in_full(console: Console, job: Job, candidate: Outcome) -> Distilled:
     decoder = build(candidate.config, job.stretches[0].settings.seed)
     done, seconds, curve = 0, 0.0, []
     for index, (stretch, checkpoint) in enumerate(zip(job.stretches, _checkpoints(job, candidate), strict=True)):
-        what = stretch.name if len(job.stretches) > 1 else ""
-        with progress(console, "distilling", what) as advance, _together(job):
+        with progress(console, "phase", stretch.name) as advance, _together(job):
             result = distill(
                 decoder,
                 stretch.targets,

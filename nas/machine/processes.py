@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from nas.machine.device import choose_device
 from nas.terminal.errors import UserError
 from nas.terminal.memory_reasons import is_out_of_memory
 
@@ -89,7 +90,7 @@ def join_processes() -> Iterator[Processes]:
         yield ALONE
         return
     with _together():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        backend = "nccl" if choose_device().type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())

@@ -26,7 +26,7 @@ from search_spaces import Decoder, DecoderConfig
 
 import_torchvision()
 
-from diffusers import AutoModel, ConfigMixin  # noqa: E402
+from diffusers import AutoModel, ConfigMixin, ModelMixin  # noqa: E402
 from diffusers.configuration_utils import register_to_config  # noqa: E402
 from diffusers.models.autoencoders.vae import DecoderOutput  # noqa: E402
 from diffusers.utils.accelerate_utils import apply_forward_hook  # noqa: E402
@@ -35,7 +35,8 @@ _ENCODER = "encoder"
 """Folder of a saved model that holds the VAE whose encoder it uses."""
 
 
-class TurboVAED(DecodingModel, ConfigMixin):  # type: ignore[misc]
+# A pipeline that loads one looks for ModelMixin by that name in this module.
+class TurboVAED(DecodingModel, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """A student decoder with the loading, saving and calling conventions of diffusers' autoencoders.
 
     Latents are `(b, c, t, h, w)`, raw, exactly as the teacher's `decode` takes them: a pipeline scales them back before

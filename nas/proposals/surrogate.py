@@ -135,7 +135,11 @@ class Surrogate:
         return list(found.values())
 
     def _fits(self, candidate: _Candidate, limit: float) -> bool:
-        """Whether a candidate is within a share of the budget; how much of it it takes is remembered."""
+        """Whether a candidate is within the budget and may be within a share of it; what it takes is remembered.
+
+        What it takes at least has to be within the share: to know more its parts would have to be converted, for every
+        candidate that is asked about.
+        """
         budget = self._setting.budget
         if budget is None:
             return True
@@ -144,7 +148,7 @@ class Surrogate:
         share = budget.share(candidate.config)
         if isfinite(share):
             self._shares[candidate.config.digest()] = (candidate.described, log(share))
-        return fits and share <= limit
+        return fits
 
     def _chances(self, limit: float, candidates: Sequence[_Candidate]) -> Floats:
         """How likely each candidate is within a share of the budget, `(n,)`: by a regression of shares on sizes."""

@@ -85,7 +85,7 @@ def test_targets_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeyp
     )
     with pytest.raises(UserError, match=message):
         open_targets(teacher, clips, settings, cache=tmp_path / "cache")
-    assert "model" not in vars(teacher) and not (tmp_path / "cache").exists()
+    assert "model" not in vars(teacher) and not (tmp_path / "cache" / "targets").exists()
     monkeypatch.setattr(target_limits, "memory_limit", lambda device: needed)
     assert len(open_targets(teacher, clips, settings, cache=tmp_path / "cache").split("test")) == 1
 
