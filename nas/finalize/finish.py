@@ -133,7 +133,7 @@ def judge(console: Console, job: Job, candidate: Outcome, result: Distilled) -> 
         temporal_mode=candidate.config.temporal_mode,
         parameters=count_parameters(decoder),
         macs_per_frame=macs_per_frame(job, decoder),
-        budget=f"{run.budget} per frame at {job.workload.describe()}",
+        budget=f"{run.describe_constraints()} at {job.workload.describe()}",
         device=run.device,
         latency_measured=measured,
         latency_predicted=job.phone.latency(decoder, job.teacher.spec, job.workload),
