@@ -141,9 +141,9 @@ def _open_job(
             judging, most = recipe.judging.settings(teacher), recipe.judging.most
             unseen = open_targets(teacher, clips, judging, progress=advance, announce=announce, max_crops=most)
         name = arguments.recipe or recipe.full
-        phases = load_phases(name).scaled(arguments.steps)
+        phases = load_phases(name)
         phases.check_batches(processes.count)
-        stretches = _open_stretches(console, teacher, clips, phases, settings.seed)
+        stretches = _open_stretches(console, teacher, clips, phases, arguments.steps, settings.seed)
     return Job(
         run=run,
         teacher=teacher,
@@ -161,7 +161,7 @@ def _open_job(
 
 
 def _open_stretches(
-    console: "Console", teacher: "Teacher", clips: "ClipSet", phases: Phases, seed: int
+    console: "Console", teacher: "Teacher", clips: "ClipSet", phases: Phases, steps: int | None, seed: int
 ) -> "tuple[Stretch, ...]":
     """The phases with what they train on; one for which no clip is long enough is left out, which is said.
 
@@ -172,21 +172,23 @@ def _open_stretches(
     from nas.finalize.job import Stretch
     from nas.terminal import console as show
 
-    announce = partial(show.say, console, "targets")
-    stretches = []
+    usable = {}
     for phase in phases.phases:
-        crops, most = phase.crops.settings(teacher), phase.crops.most
-        usable = clips.at_least(crops.num_frames)
-        if not usable.train or not usable.score:
-            show.warn(console, f"the phase '{phase.name}' is left out: it takes clips of {crops.num_frames} frames")
-            continue
+        frames = phase.crops.settings(teacher).num_frames
+        found = clips.at_least(frames)
+        if found.train and found.score:
+            usable[phase.name] = phase, found
+        else:
+            show.warn(console, f"the phase '{phase.name}' is left out: it takes clips of {frames} frames")
+    if not usable:
+        raise UserError("no clip is long enough for the recipe: give longer videos, or a --recipe of shorter clips")
+    stretches = []
+    for phase in Phases(tuple(phase for phase, _ in usable.values())).scaled(steps).phases:
+        crops, long_enough = phase.crops.settings(teacher), usable[phase.name][1]
+        announce, most = partial(show.say, console, "targets"), phase.crops.most
         with show.progress(console, "targets", f"for training: {phase.name}") as advance:
-            training = open_targets(teacher, usable, crops, progress=advance, announce=announce, max_crops=most)
+            training = open_targets(teacher, long_enough, crops, advance, announce, max_crops=most)
         stretches.append(Stretch(phase.name, training, phase.distillation(seed)))
-    if not stretches:
-        raise UserError(
-            "no clip is long enough for the recipe: give longer videos, or a --recipe of fewer latent frames"
-        )
     return tuple(stretches)
 
 

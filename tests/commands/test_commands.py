@@ -60,7 +60,7 @@ def test_help_shows_the_options_in_groups(shell: Shell, module: str) -> None:
     for line in done.stdout.splitlines():
         if re.fullmatch(r"[a-z ]+:", line):
             group = groups.setdefault(line[:-1], [])
-        elif option := re.match(r"  (--[a-z-]+|[A-Z]+)\b", line):
+        elif option := re.match(r"  (--[a-z0-9-]+|[A-Z]+)\b", line):
             group.append(option[1])
     assert {name: options for name, options in groups.items() if options} == OPTIONS[module]
     assert sum(map(len, groups.values())) <= 25

@@ -178,7 +178,7 @@ def test_two_finished_models_elsewhere(shell: Shell, inputs: Inputs, run_folder:
 def check_model_folder(folder: Path, inputs: Inputs) -> None:
     """Complete; every latency says what it is; the PSNR is that of the weights that are there."""
     expected = {"README.md", "config.json", "diffusion_pytorch_model.safetensors", "evaluation.json"}
-    expected.add("decoder.mlpackage")
+    expected |= {"decoder.mlpackage", "pictures"}
     assert {path.name for path in folder.iterdir()} == expected
     numbers = read_json(folder / "evaluation.json")
     assert numbers["latency_measured"]["kind"] == "measured"

@@ -39,9 +39,10 @@ def test_a_phase_without_clips_is_left_out(
     monkeypatch.setenv("NAS_CACHE", str(tmp_path))
     printed = io.StringIO()
     found = _open_stretches(
-        Console(file=printed, width=200), load_teacher("wan-tiny"), clips_of(frames), PHASES, seed=3
+        Console(file=printed, width=200), load_teacher("wan-tiny"), clips_of(frames), PHASES, 7, seed=3
     )
     assert [stretch.name for stretch in found] == names
+    assert sum(stretch.settings.steps for stretch in found) == 7
     assert [stretch.settings.seed for stretch in found] == [3] * len(names)
     said = "the phase 'longer clips' is left out: it takes clips of 17 frames" in printed.getvalue()
     assert said == (frames == 16)
@@ -49,5 +50,5 @@ def test_a_phase_without_clips_is_left_out(
 
 def test_a_recipe_for_which_no_clip_is_long_enough_is_refused() -> None:
     console = Console(file=io.StringIO())
-    said = refusal(lambda: _open_stretches(console, load_teacher("wan-tiny"), clips_of(8), PHASES, seed=0))
+    said = refusal(lambda: _open_stretches(console, load_teacher("wan-tiny"), clips_of(8), PHASES, None, seed=0))
     assert said.startswith("no clip is long enough for the recipe")
