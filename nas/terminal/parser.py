@@ -160,6 +160,14 @@ def command_line(module: str, argv: Sequence[str] | None = None) -> str:
     return shlex.join([*command_words(module), *typed])
 
 
+def _prepare_output(*, is_long: bool) -> None:
+    # A file's name may hold what the terminal has no character for: that is shown as \udcff, say.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if is_long and sys.stdout.isatty():
+        print("starting", end="\r", flush=True)  # torch takes seconds to load; what is printed first takes its place
+
+
 def run_command(run: Callable[[], None], continue_with: str | None) -> int:
     """Run a command and return its exit status; its expected errors become one line on stderr.
 
@@ -167,9 +175,7 @@ def run_command(run: Callable[[], None], continue_with: str | None) -> int:
         run: what the command does.
         continue_with: command line that goes on after an interruption; None for a command that begins anew.
     """
-    # A file's name may hold what the terminal has no character for: that is shown as \udcff, say.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _prepare_output(is_long=continue_with is not None)
     try:
         run()
     except UserError as error:
