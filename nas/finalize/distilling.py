@@ -55,6 +55,8 @@ def distil_in_full(console: Console, job: Job, candidate: Outcome) -> Distilled:
                 setback=lambda why: warn(console, why),
                 processes=job.processes,
             )
+        if stretch.settings.perceptual_weight and result.perceptual != "on":
+            warn(console, f"the phase '{stretch.name}' went without it: {result.perceptual}")
         curve += [(done + step, score) for step, score in result.curve]
         done, seconds = done + stretch.settings.steps, seconds + result.seconds
     say(console, "distilled", f"{done} steps in {format_seconds(seconds)}")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from nas.data.targets import Targets
+from nas.distillation.preparation import perceptual_off
 from nas.distillation.settings import DistillSettings
 from nas.latency import Workload
 from nas.latency.devices import LatencyDevice
@@ -28,7 +29,8 @@ class Stretch:
 
     def identity(self) -> dict[str, Any]:
         """Everything that the trained weights depend on, JSON primitives."""
-        return {"name": self.name, "targets": self.targets.key, **self.settings.identity()}
+        lpips = not perceptual_off(self.settings)
+        return {"name": self.name, "targets": self.targets.key, "lpips": lpips, **self.settings.identity()}
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from nas.data.make_targets import open_targets
 from nas.data.settings import Split, TargetSettings
-from nas.data.shards import is_whole, read_row, read_shard, write_shard
+from nas.data.shards import is_whole, read_shard, write_shard
 from nas.data.splits import ClipSet, open_clips
-from nas.machine.files import default_cache_dir, disk_errors, read_json, write_bytes, write_json
+from nas.machine.files import default_cache_dir, disk_errors, write_bytes
 from nas.teachers import Teacher, load_teacher
 from tests.support.errors import refusal
 from tests.support.small_memory import of_a_gpu
@@ -47,62 +46,6 @@ def clips(videos: Path) -> ClipSet:
 @pytest.fixture
 def teacher() -> Teacher:
     return load_teacher("wan-tiny")
-
-
-def some_tensors() -> dict[str, Tensor]:
-    return {
-        "latents": torch.randn(3, 2),
-        "frames": torch.randn(3, 5).half(),
-        "truth": torch.arange(18, dtype=torch.uint8).view(3, 6),
-    }
-
-
-def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
-    tensors = some_tensors()
-    path = tmp_path / "new" / "folder" / "a.safetensors"
-    write_shard(path, tensors)
-    assert is_whole(path, check_data=True) and is_whole(path, check_data=False)
-    found = read_shard(path)
-    assert {name: tensor.dtype for name, tensor in found.items()} == {
-        name: tensor.dtype for name, tensor in tensors.items()
-    }
-    for name, tensor in tensors.items():
-        assert torch.equal(found[name], tensor)
-        assert torch.equal(read_row(path, 1)[name], tensor[1])
-    assert os.listdir(path.parent) == ["a.safetensors"]  # noqa: PTH208
-
-
-def test_no_flipped_bit_and_no_missing_end_is_overlooked(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    write_shard(path, some_tensors())
-    data = path.read_bytes()
-    for position in range(len(data)):
-        spoilt = bytearray(data)
-        spoilt[position] ^= 1 << position % 8
-        path.write_bytes(spoilt)
-        assert not is_whole(path, check_data=True), position
-    for length in (*range(0, len(data), 13), len(data) - 1):
-        path.write_bytes(data[:length])
-        assert not is_whole(path, check_data=False), length
-    path.write_bytes(data)
-    assert is_whole(path, check_data=True)
-
-
-def test_other_files_are_no_shards(tmp_path: Path) -> None:
-    assert not is_whole(tmp_path / "nowhere.safetensors", check_data=False)
-    assert not is_whole(tmp_path, check_data=False)
-    save_file(some_tensors(), tmp_path / "foreign.safetensors")
-    assert not is_whole(tmp_path / "foreign.safetensors", check_data=False)
-
-
-def test_json_round_trip_and_files_that_are_none(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "a.json"
-    write_json(path, {"b": [1, 2.5, None], "a": "x"})
-    assert read_json(path) == {"b": [1, 2.5, None], "a": "x"}
-    assert path.read_text().endswith("}\n")
-    for content in (b"", b'{"a": ', b"\xff\xfe{}"):
-        path.write_bytes(content)
-        assert f"{path} is not valid JSON" in refusal(lambda: read_json(path))
 
 
 @pytest.mark.parametrize(
