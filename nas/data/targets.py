@@ -1,7 +1,7 @@
 """Targets: the teacher's latents, frames and features for clips, which students are trained and scored on.
 
 Whoever trains or judges asks `Samples` for batches, and cannot tell whether they were computed before (`ShardSamples`,
-made by `nas.data.make_targets`) or are computed as they are asked for.
+made by `nas.data.make_targets`) or are computed as they are asked for (`LiveSamples`, `nas.data.live_samples`).
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nas.data.order import shuffled
 from nas.data.settings import Split
 from nas.data.shards import read_row, read_shard
 from nas.machine.reading import reading
@@ -40,6 +41,13 @@ class TargetBatch:
             raise UserError("these targets hold no frames of the teacher: compute them with `frames=True`")
         return self.decoded
 
+    def part(self, first: int, count: int) -> "TargetBatch":
+        """`count` samples from the one with index `first` on, or as many as there are."""
+        some = slice(first, first + count)
+        features = {name: each[some] for name, each in self.features.items()}
+        decoded = None if self.decoded is None else self.decoded[some]
+        return TargetBatch(self.latents[some], features, self.truth[some], decoded)
+
 
 class Samples(Protocol):
     """The samples of one split: what the training loop and the evaluation read."""
@@ -52,7 +60,20 @@ class Samples(Protocol):
         """Number of samples."""
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> TargetBatch:
-        """The samples with these indices, on this device."""
+        """The samples with these indices, on this device. Several threads may ask at once."""
+
+    def order(self, step: int, batch_size: int, seed: int) -> list[int]:
+        """Indices of the samples that a step trains on; nothing else decides, so that a resumed run agrees."""
+
+    def some(self, count: int) -> list[int]:
+        """Indices of at most so many samples that stand for all."""
+
+
+def stack_rows(rows: Sequence[dict[str, Tensor]], device: torch.device | str) -> TargetBatch:
+    """A batch of samples, each as it is kept: tensors without an axis for the batch, in number formats that are small."""
+    stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
+    features = {name.removeprefix("feature."): each for name, each in stacked.items() if "feature." in name}
+    return TargetBatch(stacked["latents"], features, stacked["truth"] / 127.5 - 1, stacked.get("frames"))
 
 
 @dataclass(frozen=True)
@@ -81,10 +102,16 @@ class ShardSamples:
         Raises:
             UserError: a shard is not there any more.
         """
-        rows = [self._row(*self.samples[index]) for index in indices]
-        stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
-        features = {name.removeprefix("feature."): each for name, each in stacked.items() if "feature." in name}
-        return TargetBatch(stacked["latents"], features, stacked["truth"] / 127.5 - 1, stacked.get("frames"))
+        return stack_rows([self._row(*self.samples[index]) for index in indices], device)
+
+    def order(self, step: int, batch_size: int, seed: int) -> list[int]:
+        """Every sample once, shuffled, then all again in a new order; ValueError if there is none."""
+        return shuffled(len(self), batch_size, seed, step)
+
+    def some(self, count: int) -> list[int]:
+        """Evenly spread ones."""
+        count = min(count, len(self))
+        return [index * len(self) // count for index in range(count)]
 
     def _row(self, shard: int, position: int) -> dict[str, Tensor]:
         if self.loaded is not None and shard in self.loaded:

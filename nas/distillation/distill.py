@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from nas.data.targets import Samples, Targets
 from nas.distillation.checkpoint import TrainingState, load_checkpoint, save_checkpoint, update_average
+from nas.distillation.feed import Feed
 from nas.distillation.preparation import Prepared, perceptual_off, prepare
-from nas.distillation.schedule import average_decay, batch_indices, learning_rate
+from nas.distillation.schedule import average_decay, learning_rate
 from nas.distillation.settings import DistillSettings
 from nas.distillation.training_forms import training_forms
 from nas.machine.batches import halving, in_batches
@@ -41,6 +42,8 @@ class Progress:
     """Loss of the last step."""
     score: float | None
     """Score in dB, every `report_every` steps and after the last one."""
+    waiting: float
+    """Share of the time for which training waited for its data, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -127,27 +130,29 @@ def _train(
     end = run.settings.steps if until is None else min(until, run.settings.steps)
     if setback is not None and state.step == 0:
         _save(checkpoint, run, processes)
-    while state.step < end:
-        try:
-            at_once, progress = _advance(run, processes, at_once, end)
-        except DivergedError as error:
-            if checkpoint is None or setback is None or state.rate < 1:
-                raise
-            _go_back(checkpoint, run, processes)
-            setback(f"{error}: going on from step {state.step} at half the rate")
-            continue
-        state.seconds = time.monotonic() - clock
-        whole = until is not None and state.step == run.settings.steps
-        if not whole and (state.step == end or state.step % run.settings.checkpoint_every == 0):
-            _save(checkpoint, run, processes)
-        if report is not None:
-            report(progress)
+    feed = Feed(run.targets.split("train"), at_once, run.settings.seed, end, processes, run.device)
+    with feed:
+        while state.step < end:
+            try:
+                at_once, progress = _advance(run, feed, processes, at_once, end)
+            except DivergedError as error:
+                if checkpoint is None or setback is None or state.rate < 1:
+                    raise
+                _go_back(checkpoint, run, processes)
+                setback(f"{error}: going on from step {state.step} at half the rate")
+                continue
+            state.seconds = time.monotonic() - clock
+            whole = until is not None and state.step == run.settings.steps
+            if not whole and (state.step == end or state.step % run.settings.checkpoint_every == 0):
+                _save(checkpoint, run, processes)
+            if report is not None:
+                report(progress)
 
 
-def _advance(run: Prepared, processes: Processes, at_once: int, end: int) -> tuple[int, Progress]:
+def _advance(run: Prepared, feed: Feed, processes: Processes, at_once: int, end: int) -> tuple[int, Progress]:
     """One step, and a score where one is due; how many samples fit into memory at once, and where the run is."""
     state, settings = run.state, run.settings
-    loss, at_once = halving(partial(_find_gradient, run, processes), at_once, run.device)
+    loss, at_once = halving(partial(_find_gradient, run, feed), at_once, run.device)
     _add_up(state, loss, processes)
     _update(state, loss, settings)
     state.step += 1
@@ -156,7 +161,7 @@ def _advance(run: Prepared, processes: Processes, at_once: int, end: int) -> tup
         held_out = run.targets.split("score")
         score = score_student(state.modules["average"], held_out, settings.batch_size, run.device, processes)
         state.curve.append((state.step, score))
-    return at_once, Progress(state.step, settings.steps, float(loss), score)
+    return at_once, Progress(state.step, settings.steps, float(loss), score, feed.waiting)
 
 
 def _refuse_empty(targets: Targets) -> None:
@@ -204,7 +209,7 @@ def score_student(
     return float(total) / len(split)
 
 
-def _find_gradient(run: Prepared, processes: Processes, at_once: int) -> Tensor:
+def _find_gradient(run: Prepared, feed: Feed, at_once: int) -> Tensor:
     """Leave in the parameters what this process adds to the gradient of the next batch; what it adds to its loss.
 
     The loss of a batch is a mean over its samples, and no part of a student mixes them. So the gradients of smaller
@@ -212,16 +217,15 @@ def _find_gradient(run: Prepared, processes: Processes, at_once: int) -> Tensor:
 
     Args:
         run: what is trained.
-        processes: those that share the samples.
+        feed: what it is trained on.
         at_once: samples that are computed at a time.
     """
-    train, settings = run.targets.split("train"), run.settings
-    mine = processes.share(batch_indices(len(train), settings.batch_size, settings.seed, run.state.step))
+    batch = feed.batch(run.state.step)
     run.state.optimizer.zero_grad()
     losses = []
-    for first in range(0, len(mine), at_once):
-        some = mine[first : first + at_once]
-        loss = run.loss(train.batch(some, run.device)) * (len(some) / settings.batch_size)
+    for first in range(0, len(batch.latents), at_once):
+        some = batch.part(first, at_once)
+        loss = run.loss(some) * (len(some.latents) / run.settings.batch_size)
         run.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     return torch.stack(losses).sum()

@@ -27,13 +27,7 @@ def initialise(decoder: Decoder, split: Samples) -> None:
     if decoder.shortcut is None:
         return
     spec = decoder.config.latents
-    batches = (split.batch([index]) for index in _spread(len(split), _FIT_SAMPLES))
+    batches = (split.batch([index]) for index in split.some(_FIT_SAMPLES))
     samples = [(batch.latents, batch.frames) for batch in batches]
     decoder.shortcut.fit(samples, drops_leading=spec.drops_leading(samples[0][0].shape[2]))
     silence(decoder.head)
-
-
-def _spread(total: int, count: int) -> list[int]:
-    """At most `count` indices below `total`, evenly spread."""
-    count = min(count, total)
-    return [index * total // count for index in range(count)]

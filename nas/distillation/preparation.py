@@ -94,7 +94,7 @@ def _alignment(
 ) -> FeatureAlignment:
     """Projection heads with weights that depend on the seed alone."""
     train = targets.split("train")
-    samples = train.batch(list(range(min(_STATISTICS_SAMPLES, len(train)))), device).features
+    samples = train.batch(train.some(_STATISTICS_SAMPLES), device).features
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FeatureAlignment(decoder, stages, samples).to(device)

@@ -2,8 +2,6 @@
 
 import math
 
-import torch
-
 from nas.distillation.settings import Decay
 
 
@@ -27,24 +25,3 @@ def average_decay(step: int, decay: float) -> float:
     is not still at its random start.
     """
     return min(decay, (1 + step) / (10 + step))
-
-
-def batch_indices(count: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Indices below `count` for step `step`: every sample once, shuffled, then all again in a new order."""
-    if count < 1:
-        raise ValueError("there is no sample to train on: the train split of the targets is empty")
-    first = step * batch_size
-    orders: dict[int, list[int]] = {}
-    indices = []
-    for position in range(first, first + batch_size):
-        epoch = position // count
-        if epoch not in orders:
-            orders[epoch] = _order(count, seed, epoch)
-        indices.append(orders[epoch][position % count])
-    return indices
-
-
-def _order(count: int, seed: int, epoch: int) -> list[int]:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order: list[int] = torch.randperm(count, generator=generator).tolist()
-    return order

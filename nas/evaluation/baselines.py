@@ -16,6 +16,9 @@ from nas.data.targets import Targets
 from nas.evaluation.quality import Decode
 from search_spaces import LatentSpec
 
+_FIT_SAMPLES = 256
+"""Samples that a baseline is fitted to: a linear map has few weights."""
+
 
 def nearest_linear_rgb(targets: Targets) -> Decode:
     """The best linear map of a latent vector to one colour, repeated over all pixels and frames it stands for."""
@@ -44,8 +47,8 @@ def _fitted(targets: Targets, temporal: int, spatial: int, wanted: Callable[[Ten
     geometry = spec.patch_geometry() | {"temporal_factor": temporal, "spatial_factor": spatial}
     linear = build_block(config, spec.channels, **geometry)
     assert isinstance(linear, Shortcut)
-    drops = spec.drops_leading(split.batch([0]).latents.shape[2])
-    batches = (split.batch([index]) for index in range(len(split)))
+    drops = spec.drops_leading(split.batch(split.some(1)).latents.shape[2])
+    batches = (split.batch([index]) for index in split.some(_FIT_SAMPLES))
     linear.fit(((batch.latents, wanted(batch.frames, spec)) for batch in batches), drops_leading=drops)
     return linear.eval()
 

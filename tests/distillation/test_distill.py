@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ CPU = torch.device("cpu")
 
 def run(settings: DistillSettings = SETTINGS, targets: Targets | None = None, **options: Any) -> DistillResult:
     return distill(build_student(), targets or make_targets(), settings, device="cpu", **options)
+
+
+def spoil(decoder: nn.Module) -> None:
+    """From the next step on, its loss is no number."""
+    with torch.no_grad():
+        next(decoder.parameters()).fill_(math.nan)
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
@@ -187,16 +194,14 @@ def interrupt_at(step: int) -> Any:
 
 def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(tmp_path: Path) -> None:
     """The last checkpoint goes on, as soon as the cause is gone, to the weights of a run without the accident."""
-    path, targets = tmp_path / "run.pt", make_targets()
-    memory = shards_of(targets, "train").loaded
-    assert memory is not None
+    path, student = tmp_path / "run.pt", build_student()
 
     def poison(progress: Progress) -> None:
         if progress.step == 7:
-            memory[0]["frames"][:] = math.nan
+            spoil(student)
 
     with pytest.raises(DivergedError, match="the loss is nan at step 7"):
-        run(targets=targets, checkpoint=path, report=poison)
+        distill(student, make_targets(), SETTINGS, device="cpu", checkpoint=path, report=poison)
     assert torch.load(path, weights_only=True)["step"] == 5
     assert equal(weights_of(run(checkpoint=path).decoder), weights_of(run().decoder))
 
@@ -205,31 +210,32 @@ def test_a_run_that_diverges_goes_back_once_and_on_at_half_the_rate(tmp_path: Pa
     """Also if it is cut off after that; a second time it ends."""
     path, targets = tmp_path / "run.pt", make_targets()
     said: list[str] = []
-    memory = shards_of(targets, "train").loaded
-    assert memory is not None
-    good = memory[0]["frames"].clone()
 
-    def poison(progress: Progress) -> None:
-        if progress.step == 7 and not said:
-            memory[0]["frames"][:] = math.nan
+    def once(checkpoint: Path, setback: Callable[[str], None]) -> DistillResult:
+        student = build_student()
 
-    def cure(why: str) -> None:
+        def poison(progress: Progress) -> None:
+            if progress.step == 7 and not said:
+                spoil(student)
+
+        how = {"checkpoint": checkpoint, "report": poison, "setback": setback}
+        return distill(student, targets, SETTINGS, device="cpu", **how)  # type: ignore[arg-type]
+
+    def stop(why: str) -> None:
         said.append(why)
-        memory[0]["frames"][:] = good
-
-    def cure_and_stop(why: str) -> None:
-        cure(why)
         raise KeyboardInterrupt
 
-    result = run(targets=targets, checkpoint=path, report=poison, setback=cure)
+    result = once(path, said.append)
     assert said == ["the loss is nan at step 7: going on from step 5 at half the rate"]
     assert torch.load(path, weights_only=True)["rate"] == 0.5
     assert not equal(weights_of(result.decoder), weights_of(run().decoder))
     said.clear()
     again = tmp_path / "again.pt"
     with pytest.raises(KeyboardInterrupt):
-        run(targets=targets, checkpoint=again, report=poison, setback=cure_and_stop)
-    assert equal(weights_of(run(checkpoint=again, setback=cure).decoder), weights_of(result.decoder))
+        once(again, stop)
+    assert equal(weights_of(run(checkpoint=again, setback=said.append).decoder), weights_of(result.decoder))
+    memory = shards_of(targets, "train").loaded
+    assert memory is not None
     memory[0]["frames"][:] = math.nan
     with pytest.raises(DivergedError, match="the loss is nan at step 0"):
         run(targets=targets, checkpoint=tmp_path / "hopeless.pt", setback=said.append)

@@ -1,4 +1,4 @@
-"""Settings of a distillation, and what changes over its steps: learning rate, decay of the average, order of data."""
+"""Settings of a distillation, and what changes over its steps: learning rate and decay of the average."""
 
 import itertools
 import math
@@ -7,17 +7,12 @@ from typing import Any
 
 import pytest
 
-from nas.distillation.schedule import average_decay, batch_indices, learning_rate
+from nas.distillation.schedule import average_decay, learning_rate
 from nas.distillation.settings import DistillSettings
 
 
 def rates(steps: int, warmup_steps: int, peak: float = 1.0) -> list[float]:
     return [learning_rate(step, steps, peak, warmup_steps) for step in range(steps)]
-
-
-def take(count: int, batch_size: int, seed: int, steps: int) -> list[int]:
-    """Every index of the first `steps` steps, in order."""
-    return [index for step in range(steps) for index in batch_indices(count, batch_size, seed, step)]
 
 
 def test_warm_up_is_linear_and_ends_at_the_peak() -> None:
@@ -51,36 +46,6 @@ def test_average_forgets_the_start_and_then_keeps_its_decay() -> None:
     assert all(later >= earlier for earlier, later in itertools.pairwise(found))
     assert found[891] == pytest.approx(0.99) and max(found) == 0.99
     assert average_decay(500, 0.0) == 0.0
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(8, 4), (7, 3), (1, 4), (3, 8), (10, 1)])
-def test_every_sample_comes_once_before_any_comes_again(count: int, batch_size: int) -> None:
-    epochs = 6
-    steps = -(-epochs * count // batch_size)
-    taken = take(count, batch_size, seed=0, steps=steps)
-    assert len(taken) == steps * batch_size
-    for epoch in range(epochs):
-        assert sorted(taken[epoch * count : (epoch + 1) * count]) == list(range(count))
-
-
-def test_order_differs_between_epochs_and_seeds() -> None:
-    first = [tuple(take(20, 20, seed, 1)) for seed in range(10)]
-    assert len(set(first)) == 10
-    epochs = take(20, 5, seed=0, steps=8)
-    assert epochs[:20] != epochs[20:]
-    assert epochs[:20] != list(range(20))
-
-
-def test_a_step_alone_says_what_it_trains_on() -> None:
-    """A resumed run asks for step 37 first and must get what the uninterrupted run got there."""
-    in_order = {step: batch_indices(7, 3, 5, step) for step in range(40)}
-    assert all(batch_indices(7, 3, 5, step) == in_order[step] for step in reversed(range(40)))
-    assert batch_indices(7, 3, 5, 37) == in_order[37]
-
-
-def test_nothing_to_train_on_is_refused() -> None:
-    with pytest.raises(ValueError, match="the train split of the targets is empty"):
-        batch_indices(0, 4, 0, 0)
 
 
 @pytest.mark.parametrize(
