@@ -10,9 +10,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.data.clips import Clip
-from nas.data.make_targets import MAX_BYTES, affordable, bytes_per_crop
+from nas.data.make_targets import affordable
+from nas.data.live_samples import SCORED
+from nas.data.one_crop import bytes_per_crop
+from nas.data.order import USES
 from nas.data.plan import plan_of, total_crops
-from nas.data.settings import TargetSettings
+from nas.data.settings import MAX_BYTES, TargetSettings
 from nas.data.splits import ClipSet
 from nas.distillation.phases import load_phases
 from nas.distillation.recipes import GPU
@@ -27,22 +30,29 @@ def main() -> None:
     arguments = make_parser().parse_args()
     release = next(each for each in list_releases() if each.name == arguments.teacher)
     teacher = without_weights(release)
-    print("| clips | for | crops asked for | crops kept | bytes of a crop | disk | teacher | time |")
+    print("| clips | for | crops asked for | crops made | bytes of a crop | disk | teacher | time |")
     print("|---|---|---|---|---|---|---|---|")
-    phases = [(f"finalize: {phase.name}", phase.crops) for phase in load_phases(GPU.full).phases]
+    phases = [(f"finalize: {phase.name}", phase.crops, phase) for phase in load_phases(GPU.full).phases]
     for count in arguments.clips:
-        for name, crops in (("search", GPU.short), *phases, ("judging", GPU.judging)):
+        for name, crops, phase in (("search", GPU.short, None), *phases, ("judging", GPU.judging, None)):
             settings = crops.settings(teacher)
             asked, size = plan_of(clips_of(count), settings), bytes_per_crop(teacher, settings)
-            kept = total_crops(affordable(asked, 0, size, MAX_BYTES, crops.most, lambda line: None))
-            work = kept * tmacs(teacher, settings)
+            made, disk = total_crops(asked), size * total_crops(asked)
+            if phase is not None and disk > MAX_BYTES:
+                scored = min(SCORED, len(clips_of(count).score) * settings.score_crops)
+                samples = phase.steps * phase.distillation(0).batch_size
+                made, disk = scored + min(samples // USES, made), MAX_BYTES
+            else:
+                made = total_crops(affordable(asked, 0, size, MAX_BYTES, crops.most, lambda line: None))
+                disk = made * size
+            work = made * tmacs(teacher, settings)
             cells = (
                 f"{count:,}",
                 name,
                 f"{total_crops(asked):,}",
-                f"{kept:,}",
+                f"{made:,}",
                 f"{size / 1e6:.2f} MB",
-                f"{kept * size / 2**30:.1f} GiB",
+                f"{disk / 1e9:.1f} GB",
                 f"{work:,.0f} TMAC",
                 f"{work / TMACS_PER_SECOND / 60:.1f} min",
             )

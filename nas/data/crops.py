@@ -1,7 +1,7 @@
 """Crops of clips, in space and time: where they are, and their pixels."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -19,7 +19,7 @@ def draw_crops(
 
     Args:
         part: what is cut; with more crops of it the first ones stay where they are.
-        digest: `Clip.digest` of its clip. Nothing but this and the seed is chance.
+        digest: what stands for the content of its clip. Nothing but this and the seed is chance.
         settings: how large crops are, and the seed.
         height: of the clip in pixels, at least that of a crop.
         width: as `height`.
@@ -38,15 +38,24 @@ def draw_crops(
     return crops
 
 
-def cut_crops(part: Part, digest: str, settings: TargetSettings) -> Iterator[tuple[int, Tensor]]:
+def cut_crops(
+    part: Part, digest: str, settings: TargetSettings, numbers: Sequence[int] | None = None
+) -> Iterator[tuple[int, Tensor]]:
     """Number and pixels `(1, 3, t, h, w)` of each crop, in the order in which they are in the video.
+
+    Args:
+        part, digest, settings: as for `draw_crops`.
+        numbers: of the crops that are wanted; None for all.
 
     Raises:
         NoPictureError: the video breaks off.
     """
     shown, size = first_display(part.clip.path), settings.crop
     crops = draw_crops(part, digest, settings, *scaled(*shown.upright, size))
-    for number, frames in read_runs(part.clip, [first for first, _, _ in crops], settings.num_frames, shown):
+    wanted = range(len(crops)) if numbers is None else numbers
+    firsts = [crops[number][0] for number in wanted]
+    for index, frames in read_runs(part.clip, firsts, settings.num_frames, shown):
+        number = wanted[index]
         _, y, x = crops[number]
         if min(shown.upright) >= size:  # the rest need not be converted
             yield number, to_video(frames[:, y : y + size, x : x + size])

@@ -14,28 +14,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nas.data.crops import cut_crops
 from nas.data.known_videos import KnownVideos
-from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory, without_memory
+from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory
+from nas.data.one_crop import bytes_per_crop, targets_of
 from nas.data.pictures import NoPictureError
 from nas.data.plan import Part, bounded, describe_choice, plan_of, total_crops
-from nas.data.settings import SPLITS, Split, TargetSettings
+from nas.data.settings import MAX_BYTES, SPLITS, Split, TargetSettings
 from nas.data.shards import is_whole, write_shard
 from nas.data.splits import ClipSet
 from nas.data.targets import Samples, ShardSamples, Targets
-from nas.machine.batches import out_of_memory_as
 from nas.machine.files import default_cache_dir, disk_errors, write_bytes
 from nas.teachers import Teacher
+from nas.terminal.console import format_bytes, format_some
 from nas.terminal.errors import UserError
 
 _FORMAT = 3
 _LEFT_OUT = "left_out"
 _IN_MEMORY = 2 * 1024**3
 """Sets up to this many bytes are kept in memory after the first use, and checked bit by bit when opened."""
-MAX_BYTES = 20 * 1024**3
-"""Bytes of the largest set that is computed; of more than fits, some crops are chosen."""
 
 
 def open_targets(
@@ -113,8 +111,8 @@ def affordable(
     most = fitting if max_crops is None else min(fitting, max(max_crops, splits))
     plan = bounded(asked, most, seed)
     if plan != asked:
-        size = crop_bytes * total_crops(plan) / 2**30
-        bound = f"{size:.1f} of at most {max_bytes / 2**30:.1f} GiB" if most == fitting else f"at most {most} crops"
+        size = format_bytes(crop_bytes * total_crops(plan))
+        bound = f"{size} of at most {format_bytes(max_bytes)}" if most == fitting else f"at most {most} crops"
         announce(f"{describe_choice(asked, plan)}: {bound}")
     return plan
 
@@ -161,23 +159,11 @@ def _left_out_before(index: Path, names: Sequence[str]) -> dict[str, str]:
 def _describe_left_out(plan: Sequence[Part], names: Sequence[str], left_out: Mapping[str, str]) -> str:
     """What is left out, for people; UserError if nothing remains of a split."""
     why = [f"{part.clip.name} {left_out[name]}" for name, part in zip(names, plan, strict=True) if name in left_out]
-    more = f" and {len(why) - 3} more" if len(why) > 3 else ""
-    described = f"{', '.join(why[:3])}{more}"
+    described = format_some(why)
     remaining = {part.split for name, part in zip(names, plan, strict=True) if name not in left_out}
     for split in {part.split for part in plan} - remaining:
         raise UserError(f"no clip is left to {split} on ({described}): give other videos with --clips")
     return f"{len(why)} of {len(plan)} clips left out: {described}"
-
-
-def bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
-    """Bytes that one crop takes on disk."""
-    channels, frames, height, width = teacher.spec.latent_shape(settings.num_frames, settings.crop, settings.crop)
-    pixels = 3 * settings.num_frames * settings.crop**2
-    total = 4 * channels * frames * height * width + pixels + 2 * pixels * settings.frames
-    for name in settings.taps:
-        tap = teacher.taps[name]
-        total += 2 * tap.channels * tap.temporal * frames * tap.spatial**2 * height * width
-    return total
 
 
 def _compute(
@@ -196,8 +182,7 @@ def _compute(
         part, rows = plan[number], {}
         try:
             for crop, video in cut_crops(part, digests[number], settings):
-                with out_of_memory_as(without_memory(teacher, settings.num_frames, settings.crop)):
-                    rows[crop] = _targets_of(teacher, video, settings)
+                rows[crop] = targets_of(teacher, video, settings)
                 if progress is not None:
                     progress(done + len(rows), total)
         except NoPictureError as error:
@@ -211,18 +196,6 @@ def _compute(
             write_shard(folder / names[number], tensors)
         done += part.crops
     return left_out
-
-
-def _targets_of(teacher: Teacher, video: Tensor, settings: TargetSettings) -> dict[str, Tensor]:
-    latents = teacher.encode(video)
-    tensors = {"latents": latents, "truth": ((video + 1) * 127.5).round().byte()}
-    if settings.frames:
-        frames, features = teacher.decode_with_features(latents, settings.taps)
-        tensors["frames"] = frames.half()
-    else:
-        features = teacher.features(latents, settings.taps)
-    tensors |= {f"feature.{name}": feature.half() for name, feature in features.items()}
-    return {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
 def _open(

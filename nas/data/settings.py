@@ -9,6 +9,10 @@ Split = Literal["train", "score", "test"]
 SPLITS: tuple[Split, ...] = ("train", "score", "test")
 
 
+MAX_BYTES = 20 * 10**9
+"""Bytes of the largest set that is kept, unless another bound is given."""
+
+
 @dataclass(frozen=True)
 class TargetSettings:
     """What is cut out of the clips."""

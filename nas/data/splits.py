@@ -13,6 +13,7 @@ from nas.data.known_videos import KnownVideos
 from nas.data.settings import SPLITS, Split
 from nas.data.video_lists import Listed, read_list
 from nas.machine.reading import reading
+from nas.terminal.console import format_some
 from nas.terminal.errors import UserError
 
 _TEST, _SCORE = 0.2, 0.4
@@ -178,9 +179,8 @@ def _clip(listed: Listed, header: Header) -> Clip:
 def _nothing_usable(source: Path, skipped: list[tuple[str, str]], num_frames: int) -> UserError:
     short = [name for name, reason in skipped if reason.startswith(_SHORT)]
     names = short or [name for name, _ in skipped]
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     problem = f"only videos shorter than {num_frames} frames" if short else "no readable video"
-    return UserError(f"{problem} in {source} ({', '.join(names[:5])}{more}): give longer or other videos with --clips")
+    return UserError(f"{problem} in {source} ({format_some(names, 5)}): give longer or other videos with --clips")
 
 
 def _split(source: Path, clips: list[Clip], skipped: list[tuple[str, str]], num_frames: int) -> ClipSet:

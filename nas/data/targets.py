@@ -70,7 +70,7 @@ class Samples(Protocol):
 
 
 def stack_rows(rows: Sequence[dict[str, Tensor]], device: torch.device | str) -> TargetBatch:
-    """A batch of samples, each as it is kept: tensors without an axis for the batch, in number formats that are small."""
+    """A batch of samples, each as it is kept: tensors without an axis for the batch, in small number formats."""
     stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
     features = {name.removeprefix("feature."): each for name, each in stacked.items() if "feature." in name}
     return TargetBatch(stacked["latents"], features, stacked["truth"] / 127.5 - 1, stacked.get("frames"))

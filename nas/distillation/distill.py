@@ -58,6 +58,8 @@ class DistillResult:
     """(steps done, score) on the way, the last one included."""
     seconds: float
     """Time it took, over all processes that worked on it."""
+    waiting: float
+    """Share of that for which training waited for its data, 0 to 1, since it was begun or resumed."""
     taps: tuple[str, ...]
     """Taps of the teacher that features were aligned to."""
     taps_left_out: tuple[str, ...]
@@ -101,7 +103,7 @@ def distill(
     """
     _refuse_empty(targets)
     run = prepare(decoder, targets, settings, torch.device(device), checkpoint, fresh)
-    _train(run, checkpoint, until, report, setback, processes)
+    waiting = _train(run, checkpoint, until, report, setback, processes)
     state = run.state
     decoder.load_state_dict(state.modules["average"].state_dict())
     return DistillResult(
@@ -109,6 +111,7 @@ def distill(
         score=state.curve[-1][1],
         curve=state.curve,
         seconds=state.seconds,
+        waiting=waiting,
         taps=run.taps,
         taps_left_out=run.taps_left_out,
         perceptual=perceptual_off(settings) or "on",
@@ -122,16 +125,15 @@ def _train(
     report: Callable[[Progress], None] | None,
     setback: Callable[[str], None] | None,
     processes: Processes,
-) -> None:
-    """All steps that are left; the arguments are those of `distill`."""
+) -> float:
+    """All steps that are left; the share of the time that it waited for data. The arguments are those of `distill`."""
     processes.wait()  # all have looked for the checkpoint before there is another
     state, at_once = run.state, run.settings.batch_size
     clock = time.monotonic() - state.seconds
     end = run.settings.steps if until is None else min(until, run.settings.steps)
     if setback is not None and state.step == 0:
         _save(checkpoint, run, processes)
-    feed = Feed(run.targets.split("train"), at_once, run.settings.seed, end, processes, run.device)
-    with feed:
+    with Feed(run.targets.split("train"), at_once, run.settings.seed, end, processes, run.device) as feed:
         while state.step < end:
             try:
                 at_once, progress = _advance(run, feed, processes, at_once, end)
@@ -147,6 +149,7 @@ def _train(
                 _save(checkpoint, run, processes)
             if report is not None:
                 report(progress)
+        return feed.waiting
 
 
 def _advance(run: Prepared, feed: Feed, processes: Processes, at_once: int, end: int) -> tuple[int, Progress]:

@@ -10,22 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.distillation.phases import Phases, list_recipes, load_phases
+from nas.data.settings import MAX_BYTES
+from nas.distillation.phases import list_recipes, load_phases
 from nas.distillation.recipes import CPU, GPU
 from nas.machine.plugins import load_plugins
 from nas.machine.threads import let_threads_sleep
+from nas.study.quantities import byte_count
 from nas.terminal.errors import UserError
 from nas.terminal.parser import NothingFeasibleError, Parser, command_line, decibels, positive_int, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nas.data.splits import ClipSet
-    from nas.finalize.job import Job, Stretch
+    from nas.finalize.job import Job
     from nas.machine.processes import Processes
     from nas.study.outcomes import Outcome
     from nas.study.run import Run
-    from nas.teachers import Teacher
 
 # Everything that imports torch is imported inside functions: --help has to answer at once.
 
@@ -110,6 +110,7 @@ def _open_job(
     from nas.data.splits import open_clips
     from nas.distillation.recipes import recipe_for
     from nas.finalize.job import Job
+    from nas.finalize.stretches import open_stretches
     from nas.latency import DEFAULT_DEVICE
     from nas.latency.devices import open_predicted
     from nas.machine.device import choose_device
@@ -139,11 +140,12 @@ def _open_job(
     with processes.first_alone():
         with show.progress(console, "targets", "for evaluation") as advance:
             judging, most = recipe.judging.settings(teacher), recipe.judging.most
-            unseen = open_targets(teacher, clips, judging, progress=advance, announce=announce, max_crops=most)
+            unseen = open_targets(teacher, clips, judging, advance, announce, max_crops=most)
         name = arguments.recipe or recipe.full
         phases = load_phases(name)
         phases.check_batches(processes.count)
-        stretches = _open_stretches(console, teacher, clips, phases, arguments.steps, settings.seed)
+        steps, seed, most = arguments.steps, settings.seed, arguments.cache_size
+        stretches = open_stretches(console, teacher, clips, phases, steps, seed=seed, max_bytes=most)
     return Job(
         run=run,
         teacher=teacher,
@@ -158,38 +160,6 @@ def _open_job(
         out=out,
         processes=processes,
     )
-
-
-def _open_stretches(
-    console: "Console", teacher: "Teacher", clips: "ClipSet", phases: Phases, steps: int | None, seed: int
-) -> "tuple[Stretch, ...]":
-    """The phases with what they train on; one for which no clip is long enough is left out, which is said.
-
-    Raises:
-        UserError: that is so of all phases.
-    """
-    from nas.data.make_targets import open_targets
-    from nas.finalize.job import Stretch
-    from nas.terminal import console as show
-
-    usable = {}
-    for phase in phases.phases:
-        frames = phase.crops.settings(teacher).num_frames
-        found = clips.at_least(frames)
-        if found.train and found.score:
-            usable[phase.name] = phase, found
-        else:
-            show.warn(console, f"the phase '{phase.name}' is left out: it takes clips of {frames} frames")
-    if not usable:
-        raise UserError("no clip is long enough for the recipe: give longer videos, or a --recipe of shorter clips")
-    stretches = []
-    for phase in Phases(tuple(phase for phase, _ in usable.values())).scaled(steps).phases:
-        crops, long_enough = phase.crops.settings(teacher), usable[phase.name][1]
-        announce, most = partial(show.say, console, "targets"), phase.crops.most
-        with show.progress(console, "targets", f"for training: {phase.name}") as advance:
-            training = open_targets(teacher, long_enough, crops, advance, announce, max_crops=most)
-        stretches.append(Stretch(phase.name, training, phase.distillation(seed)))
-    return tuple(stretches)
 
 
 def _leaders(console: "Console", run: "Run", noise_db: float) -> "list[Outcome]":
@@ -247,6 +217,14 @@ def make_parser() -> Parser:
         type=Path,
         metavar="PATH",
         help="folder of your videos, or a list of them: txt, csv, jsonl (default: those of the search)",
+    )
+    parser.add_argument(
+        "--cache-size",
+        type=byte_count,
+        default=MAX_BYTES,
+        metavar="SIZE",
+        help="if the crops of a phase take more on disk, the teacher makes them as training goes, and the last ones "
+        "are kept (default: 20GB)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where model folders go (default: RUN/models)")
     parser.add_plugin_option()

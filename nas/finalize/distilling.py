@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nas.distillation.distill import Progress, distill
+from nas.data.live_samples import LiveSamples
+from nas.distillation.distill import DistillResult, Progress, distill
 from nas.distillation.initialise import build
-from nas.finalize.job import Job
+from nas.finalize.job import Job, Stretch
 from nas.machine.batches import DoesNotFitError
 from nas.machine.files import disk_errors
+from nas.machine.memory import peak_memory
 from nas.study.outcomes import Outcome
-from nas.terminal.console import format_seconds, progress, say, warn
+from nas.terminal.console import Advance, format_bytes, format_seconds, progress, say, warn
 from nas.terminal.errors import UserError
 from search_spaces import Decoder
 
@@ -41,7 +44,7 @@ def distil_in_full(console: Console, job: Job, candidate: Outcome) -> Distilled:
         UserError: a checkpoint is damaged, or the disk does not take it.
     """
     decoder = build(candidate.config, job.stretches[0].settings.seed)
-    done, seconds, curve = 0, 0.0, []
+    done, seconds, waited, curve = 0, 0.0, 0.0, []
     for index, (stretch, checkpoint) in enumerate(zip(job.stretches, _checkpoints(job, candidate), strict=True)):
         with progress(console, "phase", stretch.name) as advance, _together(job):
             result = distill(
@@ -50,16 +53,17 @@ def distil_in_full(console: Console, job: Job, candidate: Outcome) -> Distilled:
                 stretch.settings,
                 device=job.device,
                 checkpoint=checkpoint,
-                report=_reporter(advance, done, job.steps),
+                report=_reporter(advance, stretch, done, job),
                 fresh=index == 0,
                 setback=lambda why: warn(console, why),
                 processes=job.processes,
             )
-        if stretch.settings.perceptual_weight and result.perceptual != "on":
-            warn(console, f"the phase '{stretch.name}' went without it: {result.perceptual}")
+        for line in _afterwards(stretch, result):
+            warn(console, line)
         curve += [(done + step, score) for step, score in result.curve]
         done, seconds = done + stretch.settings.steps, seconds + result.seconds
-    say(console, "distilled", f"{done} steps in {format_seconds(seconds)}")
+        waited += result.waiting * result.seconds
+    say(console, "distilled", f"{done} steps in {format_seconds(seconds)}, {waited / seconds:.0%} waiting for data")
     return Distilled(decoder, tuple(curve))
 
 
@@ -95,5 +99,31 @@ def _checkpoints(job: Job, candidate: Outcome) -> list[Path]:
     return found
 
 
-def _reporter(advance: Callable[[int, int], None], done: int, steps: int) -> Callable[[Progress], None]:
-    return lambda state: advance(done + state.step, steps)
+def _afterwards(stretch: Stretch, result: DistillResult) -> list[str]:
+    """What was not as asked for in a phase."""
+    found = []
+    if stretch.settings.perceptual_weight and result.perceptual != "on":
+        found.append(f"the phase '{stretch.name}' went without it: {result.perceptual}")
+    train = stretch.targets.split("train")
+    if isinstance(train, LiveSamples) and (left_out := train.describe_left_out()):
+        found.append(left_out)
+    return found
+
+
+def _reporter(advance: Advance, stretch: Stretch, done: int, job: Job) -> Callable[[Progress], None]:
+    """Shows where a phase is and how fast it goes; `done`: steps before it."""
+    begun: Progress | None = None
+    start = 0.0
+
+    def report(state: Progress) -> None:
+        nonlocal begun, start
+        if begun is None:
+            begun, start = state, time.monotonic()
+            advance(done + state.step, job.steps)
+            return
+        rate = (state.step - begun.step) * stretch.settings.batch_size / max(time.monotonic() - start, 1e-9)
+        memory = format_bytes(peak_memory(job.device))
+        note = f"{rate:.1f} samples/s, {state.waiting:.0%} waiting for data, {memory}"
+        advance(done + state.step, job.steps, note)
+
+    return report

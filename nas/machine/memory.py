@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,14 @@ def memory_limit(device: torch.device) -> int:
         limits.append(shell)
     container = _CONTAINER_LIMIT.read_text().strip() if _CONTAINER_LIMIT.is_file() else "max"
     return min([*limits, *([] if container == "max" else [int(container)])])
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that this process has held at any one time: on a GPU in tensors, elsewhere altogether."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]

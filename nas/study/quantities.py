@@ -1,5 +1,6 @@
 """Limits as people write them: numbers of parameters and of bytes."""
 
+import argparse
 import re
 
 _COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
@@ -23,6 +24,14 @@ def parse_bytes(text: str) -> float:
         ValueError: it is something else, without a unit, or not positive.
     """
     return _read(text, _BYTES, "a size such as 20MB or 1.5GB")
+
+
+def byte_count(text: str) -> int:
+    """A number of bytes, as `parse_bytes` reads it, for an option."""
+    try:
+        return max(1, round(parse_bytes(text)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _read(text: str, units: dict[str, float], wanted: str) -> float:

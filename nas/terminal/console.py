@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -23,8 +24,12 @@ _STATUS_INTERVAL = 30.0
 _TICK = 5.0
 """Seconds between two looks at whether something has to be printed."""
 
-Advance = Callable[[int, int], None]
-"""Function `advance(done, total)` that is told how many of how many items are done."""
+
+class Advance(Protocol):
+    """Function that is told how far something is."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Note that `done` of `total` items are done, and what else there is to say in a few words."""
 
 
 class _Console(Console):
@@ -56,9 +61,14 @@ def progress(console: Console, label: str, detail: str = "") -> Iterator[Advance
     """A progress bar with the time left, which vanishes at the end; off a terminal a line every ten seconds."""
     if console.is_terminal:
         columns = (TextColumn(f"[bold]{label:<{_LABEL_WIDTH}}[/]"), BarColumn(24), TaskProgressColumn())
-        with Progress(*columns, TimeRemainingColumn(), TextColumn(detail), console=console, transient=True) as bar:
-            task = bar.add_task("", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        more = (TimeRemainingColumn(), TextColumn(detail), TextColumn("[dim]{task.fields[note]}"))
+        with Progress(*columns, *more, console=console, transient=True) as bar:
+            task = bar.add_task("", total=None, note="")
+
+            def advance(done: int, total: int, note: str = "") -> None:
+                bar.update(task, completed=done, total=total, note=note)
+
+            yield advance
         return
     plain = PlainProgress(console, label, detail)
     with _now_and_then(plain.remind):
@@ -96,14 +106,14 @@ class PlainProgress:
         self._detail = detail
         self._started = self._last = time.monotonic()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, note: str = "") -> None:
         """Note that `done` of `total` items are done; print a line if ten seconds have passed since the last."""
         now = time.monotonic()
         if now - self._last < _PLAIN_INTERVAL or done == 0:
             return
         self._last = now
         left = (now - self._started) / done * (total - done)
-        text = f"{100 * done // total:3d}%, {format_seconds(left)} left"
+        text = f"{100 * done // total:3d}%, {format_seconds(left)} left{f', {note}' if note else ''}"
         say(self._console, self._label, f"{self._detail} {text}" if self._detail else text)
 
     def remind(self) -> None:
@@ -168,3 +178,9 @@ def format_count(count: float) -> str:
 def format_bytes(count: int) -> str:
     """A number of bytes in words: `120 MB`, `3.4 GB` (powers of ten)."""
     return f"{count / 1e6:.0f} MB" if round(count / 1e6) < 1000 else f"{count / 1e9:.1f} GB"
+
+
+def format_some(items: Sequence[str], most: int = 3) -> str:
+    """The first of some things: `a, b, c and 4 more`."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return f"{', '.join(items[:most])}{more}"

@@ -141,7 +141,7 @@ def test_of_a_set_that_is_too_large_the_first_crops_are_kept(clips: ClipSet, tea
     said: list[str] = []
     options: dict[str, Any] = {"cache": tmp_path, "max_bytes": NUM_CROPS * CROP_BYTES - 1}
     small = open_targets(teacher, clips, SETTINGS, announce=said.append, **options)
-    choice = "1 of 2 crops of each clip to train on, 1 of 1 to score on, 1 of 1 to test on: 0.0 of at most 0.0 GiB"
+    choice = "1 of 2 crops of each clip to train on, 1 of 1 to score on, 1 of 1 to test on: 0 MB of at most 0 MB"
     assert said == [choice, f"computing 1 MB once, kept in {folder_of(small)}"]
     assert [len(small.split(split)) for split in small.splits] == [4, 1, 1]
     again = open_targets(teacher, clips, SETTINGS, announce=said.append, **options)

@@ -10,7 +10,7 @@ from rich.console import Console
 from nas.data.splits import ClipSet, open_clips
 from nas.distillation.phases import Phase, Phases
 from nas.distillation.recipes import Crops
-from nas.finalize.__main__ import _open_stretches
+from nas.finalize.stretches import open_stretches
 from nas.teachers import load_teacher
 from tests.support.errors import refusal
 
@@ -38,7 +38,7 @@ def test_a_phase_without_clips_is_left_out(
 ) -> None:
     monkeypatch.setenv("NAS_CACHE", str(tmp_path))
     printed = io.StringIO()
-    found = _open_stretches(
+    found = open_stretches(
         Console(file=printed, width=200), load_teacher("wan-tiny"), clips_of(frames), PHASES, 7, seed=3
     )
     assert [stretch.name for stretch in found] == names
@@ -50,5 +50,5 @@ def test_a_phase_without_clips_is_left_out(
 
 def test_a_recipe_for_which_no_clip_is_long_enough_is_refused() -> None:
     console = Console(file=io.StringIO())
-    said = refusal(lambda: _open_stretches(console, load_teacher("wan-tiny"), clips_of(8), PHASES, None, seed=0))
+    said = refusal(lambda: open_stretches(console, load_teacher("wan-tiny"), clips_of(8), PHASES, None, seed=0))
     assert said.startswith("no clip is long enough for the recipe")
