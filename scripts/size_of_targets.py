@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.data.clips import Clip
-from nas.data.make_targets import affordable
 from nas.data.live_samples import SCORED
+from nas.data.make_targets import affordable
 from nas.data.one_crop import bytes_per_crop
 from nas.data.order import USES
 from nas.data.plan import plan_of, total_crops

@@ -2,14 +2,27 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from nas.data.clips import read_runs, scaled, to_video
 from nas.data.plan import Part
+from nas.data.scene_cuts import has_cut
 from nas.data.settings import TargetSettings
 from nas.data.video_file import first_display
+
+
+class Crop(NamedTuple):
+    """A crop of a clip."""
+
+    number: int
+    """Which of those of the clip it is."""
+    video: Tensor
+    """Its pixels, `(1, 3, t, h, w)` in [-1, 1]."""
+    has_cut: bool
+    """Whether there is a scene cut in it."""
 
 
 def draw_crops(
@@ -40,8 +53,8 @@ def draw_crops(
 
 def cut_crops(
     part: Part, digest: str, settings: TargetSettings, numbers: Sequence[int] | None = None
-) -> Iterator[tuple[int, Tensor]]:
-    """Number and pixels `(1, 3, t, h, w)` of each crop, in the order in which they are in the video.
+) -> Iterator[Crop]:
+    """The crops of a clip, in the order in which they are in the video.
 
     Args:
         part, digest, settings: as for `draw_crops`.
@@ -55,9 +68,9 @@ def cut_crops(
     wanted = range(len(crops)) if numbers is None else numbers
     firsts = [crops[number][0] for number in wanted]
     for index, frames in read_runs(part.clip, firsts, settings.num_frames, shown):
-        number = wanted[index]
+        number, cut = wanted[index], has_cut(frames)
         _, y, x = crops[number]
         if min(shown.upright) >= size:  # the rest need not be converted
-            yield number, to_video(frames[:, y : y + size, x : x + size])
+            yield Crop(number, to_video(frames[:, y : y + size, x : x + size]), cut)
         else:
-            yield number, to_video(frames, size)[..., y : y + size, x : x + size]
+            yield Crop(number, to_video(frames, size)[..., y : y + size, x : x + size], cut)

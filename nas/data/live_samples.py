@@ -59,6 +59,7 @@ class LiveSamples:
         self._key, self._cache = key, cache
         self._window = _window(teacher, settings, cache.max_bytes)
         self._lock = Lock()
+        self._made = self._with_a_cut = 0
         self.left_out: dict[str, str] = {}
         """Clips of which a crop could not be read, and why."""
 
@@ -105,22 +106,27 @@ class LiveSamples:
         if (found := self._cache.read(name)) is not None:
             return found
         part = Part("train", clip, self._settings.train_crops)
-        ((_, video),) = cut_crops(part, clip.identity, self._settings, [number])
+        (crop,) = cut_crops(part, clip.identity, self._settings, [number])
         with self._lock:  # models of teachers keep what they have seen, and a device has one memory
             if (found := self._cache.read(name)) is not None:
                 return found
-            made = targets_of(self._teacher, video, self._settings)
+            made = targets_of(self._teacher, crop.video, self._settings)
             row = {name: tensor[0].contiguous() for name, tensor in made.items()}
             self._cache.write(name, row)
+            self._made, self._with_a_cut = self._made + 1, self._with_a_cut + crop.has_cut
         return row
 
     def _named(self) -> str:
         return format_some([f"{name} {reason}" for name, reason in self.left_out.items()])
 
-    def describe_left_out(self) -> str:
-        """What could not be read, for people; "" if everything could."""
-        count = len(self.left_out)
-        return f"crops of {count} clips left out: {self._named()}" if count else ""
+    def notes(self) -> list[str]:
+        """What there is to say of the crops that were made, for people."""
+        found = []
+        if self.left_out:
+            found.append(f"crops of {len(self.left_out)} clips left out: {self._named()}")
+        if self._with_a_cut:
+            found.append(f"{self._with_a_cut} of {self._made} crops that were made have a scene cut in them")
+        return found
 
 
 def open_training_targets(

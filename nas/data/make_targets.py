@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nas.data.crops import cut_crops
 from nas.data.known_videos import KnownVideos
@@ -22,7 +23,7 @@ from nas.data.one_crop import bytes_per_crop, targets_of
 from nas.data.pictures import NoPictureError
 from nas.data.plan import Part, bounded, describe_choice, plan_of, total_crops
 from nas.data.settings import MAX_BYTES, SPLITS, Split, TargetSettings
-from nas.data.shards import is_whole, write_shard
+from nas.data.shards import is_whole, shard_note, write_shard
 from nas.data.splits import ClipSet
 from nas.data.targets import Samples, ShardSamples, Targets
 from nas.machine.files import default_cache_dir, disk_errors, write_bytes
@@ -30,8 +31,9 @@ from nas.teachers import Teacher
 from nas.terminal.console import format_bytes, format_some
 from nas.terminal.errors import UserError
 
-_FORMAT = 3
+_FORMAT = 4
 _LEFT_OUT = "left_out"
+_CUTS = "crops_with_a_cut"
 _IN_MEMORY = 2 * 1024**3
 """Sets up to this many bytes are kept in memory after the first use, and checked bit by bit when opened."""
 
@@ -93,6 +95,9 @@ def open_targets(
             write_bytes(folder / "index.json", index)
     if left_out:
         say(_describe_left_out(plan, names, left_out))
+    cuts = sum(int(shard_note(folder / name, _CUTS)) for name in names if name not in left_out)
+    if cuts:
+        say(f"{cuts} of {total_crops(plan)} crops have a scene cut in them")
     return _open(folder, key, teacher, settings, plan, names, left_out, in_memory=size <= _IN_MEMORY)
 
 
@@ -179,10 +184,12 @@ def _compute(
     """Write the missing shards; those whose clip breaks off, and why."""
     total, done, left_out = sum(plan[number].crops for number in missing), 0, {}
     for number in missing:
-        part, rows = plan[number], {}
+        part, cuts = plan[number], 0
+        rows: dict[int, dict[str, Tensor]] = {}
         try:
-            for crop, video in cut_crops(part, digests[number], settings):
-                rows[crop] = targets_of(teacher, video, settings)
+            for crop in cut_crops(part, digests[number], settings):
+                rows[crop.number] = targets_of(teacher, crop.video, settings)
+                cuts += crop.has_cut
                 if progress is not None:
                     progress(done + len(rows), total)
         except NoPictureError as error:
@@ -193,7 +200,7 @@ def _compute(
             tensors = {
                 name: torch.cat([rows[crop][name] for crop in range(part.crops)]).contiguous() for name in rows[0]
             }
-            write_shard(folder / names[number], tensors)
+            write_shard(folder / names[number], tensors, **{_CUTS: str(cuts)})
         done += part.crops
     return left_out
 

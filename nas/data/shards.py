@@ -10,9 +10,9 @@ from torch import Tensor
 from nas.machine.files import write_bytes
 
 
-def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors (on the CPU, contiguous) in one step."""
-    write_bytes(path, save(tensors, metadata={"sha256": _digest(tensors)}))
+def write_shard(path: Path, tensors: dict[str, Tensor], **notes: str) -> None:
+    """Write tensors (on the CPU, contiguous) in one step, and what else there is to say of them (`shard_note`)."""
+    write_bytes(path, save(tensors, metadata={"sha256": _digest(tensors), **notes}))
 
 
 def read_shard(path: Path) -> dict[str, Tensor]:
@@ -43,6 +43,12 @@ def shard_digest(path: Path) -> str:
     """What the header of a complete shard says that it holds."""
     with safe_open(path, framework="pt") as file:
         return str(file.metadata()["sha256"])
+
+
+def shard_note(path: Path, name: str) -> str:
+    """What was noted with a complete shard; "" if that was nothing."""
+    with safe_open(path, framework="pt") as file:
+        return str(file.metadata().get(name, ""))
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

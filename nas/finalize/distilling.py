@@ -105,9 +105,7 @@ def _afterwards(stretch: Stretch, result: DistillResult) -> list[str]:
     if stretch.settings.perceptual_weight and result.perceptual != "on":
         found.append(f"the phase '{stretch.name}' went without it: {result.perceptual}")
     train = stretch.targets.split("train")
-    if isinstance(train, LiveSamples) and (left_out := train.describe_left_out()):
-        found.append(left_out)
-    return found
+    return found + (train.notes() if isinstance(train, LiveSamples) else [])
 
 
 def _reporter(advance: Advance, stretch: Stretch, done: int, job: Job) -> Callable[[Progress], None]:
