@@ -21,7 +21,7 @@ from nas.data.headers import read_header
 from nas.data.limits import refuse_full_disk, refuse_without_memory
 from nas.data.make_targets import open_targets
 from nas.data.one_crop import bytes_per_crop, targets_of
-from nas.data.order import USES, from_reservoir, sample_at
+from nas.data.order import START, USES, from_reservoir, sample_at
 from nas.data.pictures import NoPictureError
 from nas.data.plan import Part, plan_of, total_crops
 from nas.data.settings import MAX_BYTES, Split, TargetSettings
@@ -85,8 +85,8 @@ class LiveSamples:
         return [sample_at(place, len(self), self._settings.seed) for place in places]
 
     def some(self, count: int) -> list[int]:
-        """The first that come into the reservoir."""
-        return [sample_at(place, len(self), self._settings.seed) for place in range(min(count, len(self)))]
+        """Of those that the reservoir begins with: no more are made before training begins."""
+        return [sample_at(place, len(self), self._settings.seed) for place in range(min(count, START, len(self)))]
 
     def _row(self, index: int) -> dict[str, Tensor]:
         for _ in self._clips:

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import torch
 
-_START = 32
+START = 32
 """Samples that a reservoir begins with."""
 USES = 10
 """How often a sample is trained on while it is in a reservoir, on average, once that has filled up."""
@@ -31,7 +31,7 @@ def from_reservoir(count: int, window: int, batch_size: int, seed: int, step: in
         step: number of the step.
     """
     _refuse_empty(count)
-    come = max(_START, batch_size) + step * batch_size // USES
+    come = max(START, batch_size) + step * batch_size // USES
     held = min(count, max(window, batch_size), come)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     drawn: list[int] = torch.randperm(held, generator=generator).tolist()
