@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def _loss_function(
     tapped = sorted(set(alignment.stages.values()))
 
     def loss(batch: TargetBatch) -> Tensor:
-        with training_forms(decoder, device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with training_forms(decoder, device), _computed_in(dtype, device):
             frames, features = decoder.features(batch.latents, tapped)
             projected = alignment.project(features)
         parts = frame_losses(frames, batch.frames, batch.truth, settings, perceptual)
@@ -121,6 +122,11 @@ def _loss_function(
         return total_loss(parts, settings)
 
     return loss
+
+
+def _computed_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Within it, convolutions are computed in this number format."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def training_dtype(precision: Precision, device: torch.device) -> torch.dtype:

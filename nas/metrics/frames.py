@@ -111,16 +111,8 @@ def checked_videos(prediction: Tensor, target: Tensor, value_range: ValueRange) 
     if prediction.shape != target.shape or prediction.ndim != 5 or prediction.shape[1] != 3:
         shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
         raise ValueError(f"expected two videos (b, 3, t, h, w) of one shape, got {shapes}")
-    low, high = value_range
-    slack = _TOLERANCE * (high - low)
     for name, video in (("prediction", prediction), ("target", target)):
-        smallest, largest = (float(value) for value in video.detach().aminmax())
-        # Written so that NaN fails too.
-        if not (smallest >= low - slack and largest <= high + slack):
-            raise ValueError(
-                f"value_range ({low:g}, {high:g}) means values in [{low:g}, {high:g}], but the {name} "
-                f"has [{smallest:.4g}, {largest:.4g}]: give the range it has, or clamp it"
-            )
+        _check_values(name, video, value_range)
     dtype = torch.float32 if prediction.device.type == "mps" else torch.float64
     return prediction.to(dtype), target.to(dtype)
 
@@ -129,6 +121,19 @@ def to_steps(video: Tensor, value_range: ValueRange) -> Tensor:
     """A video in 8-bit steps: black is 0, white is 255, nothing is rounded."""
     low, high = value_range
     return (video - low) * (255 / (high - low))
+
+
+def _check_values(name: str, video: Tensor, value_range: ValueRange) -> None:
+    """ValueError if values lie outside of their range, or are no numbers."""
+    low, high = value_range
+    slack = _TOLERANCE * (high - low)
+    smallest, largest = (float(value) for value in video.detach().aminmax())
+    # Written so that NaN fails too.
+    if not (smallest >= low - slack and largest <= high + slack):
+        raise ValueError(
+            f"value_range ({low:g}, {high:g}) means values in [{low:g}, {high:g}], but the {name} "
+            f"has [{smallest:.4g}, {largest:.4g}]: give the range it has, or clamp it"
+        )
 
 
 def _check_range(value_range: Any) -> None:
