@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ class Prepared:
 
     def learners(self) -> list[list[nn.Parameter]]:
         """What learns, in the order of `losses`: the parameters of the student and its heads, those of the critic."""
-        modules = self.state.modules
-        student = [*modules["student"].parameters(), *modules["alignment"].parameters()]
-        return [student, *([list(self.critic.parameters())] if self.critic is not None else [])]
+        groups = [group["params"] for group in self.state.optimizer.param_groups]
+        critics = [groups.pop()] if self.critic is not None else []
+        return [list(chain.from_iterable(groups)), *critics]
 
 
 def prepare(
