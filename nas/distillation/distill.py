@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data.targets import Samples, Targets
-from nas.distillation.checkpoint import TrainingState, load_checkpoint, save_checkpoint, update_average
+from nas.distillation.checkpoint import load_checkpoint, save_checkpoint, update_average
 from nas.distillation.feed import Feed
 from nas.distillation.preparation import Prepared, perceptual_off, prepare
 from nas.distillation.schedule import average_decay, learning_rate
@@ -133,7 +133,8 @@ def _train(
     end = run.settings.steps if until is None else min(until, run.settings.steps)
     if setback is not None and state.step == 0:
         _save(checkpoint, run, processes)
-    with Feed(run.targets.split("train"), at_once, run.settings.seed, end, processes, run.device) as feed:
+    samples, seed = run.targets.split("train"), run.settings.seed
+    with Feed(samples, run.settings.batch_size, seed, end, processes, run.device) as feed:
         while state.step < end:
             try:
                 at_once, progress = _advance(run, feed, processes, at_once, end)
@@ -155,16 +156,16 @@ def _train(
 def _advance(run: Prepared, feed: Feed, processes: Processes, at_once: int, end: int) -> tuple[int, Progress]:
     """One step, and a score where one is due; how many samples fit into memory at once, and where the run is."""
     state, settings = run.state, run.settings
-    loss, at_once = halving(partial(_find_gradient, run, feed), at_once, run.device)
-    _add_up(state, loss, processes)
-    _update(state, loss, settings)
+    losses, at_once = halving(partial(_find_gradient, run, feed), at_once, run.device)
+    _add_up(run, losses, processes)
+    _update(run, losses)
     state.step += 1
     score = None
     if state.step == end or state.step % settings.report_every == 0:
         held_out = run.targets.split("score")
         score = score_student(state.modules["average"], held_out, settings.batch_size, run.device, processes)
         state.curve.append((state.step, score))
-    return at_once, Progress(state.step, settings.steps, float(loss), score, feed.waiting)
+    return at_once, Progress(state.step, settings.steps, float(losses[0]), score, feed.waiting)
 
 
 def _refuse_empty(targets: Targets) -> None:
@@ -213,10 +214,10 @@ def score_student(
 
 
 def _find_gradient(run: Prepared, feed: Feed, at_once: int) -> Tensor:
-    """Leave in the parameters what this process adds to the gradient of the next batch; what it adds to its loss.
+    """Leave in the parameters what this process adds to the gradients of the next batch; what it adds to its losses.
 
-    The loss of a batch is a mean over its samples, and no part of a student mixes them. So the gradients of smaller
-    batches, each weighted by its samples, add up to that of the whole, whatever memory asks for.
+    The losses of a batch are means over its samples, and nothing in a student or a critic mixes them. So the gradients
+    of smaller batches, each weighted by its samples, add up to that of the whole, whatever memory asks for.
 
     Args:
         run: what is trained.
@@ -225,20 +226,23 @@ def _find_gradient(run: Prepared, feed: Feed, at_once: int) -> Tensor:
     """
     batch = feed.batch(run.state.step)
     run.state.optimizer.zero_grad()
-    losses = []
+    totals = torch.zeros(len(run.learners()), device=run.device)
     for first in range(0, len(batch.latents), at_once):
-        some = batch.part(first, at_once)
-        loss = run.loss(some) * (len(some.latents) / run.settings.batch_size)
-        run.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        losses.append(loss.detach())
-    return torch.stack(losses).sum()
+        some, places = batch.part(first, at_once), feed.places[first : first + at_once]
+        for learner, loss in enumerate(run.losses(some, run.state.step, places)):
+            share = loss * (len(places) / run.settings.batch_size)
+            run.state.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+            totals[learner] += share.detach()
+    return totals
 
 
-def _add_up(state: TrainingState, loss: Tensor, processes: Processes) -> None:
-    """Make the gradient and the loss those of the whole batch."""
-    parameters = (parameter for group in state.optimizer.param_groups for parameter in group["params"])
+def _add_up(run: Prepared, losses: Tensor, processes: Processes) -> None:
+    """Make the gradients and the losses those of the whole batch."""
+    parameters = (parameter for learner in run.learners() for parameter in learner)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    processes.add_up([loss, *gradients])
+    processes.add_up([losses, *gradients])
+    if run.critic is not None:
+        run.critic.replay.share(run.state.step, processes)
 
 
 def _go_back(checkpoint: Path, run: Prepared, processes: Processes) -> None:
@@ -254,29 +258,27 @@ def _save(checkpoint: Path | None, run: Prepared, processes: Processes) -> None:
         save_checkpoint(checkpoint, run.state, run.identity)
 
 
-def _update(state: TrainingState, loss: Tensor, settings: DistillSettings) -> None:
-    """One step of the optimizer and of the moving average; DivergedError if it would spoil the weights.
+def _update(run: Prepared, losses: Tensor) -> None:
+    """One step of the optimizer, for all that learns, and of the moving average; DivergedError if it would spoil them.
 
     Args:
-        state: with the gradient of the batch.
-        loss: of the batch, without a gradient of its own.
-        settings: how.
+        run: with the gradients of the batch.
+        losses: of the batch, without a gradient of their own.
     """
+    state, settings = run.state, run.settings
     optimizer, scaler = state.optimizer, state.scaler
     peak, warmup = settings.learning_rate * state.rate, settings.warmup_steps
     rate = learning_rate(state.step, settings.steps, peak, warmup, settings.decay)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
     scaler.unscale_(optimizer)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
-    # With a loss scale an infinite gradient is expected now and then: the scaler leaves that step out.
-    for name, value in {
-        "loss": loss,
-        **({} if scaler.is_enabled() else {"norm of the gradient": norm}),
-    }.items():
-        if not math.isfinite(float(value)):
-            raise DivergedError(f"the {name} is {float(value)} at step {state.step}")
+    for parameters, loss, whose in zip(run.learners(), losses.tolist(), ("", " of the critic"), strict=False):
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
+        # With a loss scale an infinite gradient is expected now and then: the scaler leaves that step out.
+        found = {"loss": loss} if scaler.is_enabled() else {"loss": loss, "norm of the gradient": float(norm)}
+        for name, value in found.items():
+            if not math.isfinite(value):
+                raise DivergedError(f"the {name}{whose} is {value} at step {state.step}")
     scaler.step(optimizer)
     scaler.update()
     decay = average_decay(state.step, settings.ema_decay)

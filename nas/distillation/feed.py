@@ -33,6 +33,8 @@ class Feed:
     ) -> None:
         self._samples, self._processes, self._device = samples, processes, device
         self._batch_size, self._seed, self._steps = batch_size, seed, steps
+        self.places = processes.share(range(batch_size))
+        """Places of what this process trains on in the batch of a step."""
         self._pool = ThreadPoolExecutor(_THREADS)
         self._coming: dict[int, Future[TargetBatch]] = {}
         self._begun = time.monotonic()

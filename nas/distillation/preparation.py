@@ -1,19 +1,22 @@
 """Everything before the first step of a distillation: first weights, projection heads, loss, optimizer, checkpoint."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.data.targets import TargetBatch, Targets
 from nas.distillation.checkpoint import TrainingState, load_checkpoint
+from nas.distillation.critic import CRITIC_BETAS, Critic
 from nas.distillation.initialise import initialise
 from nas.distillation.losses import FeatureAlignment, frame_losses, match_taps, total_loss
+from nas.distillation.replay import Replay
 from nas.distillation.settings import DistillSettings, Precision
 from nas.distillation.training_forms import training_forms
 from nas.metrics import lpips_network, lpips_off
@@ -35,14 +38,26 @@ class Prepared:
     """Where."""
     state: TrainingState
     """Everything that changes from step to step."""
-    loss: Callable[[TargetBatch], Tensor]
-    """Loss of a batch, a scalar."""
+    losses: Callable[[TargetBatch, int, Sequence[int]], Iterator[Tensor]]
+    """Losses of what learns, each a scalar: of the student, then of the critic if there is one.
+
+    For a batch, the steps done before and the places of its samples in the whole batch of the step. The gradient of
+    each goes to parameters of its own; where it is taken before the next is asked for, less memory is needed.
+    """
+    critic: Critic | None
+    """What the student learns from beside the targets."""
     identity: dict[str, Any]
     """What has to be equal for a checkpoint to be continued."""
     taps: tuple[str, ...]
     """Taps of the teacher that features are aligned to."""
     taps_left_out: tuple[str, ...]
     """Taps on a grid that the student never visits."""
+
+    def learners(self) -> list[list[nn.Parameter]]:
+        """What learns, in the order of `losses`: the parameters of the student and its heads, those of the critic."""
+        groups = [group["params"] for group in self.state.optimizer.param_groups]
+        critics = [groups.pop()] if self.critic is not None else []
+        return [list(chain.from_iterable(groups)), *critics]
 
 
 def prepare(
@@ -60,9 +75,15 @@ def prepare(
         initialise(decoder, targets.split("train"))
     stages, left_out = match_taps(decoder, targets.taps if settings.feature_weight else {})
     alignment = _alignment(decoder, targets, stages, settings.seed, device)
-    modules = {"student": decoder, "average": copy.deepcopy(decoder).eval(), "alignment": alignment}
+    critic = _critic(targets, settings, device) if settings.adversarial_weight else None
+    modules: dict[str, nn.Module] = {
+        "student": decoder,
+        "average": copy.deepcopy(decoder).eval(),
+        "alignment": alignment,
+        **({"critic": critic} if critic is not None else {}),
+    }
     optimizer = torch.optim.AdamW(
-        _parameter_groups(decoder, alignment, settings),
+        _parameter_groups(decoder, alignment, critic, settings),
         settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
@@ -74,12 +95,23 @@ def prepare(
     identity = _identity(decoder, targets, settings)
     if checkpoint is not None and resuming:
         load_checkpoint(checkpoint, state, identity)
-    loss = _loss_function(decoder, alignment, settings, device, dtype)
-    return Prepared(targets, settings, device, state, loss, identity, tuple(stages), left_out)
+    losses = _loss_functions(decoder, alignment, critic, settings, device, dtype)
+    return Prepared(targets, settings, device, state, losses, critic, identity, tuple(stages), left_out)
 
 
-def _parameter_groups(decoder: Decoder, alignment: FeatureAlignment, settings: DistillSettings) -> list[dict[str, Any]]:
-    """Parameters with what their learning rate is multiplied by: a fitted shortcut needs no more than polish."""
+def _parameter_groups(
+    decoder: Decoder, alignment: FeatureAlignment, critic: Critic | None, settings: DistillSettings
+) -> list[dict[str, Any]]:
+    """Parameters with what their learning rate is multiplied by, all for one optimizer: no step leaves any out."""
+    groups = _student_groups(decoder, alignment, settings)
+    if critic is None:
+        return groups
+    own = {"rate_factor": settings.critic_rate_factor, "betas": CRITIC_BETAS, "weight_decay": 0.0}
+    return [*groups, {"params": list(critic.parameters()), **own}]
+
+
+def _student_groups(decoder: Decoder, alignment: FeatureAlignment, settings: DistillSettings) -> list[dict[str, Any]]:
+    """A fitted shortcut needs no more than polish."""
     fitted = [] if decoder.shortcut is None else list(decoder.shortcut.parameters())
     known = {id(parameter) for parameter in fitted}
     fresh = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
@@ -101,27 +133,40 @@ def _alignment(
         return FeatureAlignment(decoder, stages, samples).to(device)
 
 
-def _loss_function(
+def _critic(targets: Targets, settings: DistillSettings, device: torch.device) -> Critic:
+    """With weights that depend on the seed alone, and nothing to replay."""
+    train = targets.split("train")
+    shape = train.batch(train.some(1)).truth.shape[1:]
+    return Critic(Replay(shape, settings.batch_size, settings.seed), settings.seed).to(device)
+
+
+def _loss_functions(
     decoder: Decoder,
     alignment: FeatureAlignment,
+    critic: Critic | None,
     settings: DistillSettings,
     device: torch.device,
     dtype: torch.dtype,
-) -> Callable[[TargetBatch], Tensor]:
-    """The loss of a batch, a scalar."""
+) -> Callable[[TargetBatch, int, Sequence[int]], Iterator[Tensor]]:
+    """`Prepared.losses`."""
     perceptual = None if perceptual_off(settings) else lpips_network("vgg").to(device)
     tapped = sorted(set(alignment.stages.values()))
 
-    def loss(batch: TargetBatch) -> Tensor:
+    def losses(batch: TargetBatch, step: int, places: Sequence[int]) -> Iterator[Tensor]:
         with training_forms(decoder, device), _computed_in(dtype, device):
             frames, features = decoder.features(batch.latents, tapped)
             projected = alignment.project(features)
         parts = frame_losses(frames, batch.frames, batch.truth, settings, perceptual)
         if projected:
             parts["feature"] = alignment.loss(projected, batch.features)
-        return total_loss(parts, settings)
+        real = batch.frames if settings.teacher_weight else batch.truth
+        if critic is not None:
+            parts["adversarial"] = critic.student_loss(frames, real)
+        yield total_loss(parts, settings)
+        if critic is not None:
+            yield critic.own_loss(frames, real, step, places)
 
-    return loss
+    return losses
 
 
 def _computed_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:

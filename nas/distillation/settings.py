@@ -16,8 +16,12 @@ WEIGHTS = (
     "perceptual_weight",
     "motion_weight",
     "detail_weight",
+    "adversarial_weight",
 )
 """Settings that say what a part of the loss counts."""
+
+_NOT_OF_THE_WEIGHTS = ("report_every", "checkpoint_every")
+"""Settings that say how often a run reports or saves."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class DistillSettings:
     """Weight of the L1 distance between the differences of successive frames and the teacher's: against flicker."""
     detail_weight: float = 0.0
     """Weight of the L1 distance between what a blur takes away and the teacher's: against blur."""
+    adversarial_weight: float = 0.0
+    """Weight of a critic's opinion of the frames; 0: there is no critic."""
+    critic_rate_factor: float = 1.0
+    """Learning rate of the critic, relative to `learning_rate`."""
     seed: int = 0
     """Seed of the order of the samples and of the projection heads."""
     precision: Precision = "auto"
@@ -68,16 +76,20 @@ class DistillSettings:
     """Steps between two checkpoints."""
 
     def identity(self) -> dict[str, Any]:
-        """Everything that the trained weights depend on, JSON primitives: not how often it reports or saves."""
+        """Everything that the trained weights depend on, JSON primitives: not how often it reports or saves.
+
+        Without a critic nothing about one is in it, so that runs from before there was one are found again.
+        """
         everything = asdict(self) | {"betas": list(self.betas)}
-        return {key: value for key, value in everything.items() if key not in ("report_every", "checkpoint_every")}
+        unused = () if self.adversarial_weight else ("adversarial_weight", "critic_rate_factor")
+        return {key: value for key, value in everything.items() if key not in (*_NOT_OF_THE_WEIGHTS, *unused)}
 
     def __post_init__(self) -> None:
         at_least = {"steps": 1, "batch_size": 1, "warmup_steps": 0, "report_every": 1, "checkpoint_every": 1}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "critic_rate_factor", "clip_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         factors = ("helped_rate_factor", "shortcut_rate_factor", "weight_decay")

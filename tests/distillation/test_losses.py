@@ -153,7 +153,7 @@ def test_weights_belong_to_their_parts() -> None:
     powers: dict[str, Any] = {name: 10.0**power for power, name in enumerate(WEIGHTS)}
     settings = replace(PLAIN, **powers)
     parts = {name.removesuffix("_weight"): torch.tensor(1.0) for name in reversed(WEIGHTS)}
-    assert total_loss(parts, settings).item() == 111111
+    assert total_loss(parts, settings).item() == 1111111
     assert total_loss({"feature": torch.tensor(2.0)}, settings).item() == 200
 
 

@@ -38,10 +38,19 @@ def test_the_packaged_ones_are_whole() -> None:
 
 
 def test_the_paper_trains_on_the_video() -> None:
-    (phase,) = load_phases("paper").phases
-    settings = phase.distillation(0)
-    assert (settings.learning_rate, settings.decay, settings.weight_decay) == (1e-4, "none", 1e-4)
-    assert (settings.teacher_weight, settings.truth_weight, settings.perceptual_weight) == (0, 1, 1)
+    for phase in load_phases("paper").phases:
+        settings = phase.distillation(0)
+        assert (settings.learning_rate, settings.decay, settings.weight_decay) == (1e-4, "none", 1e-4)
+        assert (settings.teacher_weight, settings.truth_weight, settings.perceptual_weight) == (0, 1, 1)
+
+
+def test_only_the_second_stage_of_the_paper_has_a_critic() -> None:
+    weights = {
+        name: [phase.distillation(0).adversarial_weight for phase in load_phases(name).phases]
+        for name in list_recipes()
+    }
+    assert weights.pop("paper") == [0, 0.05]
+    assert not any(weight for phases in weights.values() for weight in phases)
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_help_quotes_them() -> None:
 
 def test_identity_is_what_the_weights_depend_on() -> None:
     """Every field is in it or named here: how often a run reports or saves changes nothing about its weights."""
-    settings = DistillSettings(steps=12)
+    settings = DistillSettings(steps=12, adversarial_weight=0.05)
     assert replace(settings, report_every=3, checkpoint_every=7).identity() == settings.identity()
     fields = {field.name for field in dataclasses.fields(DistillSettings)}
     assert fields - settings.identity().keys() == {"report_every", "checkpoint_every"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nas.distillation.phases import load_phases
 from nas.machine.processes import ALONE, Processes
@@ -37,7 +38,8 @@ def work():
                 os.kill(os.getpid(), signal.SIGKILL)
 
         settings = DistillSettings(
-            steps=20, batch_size=2, learning_rate=1e-2, report_every=5, checkpoint_every=5, precision="float32"
+            steps=20, batch_size=2, learning_rate=1e-2, report_every=5, checkpoint_every=5, precision="float32",
+            adversarial_weight=0.1, critic_rate_factor=0.1,
         )
         result = distill(
             build_student(), make_targets(), settings, device="cpu", checkpoint=Path(sys.argv[1]), report=report,
@@ -74,11 +76,15 @@ def found(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
-    """At the same batch."""
+    """At the same batch, the student's; and its critic, with what it is shown again, is the same."""
     alone, together = found(distil(tmp_path, 1)), found(distil(tmp_path, 2))
     assert len(alone["losses"]) == STEPS
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-4)
     assert [score for _, score in together["curve"]] == pytest.approx([score for _, score in alone["curve"]], rel=1e-4)
+    critics = [torch.load(tmp_path / f"{count}.pt", weights_only=True)["modules"]["critic"] for count in (1, 2)]
+    for name, tensor in critics[0].items():
+        assert torch.allclose(critics[1][name], tensor, rtol=1e-2, atol=2e-3), name
+        assert bool((tensor != 0).any())
 
 
 @pytest.mark.slow
