@@ -38,7 +38,7 @@ def work():
                 os.kill(os.getpid(), signal.SIGKILL)
 
         settings = DistillSettings(
-            steps=20, batch_size=2, learning_rate=1e-2, report_every=5, checkpoint_every=5, precision="float32",
+            steps=20, batch_size=2, learning_rate=3e-3, report_every=5, checkpoint_every=5, precision="float32",
             adversarial_weight=0.1, critic_rate_factor=0.1,
         )
         result = distill(
