@@ -48,7 +48,7 @@ class LiveSamples:
         teacher: what makes them.
         clips: what they are cut from.
         settings: how large they are, how many of each clip, and the seed.
-        key: stands for everything that they depend on.
+        key: stands for everything that a crop depends on beside its clip.
         cache: where they are kept.
     """
 
@@ -175,24 +175,22 @@ def _open_live(
     kept = open_targets(teacher, clips, scored, progress, announce, cache, max_bytes, SCORED)
     refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
     folder = (cache or default_cache_dir()) / "crops"
-    content = {
-        "format": _FORMAT,
-        "teacher": teacher.weights_hash,
-        "precision": str(teacher.dtype),
-        "clips": [clip.identity for clip in clips.train],
-        "settings": asdict(settings),
-        "scored": kept.key,
-    }
-    made_from = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    # What a crop depends on beside its clip: those of a video stay when another one is added.
+    made_with = _digest([_FORMAT, teacher.weights_hash, str(teacher.dtype), asdict(settings)])
     crops = CropCache(folder, max_bytes)
-    refuse_full_disk(folder / made_from, max_bytes - crops.held)
-    train = LiveSamples(teacher, clips.train, settings, made_from, crops)
+    refuse_full_disk(folder / made_with, max_bytes - crops.held)
+    train = LiveSamples(teacher, clips.train, settings, made_with, crops)
     announce(
         f"{format_count(len(train))} crops of {len(clips.train)} clips, made as training goes, one for {USES} samples; "
         f"at most {format_bytes(max_bytes)} of them kept in {folder}"
     )
     splits: dict[Split, Samples] = kept.splits | {"train": train}
-    return replace(kept, key=f"{made_from}-{_window(teacher, settings, max_bytes)}", splits=splits)
+    window, identities = _window(teacher, settings, max_bytes), [clip.identity for clip in clips.train]
+    return replace(kept, key=_digest([made_with, window, identities, kept.key]), splits=splits)
+
+
+def _digest(content: list[object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _window(teacher: Teacher, settings: TargetSettings, max_bytes: int) -> int:
