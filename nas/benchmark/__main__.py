@@ -136,7 +136,7 @@ def rates(arguments: argparse.Namespace, command: str) -> None:
 def search(arguments: argparse.Namespace, command: str) -> None:
     """Compare searches at equal processor time by what they propose, and with published designs."""
     from nas.benchmark.design import describe_machine
-    from nas.benchmark.power import difference, results
+    from nas.benchmark.power import difference, rank_test, results
     from nas.benchmark.searches import Contest, hold
     from nas.latency import DEFAULT_DEVICE
     from nas.machine.files import write_json
@@ -173,12 +173,20 @@ def search(arguments: argparse.Namespace, command: str) -> None:
     write_json(arguments.out, about | {"budget": settings.budget, "rows": rows})
     found = {each.arm: each for each in results(rows)}
     first = found[arguments.proposers[0]]
-    print(f"| what proposes | searches | best, dB on unseen clips | standard deviation | {first.arm} minus it [95%] |")
-    print("|---|---|---|---|---|")
+    print(
+        f"| what proposes | searches | best, dB on unseen clips | standard deviation | {first.arm} minus it [95%] | "
+        f"pairs that {first.arm} wins |"
+    )
+    print("|---|---|---|---|---|---|")
     for each in found.values():
-        gap, low, high = difference(first, each)
-        behind = "" if each is first else f"{gap:+.2f} [{low:+.2f}, {high:+.2f}]"
-        print(f"| {each.arm} | {len(each.scores)} | {each.mean:.2f} | {each.spread:.2f} | {behind} |")
+        cells = [each.arm, str(len(each.scores)), f"{each.mean:.2f}", f"{each.spread:.2f}", "", ""]
+        if each is not first:
+            gap, low, high = difference(first, each)
+            cells[4] = f"{gap:+.2f} [{low:+.2f}, {high:+.2f}]"
+        if each is not first and len(each.scores) > 1:
+            share, chance = rank_test(first, each)
+            cells[5] = f"{share:.0%}, p = {chance:.3f}"
+        print(f"| {' | '.join(cells)} |")
     say(console, "saved", str(arguments.out))
 
 

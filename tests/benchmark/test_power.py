@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nas.benchmark.power import Result, difference, results
+from nas.benchmark.power import Result, difference, rank_test, results
 
 
 def row(arm: str, seed: int, score: float, test: float) -> dict[str, Any]:
@@ -28,3 +28,12 @@ def test_a_difference_has_the_interval_of_its_searches() -> None:
     wider = difference(default, Result("random", (29.0, 30.0, 31.0)))
     assert wider[0] == pytest.approx(1.0) and wider[1] == pytest.approx(1.0 - 2.7764 * (2 / 3) ** 0.5, rel=1e-4)
     assert difference(published, published) == (0.0, 0.0, 0.0)
+
+
+def test_pairs_are_won_whatever_the_margin() -> None:
+    """Five against five: all 25 pairs have a chance of 2 in 252."""
+    better, worse = (Result("a", (30.6, 30.7, 30.5, 30.9, 30.8)), Result("b", (30.2, 30.1, 27.8, 30.0, 29.7)))
+    share, chance = rank_test(better, worse)
+    assert share == 1.0 and chance == pytest.approx(2 / 252)
+    assert rank_test(worse, better) == pytest.approx((0.0, 2 / 252))
+    assert rank_test(better, Result("c", (30.6, 30.7, 30.5, 30.9, 30.8)))[0] == 0.5
