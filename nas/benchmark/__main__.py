@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from nas.distillation.recipes import CPU
 from nas.machine.plugins import load_plugins
 from nas.proposals.names import DEFAULT_PROPOSER, PROPOSERS
+from nas.terminal.errors import UserError
 from nas.terminal.parser import (
     Parser,
     SubcommandParser,
@@ -108,7 +109,7 @@ def rates(arguments: argparse.Namespace, command: str) -> None:
     from dataclasses import asdict
 
     from nas.benchmark.design import describe_machine
-    from nas.benchmark.rates import FACTORS, choose, compare, list_jobs, summary
+    from nas.benchmark.rates import FACTORS, choose, compare, distil_missing, list_jobs, summary
     from nas.benchmark.table import CurveTable
     from nas.machine.files import write_json
     from nas.machine.versions import versions
@@ -118,9 +119,12 @@ def rates(arguments: argparse.Namespace, command: str) -> None:
     _, crops, targets = _open_targets(console)
     rows = choose(CurveTable.load(arguments.table))
     folder = arguments.out.parent / f"{arguments.out.stem}-{targets.key}"
-    with progress(console, "rates", f"{len(rows)} decoders at {len(FACTORS)} learning rates") as advance:
-        jobs = list_jobs(rows, arguments.steps, _TEACHER, crops, folder)
-        found = compare(rows, jobs, arguments.workers, advance)
+    jobs = list_jobs(rows, arguments.steps, _TEACHER, crops, folder)
+    if not arguments.known:
+        with progress(console, "rates", f"{len(rows)} decoders at {len(FACTORS)} learning rates") as advance:
+            distil_missing(jobs, arguments.workers, advance)
+    if not (found := compare(rows, jobs)):
+        raise UserError(f"{folder} has no decoder that was distilled at all rates: do without --known")
     about = {"command": command, "machine": describe_machine(), "date": date.today().isoformat()}
     what = {"steps": arguments.steps, "factors": FACTORS, "rows": [asdict(row) for row in found]}
     write_json(arguments.out, about | {"versions": versions()} | what)
@@ -221,6 +225,12 @@ def _count(parser: argparse.ArgumentParser, name: str, default: int, what: str) 
     parser.add_argument(name, type=positive_int, default=default, metavar="N", help=f"{what} (default: {default})")
 
 
+def _add_known(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--known", action="store_true", help="distil nothing: make the table of what an interrupted command has left"
+    )
+
+
 def _add_curves(parser: argparse.ArgumentParser) -> None:
     _count(parser, "--per-band", 20, "decoders of each latency band")
     _count(parser, "--steps", 400, "steps of a full distillation")
@@ -230,9 +240,7 @@ def _add_curves(parser: argparse.ArgumentParser) -> None:
         "--gmacs", type=float, default=1.5, metavar="G", help="most of one training sample, in billions (default: 1.5)"
     )
     parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the sample (default: 0)")
-    parser.add_argument(
-        "--known", action="store_true", help="distil nothing: make the table of what an interrupted command has left"
-    )
+    _add_known(parser)
     parser.add_argument("--out", type=Path, default=_RESULT, metavar="FILE", help="the table (default: %(default)s)")
     parser.set_defaults(run_it=curves)
 
@@ -241,6 +249,7 @@ def _add_rates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=Path, nargs="?", default=_RESULT, metavar="FILE", help="default: %(default)s")
     _count(parser, "--steps", CPU.short_steps, "steps of a distillation")
     _count(parser, "--workers", os.cpu_count() or 1, "distillations side by side")
+    _add_known(parser)
     out = Path("benchmark") / "rates.json"
     parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="what was found (default: %(default)s)")
     parser.set_defaults(run_it=rates)

@@ -1,11 +1,10 @@
 """Whether the learning rate is fair: what decoders lose by the default rate against the best of several."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from nas.benchmark.curves import Job
 from nas.benchmark.design import distill_settings
@@ -47,10 +46,14 @@ class RateRow:
 
 
 def choose(table: CurveTable) -> list[DecoderRow]:
-    """Every third published design of a table, and ten of its random walks, evenly spread over it."""
+    """Every third published design of a table, and ten of its random walks, evenly spread over it.
+
+    Their order has nothing to do with what they are, so that the first ones stand for all.
+    """
     published = [row for row in table.decoders if "#" not in row.title]
     others = [row for row in table.decoders if "#" in row.title]
-    return published[::3] + others[:: max(1, len(others) // _OTHERS)][:_OTHERS]
+    chosen = published[::3] + others[:: max(1, len(others) // _OTHERS)][:_OTHERS]
+    return sorted(chosen, key=lambda row: row.digest)
 
 
 def list_jobs(
@@ -67,22 +70,26 @@ def list_jobs(
     return [[job(row, factor) for factor in FACTORS] for row in rows]
 
 
-def compare(rows: Sequence[DecoderRow], jobs: Sequence[Sequence[Job]], workers: int, progress: Any) -> list[RateRow]:
+def distil_missing(jobs: Sequence[Sequence[Job]], workers: int, progress: Callable[[int, int], None]) -> None:
     """Distil what has not been distilled.
 
     Args:
-        rows: the decoders.
-        jobs: theirs, from `list_jobs`.
+        jobs: of all decoders, from `list_jobs`.
         workers: processes side by side.
         progress: called with the number of distillations that are known and of all.
     """
     with closing(ProcessPool(workers, _NICENESS)) as pool:
         run_missing([job for each in jobs for job in each], pool, progress)
+
+
+def compare(rows: Sequence[DecoderRow], jobs: Sequence[Sequence[Job]]) -> list[RateRow]:
+    """The decoders that were distilled at all rates; `jobs` are those of `rows`, from `list_jobs`."""
     found = []
     for row, each in zip(rows, jobs, strict=True):
-        curves = [read_curve(job.file) for job in each]
-        scores = tuple(None if curve.failure else curve.final_db for curve in curves)
-        found.append(RateRow(row.title, row.shortcut, scores))
+        if all(job.file.exists() for job in each):
+            curves = [read_curve(job.file) for job in each]
+            scores = tuple(None if curve.failure else curve.final_db for curve in curves)
+            found.append(RateRow(row.title, row.shortcut, scores))
     return found
 
 

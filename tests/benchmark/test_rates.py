@@ -30,7 +30,8 @@ def test_what_was_distilled_is_compared(tmp_path: Path, monkeypatch: pytest.Monk
     jobs = list_jobs([ROW], 4, "formula", CROPS, tmp_path)
     for job in jobs[0]:
         run_job(job)
-    (row,) = compare([ROW], jobs, 1, lambda done, total: None)
+    assert compare([ROW, ROW], [*jobs, list_jobs([ROW], 5, "formula", CROPS, tmp_path)[0]]) == compare([ROW], jobs)
+    (row,) = compare([ROW], jobs)
     assert row.title == "hybrid #3" and len(set(row.scores)) == len(FACTORS)
     assert row.loss >= 0 and (row.loss == 0) == (row.best == 1.0)
 
