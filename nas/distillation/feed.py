@@ -11,9 +11,7 @@ from nas.data.targets import Samples, TargetBatch
 from nas.machine.processes import Processes
 
 _THREADS = max(1, min(8, (os.cpu_count() or 1) // 4))
-"""Threads that read, or decode videos: with a GPU most cores have nothing else to do."""
-_STEPS_EACH = 2
-"""Batches ahead for each of the threads."""
+"""Threads that read, or decode videos, each for one of the next steps: with a GPU most cores would be idle."""
 
 
 class Feed:
@@ -56,7 +54,7 @@ class Feed:
     def batch(self, step: int) -> TargetBatch:
         """What this process trains on in a step; what asks for an earlier one begins anew."""
         began = time.monotonic()
-        ahead = range(step, min(step + 1 + _THREADS * _STEPS_EACH, self._steps))
+        ahead = range(step, min(step + 1 + _THREADS, self._steps))
         for passed in self._coming.keys() - set(ahead):
             self._coming.pop(passed).cancel()
         for each in ahead:
