@@ -95,7 +95,7 @@ def open_targets(
             write_bytes(folder / "index.json", index)
     if left_out:
         say(_describe_left_out(plan, names, left_out))
-    if cuts := sum(int(shard_note(folder / name, _CUTS)) for name in names if name not in left_out):
+    if cuts := sum(shard_note(folder / name, _CUTS) for name in names if name not in left_out):
         say(f"{cuts} of {total_crops(plan)} crops have a scene cut in them")
     return _open(folder, key, teacher, settings, plan, names, left_out, in_memory=size <= _IN_MEMORY)
 
@@ -199,7 +199,7 @@ def _compute(
             tensors = {
                 name: torch.cat([rows[crop][name] for crop in range(part.crops)]).contiguous() for name in rows[0]
             }
-            write_shard(folder / names[number], tensors, **{_CUTS: str(cuts)})
+            write_shard(folder / names[number], tensors, **{_CUTS: cuts})
         done += part.crops
     return left_out
 

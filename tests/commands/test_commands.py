@@ -29,7 +29,17 @@ OPTIONS = {
     },
     "nas.finalize": {
         "positional arguments": ["RUN"],
-        "options": ["--top", "--front", "--noise", "--steps", "--recipe", "--clips", "--out", "--plugin"],
+        "options": [
+            "--top",
+            "--front",
+            "--noise",
+            "--steps",
+            "--recipe",
+            "--clips",
+            "--cache-size",
+            "--out",
+            "--plugin",
+        ],
     },
     "nas.evaluate": {
         "positional arguments": ["MODEL"],

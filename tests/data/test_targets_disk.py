@@ -191,9 +191,9 @@ def test_a_disk_that_fails_on_the_way_keeps_what_is_done(
         if len(synced) == 3:
             raise OSError(number, os.strerror(number))
 
-    def write(*shard: Any) -> None:
+    def write(*shard: Any, **notes: Any) -> None:
         patch.setattr("os.fsync", sync)
-        write_shard(*shard)
+        write_shard(*shard, **notes)
 
     with monkeypatch.context() as patch:
         patch.setattr("nas.data.make_targets.write_shard", write)
@@ -222,9 +222,9 @@ from nas.data.make_targets import open_targets
 from nas.data.settings import TargetSettings
 from nas.teachers import load_teacher
 
-def write(*shard, write=make_targets.write_shard):
+def write(*shard, write=make_targets.write_shard, **notes):
     os.fsync = sync
-    write(*shard)
+    write(*shard, **notes)
 
 def sync(handle, synced=[], fsync=os.fsync):
     fsync(handle)
