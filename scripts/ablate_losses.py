@@ -21,7 +21,7 @@ from nas.data.splits import open_clips
 from nas.data.targets import Targets
 from nas.distillation.distill import distill
 from nas.distillation.initialise import build
-from nas.distillation.phases import Phases, load_phases
+from nas.distillation.phases import Phase, Phases, load_phases
 from nas.distillation.recipes import CPU
 from nas.evaluation.quality import evaluate
 from nas.machine.files import read_json, write_json
@@ -102,7 +102,7 @@ def main() -> None:
         print(f"| {name} | {' | '.join(cell([each[column] for each in found]) for column in COLUMNS)} |")
 
 
-def targets_of(teacher: Teacher, phase: Any) -> Targets:
+def targets_of(teacher: Teacher, phase: Phase) -> Targets:
     """What a phase trains on, of the embedded clips."""
     crops = phase.crops.settings(teacher)
     return open_targets(teacher, open_clips(None, crops.num_frames), crops, max_crops=phase.crops.most)

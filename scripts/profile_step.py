@@ -9,18 +9,18 @@ is the student's own forward and backward.
 import argparse
 import cProfile
 import pstats
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from nas.data.make_targets import open_targets
-from nas.data.splits import open_clips
 from nas.distillation.distill import distill
 from nas.distillation.initialise import build
 from nas.distillation.phases import load_phases
 from nas.distillation.recipes import CPU
 from nas.model.folder import load_model
 from nas.teachers import load_teacher
+from scripts.ablate_losses import targets_of
 
 PARTS = {
     "forward and loss": ("preparation.py", "losses"),
@@ -38,11 +38,7 @@ def main() -> None:
     print(f"| phase | s per step | {' | '.join(PARTS)} | the rest | a score, in steps |")
     print(f"|---|---|---|---|{'---|' * len(PARTS)}")
     for phase in load_phases(CPU.full).phases:
-        crops = phase.crops.settings(teacher)
-        targets = open_targets(teacher, open_clips(None, crops.num_frames), crops, max_crops=phase.crops.most)
-        phases = load_phases(CPU.full)
-        steps = arguments.steps * phases.steps // phase.steps
-        settings = next(each for each in phases.scaled(steps).phases if each.name == phase.name).distillation(0)
+        targets, settings = targets_of(teacher, phase), replace(phase, steps=arguments.steps).distillation(0)
         profile = cProfile.Profile()
         profile.runcall(distill, build(config, 0), targets, settings, device=torch.device("cpu"))
         scores = seconds_of(profile, ("distill.py", "score_student"))

@@ -13,7 +13,7 @@ from nas.data.clips import Clip
 from nas.data.live_samples import SCORED
 from nas.data.make_targets import affordable
 from nas.data.one_crop import bytes_per_crop
-from nas.data.order import USES
+from nas.data.order import START, USES
 from nas.data.plan import plan_of, total_crops
 from nas.data.settings import MAX_BYTES, TargetSettings
 from nas.data.splits import ClipSet
@@ -37,11 +37,12 @@ def main() -> None:
         for name, crops, phase in (("search", GPU.short, None), *phases, ("judging", GPU.judging, None)):
             settings = crops.settings(teacher)
             asked, size = plan_of(clips_of(count), settings), bytes_per_crop(teacher, settings)
-            made, disk = total_crops(asked), size * total_crops(asked)
-            if phase is not None and disk > MAX_BYTES:
+            wanted = total_crops(asked)
+            if phase is not None and wanted * size > MAX_BYTES:
+                # Made again where the cache has lost them: of a set that is not much larger, each several times.
                 scored = min(SCORED, len(clips_of(count).score) * settings.score_crops)
                 samples = phase.steps * phase.distillation(0).batch_size
-                made, disk = scored + min(samples // USES, made), MAX_BYTES
+                made, disk = scored + START + samples // USES, MAX_BYTES
             else:
                 made = total_crops(affordable(asked, 0, size, MAX_BYTES, crops.most, lambda line: None))
                 disk = made * size
@@ -49,7 +50,7 @@ def main() -> None:
             cells = (
                 f"{count:,}",
                 name,
-                f"{total_crops(asked):,}",
+                f"{wanted:,}",
                 f"{made:,}",
                 f"{size / 1e6:.2f} MB",
                 f"{disk / 1e9:.1f} GB",

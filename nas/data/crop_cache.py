@@ -30,7 +30,7 @@ class CropCache:
         self.folder, self.max_bytes = folder, max_bytes
 
     def read(self, name: str) -> dict[str, Tensor] | None:
-        """A crop; None if it is not there, not any more, or damaged."""
+        """A crop; None if it is not there (any more) or not whole. That costs its computation, no more."""
         path = self._path(name)
         try:
             found = read_shard(path)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,7 +135,7 @@ def _train(
     if setback is not None and state.step == 0:
         _save(checkpoint, run, processes)
     samples, seed = run.targets.split("train"), run.settings.seed
-    with Feed(samples, run.settings.batch_size, seed, end, processes, run.device) as feed:
+    with closing(Feed(samples, run.settings.batch_size, seed, end, processes, run.device)) as feed:
         while state.step < end:
             try:
                 at_once, progress = _advance(run, feed, processes, at_once, end)

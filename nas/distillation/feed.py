@@ -3,7 +3,6 @@
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 import torch
 
@@ -15,7 +14,7 @@ _THREADS = max(1, min(8, (os.cpu_count() or 1) // 4))
 
 
 class Feed:
-    """What this process trains on in each step of a run; within a `with`, it is made ahead.
+    """What this process trains on in each step of a run, made ahead until it is closed.
 
     Args:
         samples: those of the train split.
@@ -38,12 +37,8 @@ class Feed:
         self._begun = time.monotonic()
         self._waited = 0.0
 
-    def __enter__(self) -> "Feed":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Make nothing more."""
         self._pool.shutdown(cancel_futures=True)
 
     @property

@@ -15,7 +15,7 @@ from nas.data.splits import open_clips
 from nas.teachers import Teacher, load_teacher
 from tests.support.errors import refusal
 from tests.support.small_targets import make_targets, shards_of
-from tests.support.videos import write_video
+from tests.support.videos import damage_video, write_video
 
 SETTINGS = TargetSettings(crop=16, num_frames=5, train_crops=2, score_crops=1, test_crops=1, taps=())
 
@@ -25,14 +25,6 @@ def teacher() -> Teacher:
     return load_teacher("wan-tiny")
 
 
-def damage(path: Path) -> None:
-    """Noise in the second frame, which all further ones are made from."""
-    data = bytearray(path.read_bytes())
-    start = data.index(b"mdat") + 4 + len(data) // 10
-    data[start : start + 400] = bytes(range(200)) * 2
-    path.write_bytes(bytes(data))
-
-
 def test_a_video_that_breaks_is_left_out_counted_and_named(teacher: Teacher, tmp_path: Path) -> None:
     """Where it is cut, although its header and its end are whole; the others stay as they are without it."""
     for number in range(6):
@@ -40,7 +32,7 @@ def test_a_video_that_breaks_is_left_out_counted_and_named(teacher: Teacher, tmp
     whole = open_clips(tmp_path / "videos", 5, cache=tmp_path)
     split_of = {clip.path: split for split in SPLITS for clip in whole.split(split)}
     broken = whole.train[0].path
-    damage(broken)
+    damage_video(broken)
     clips = open_clips(tmp_path / "videos", 5, cache=tmp_path)
     split = next(each for each in SPLITS for clip in clips.split(each) if clip.path == broken)
     said: list[str] = []
@@ -58,7 +50,7 @@ def test_a_video_that_breaks_is_left_out_counted_and_named(teacher: Teacher, tmp
 def test_a_split_of_which_every_clip_breaks_is_refused(teacher: Teacher, tmp_path: Path) -> None:
     for number, split in enumerate(SPLITS):
         write_video(tmp_path / split / "a.mp4", 30, video=number)
-    damage(tmp_path / "score" / "a.mp4")
+    damage_video(tmp_path / "score" / "a.mp4")
     clips = open_clips(tmp_path, 5, cache=tmp_path)
     message = refusal(lambda: open_targets(teacher, clips, replace(SETTINGS, score_crops=3), cache=tmp_path))
     assert message.startswith("no clip is left to score on (a.mp4 ") and "give other videos" in message

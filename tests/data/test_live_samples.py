@@ -25,7 +25,7 @@ from nas.distillation.settings import DistillSettings
 from nas.teachers import Teacher, load_teacher
 from tests.support.errors import refusal
 from tests.support.small_decoders import small_config
-from tests.support.videos import write_video
+from tests.support.videos import damage_video, write_video
 
 SETTINGS = TargetSettings(crop=16, num_frames=5, train_crops=20, score_crops=2, test_crops=0, taps=("mid_block",))
 KEPT = 12
@@ -107,14 +107,6 @@ def test_many_threads_make_what_one_makes(teacher: Teacher, clips: ClipSet, tmp_
     assert all(equal(one.batch(step), batch) for step, batch in zip(steps, found, strict=True))
 
 
-def damage(path: Path) -> None:
-    """Noise in the second frame, which all further ones are made from."""
-    data = bytearray(path.read_bytes())
-    start = data.index(b"mdat") + 4 + len(data) // 10
-    data[start : start + 400] = bytes(range(200)) * 2
-    path.write_bytes(bytes(data))
-
-
 @pytest.fixture
 def broken(tmp_path: Path) -> Callable[[int], ClipSet]:
     """Videos, the first of which break where they are cut, although their headers are whole."""
@@ -124,7 +116,7 @@ def broken(tmp_path: Path) -> Callable[[int], ClipSet]:
             write_video(tmp_path / "videos" / f"{number}.mp4", 30, video=number)
         whole = open_clips(tmp_path / "videos", 5, cache=tmp_path)
         for clip in whole.train[:count]:
-            damage(clip.path)
+            damage_video(clip.path)
         found = [replace(clip, content=read_header(clip.path).content) for clip in whole.train]
         return replace(whole, train=tuple(found))
 

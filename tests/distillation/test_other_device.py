@@ -4,6 +4,7 @@ PyTorch's fake tensors refuse operations on tensors of two devices. The other de
 CUDA cannot differentiate what it takes to be on a GPU; nothing is computed, so numbers are not looked at.
 """
 
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -37,10 +38,8 @@ def prepared() -> Prepared:
 def train(run: Prepared) -> Tensor:
     """A step, but for what looks at numbers."""
     samples = run.targets.split("train")
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        Feed(samples, SETTINGS.batch_size, 0, SETTINGS.steps, ALONE, THERE) as feed,
-    ):
+    feed = Feed(samples, SETTINGS.batch_size, 0, SETTINGS.steps, ALONE, THERE)
+    with FakeTensorMode(allow_non_fake_inputs=True), closing(feed):
         loss = _find_gradient(run, feed, 1)
         nn.utils.clip_grad_norm_(run.state.modules["student"].parameters(), 1.0)
         run.state.optimizer.step()

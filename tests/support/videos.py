@@ -50,6 +50,14 @@ def write_video(path: Path, count: int, height: int = 32, width: int = 48, video
     return frames
 
 
+def damage_video(path: Path) -> None:
+    """Noise in the second frame, which all further ones are made from; header and end stay whole."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4 + len(data) // 10
+    data[start : start + 400] = bytes(range(200)) * 2
+    path.write_bytes(bytes(data))
+
+
 def write_frames(path: Path, *runs: np.ndarray, rotation: int = 0, codec: str = "") -> None:
     """Write uint8 RGB frames `(t, h, w, 3)`.
 
