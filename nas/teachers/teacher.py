@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from nas.machine.fast_convolutions import fast_convolutions
 from nas.machine.memory import peak_bytes
 from nas.teachers.frozen_model import CONFIG_ERRORS, FrozenModel
 from nas.teachers.truncation import recorded_outputs, skipped_modules
@@ -141,13 +142,12 @@ class Teacher(FrozenModel, ABC):
         weights = sum(tensor.nbytes for tensor in self.skeleton.parameters())
         return (weights + video.nbytes + max(encoding, decoding)) * self.dtype.itemsize // torch.float32.itemsize
 
-    @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """Video in [-1, 1] -> latents (the mode), float32. ValueError if the size is not on the teacher's grid."""
         self.latent_shape(*video.shape[2:])
-        return _joined([self.run_encoder(self.model, clip).float() for clip in self._clips(video)])
+        with fast_convolutions(self.device):
+            return _joined([self.run_encoder(self.model, clip).float() for clip in self._clips(video)])
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> frames in [-1, 1], float32. ValueError if they are not latents of this teacher."""
         return self.decode_with_features(latents, ())[0]
@@ -163,11 +163,11 @@ class Teacher(FrozenModel, ABC):
         """As `decode`, of the next latents of one clip and with the state that those before left (None to start)."""
         raise NotImplementedError(f"{self.name} decodes whole clips only")
 
-    @torch.no_grad()
     def decode_with_features(self, latents: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Frames in [-1, 1] and the features `(b, c, t, h, w)` at these taps, in one pass, float32."""
         self._check_latents(latents)
-        found = [self._tapped(self.model, clip, taps) for clip in self._clips(latents)]
+        with fast_convolutions(self.device):
+            found = [self._tapped(self.model, clip, taps) for clip in self._clips(latents)]
         features = {name: _joined([each[name].float() for _, each in found]) for name in taps}
         return _joined([frames.float().clamp(-1, 1) for frames, _ in found]), features
 

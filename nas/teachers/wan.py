@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.machine.fast_convolutions import fast_convolutions
 from nas.teachers.registry import Release, register_release
 from nas.teachers.teacher import Teacher
 from search_spaces import LatentSpec
@@ -35,7 +36,6 @@ class WanTeacher(Teacher):
             std=tuple(config.latents_std),
         )
 
-    @torch.no_grad()
     def encode_chunk(self, video: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """The first piece of a clip is one frame, every other one is four."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
@@ -46,11 +46,13 @@ class WanTeacher(Teacher):
             frames = patchify(frames, patch_size=model.config.patch_size)
         cache = _empty_cache(model.encoder) if state is None else list(state)
         sizes = [1] * (state is None) + [4] * ((frames.shape[2] - (state is None)) // 4)
-        found = [model.encoder(piece, feat_cache=cache, feat_idx=[0]) for piece in torch.split(frames, sizes, dim=2)]
-        mean, _ = model.quant_conv(torch.cat(found, dim=2)).chunk(2, dim=1)
+        with fast_convolutions(self.device):
+            found = [
+                model.encoder(piece, feat_cache=cache, feat_idx=[0]) for piece in torch.split(frames, sizes, dim=2)
+            ]
+            mean, _ = model.quant_conv(torch.cat(found, dim=2)).chunk(2, dim=1)
         return mean.float(), cache
 
-    @torch.no_grad()
     def decode_chunk(self, latents: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One latent frame after the other."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
@@ -58,11 +60,11 @@ class WanTeacher(Teacher):
         model: Any = self.model
         cache = _empty_cache(model.decoder) if state is None else list(state)
         found = []
-        for index, piece in enumerate(
-            torch.split(model.post_quant_conv(latents.to(self.device, self.dtype)), 1, dim=2)
-        ):
-            first = state is None and index == 0
-            found.append(model.decoder(piece, feat_cache=cache, feat_idx=[0], first_chunk=first))
+        with fast_convolutions(self.device):
+            pieces = model.post_quant_conv(latents.to(self.device, self.dtype)).split(1, dim=2)
+            for index, piece in enumerate(pieces):
+                first = state is None and index == 0
+                found.append(model.decoder(piece, feat_cache=cache, feat_idx=[0], first_chunk=first))
         frames = torch.cat(found, dim=2)
         if model.config.patch_size is not None:
             frames = unpatchify(frames, patch_size=model.config.patch_size)

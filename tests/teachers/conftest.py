@@ -17,6 +17,12 @@ def without_gradients() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def plain_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in the order of additions of the library, for comparisons bit by bit."""
+    monkeypatch.setattr("nas.machine.fast_convolutions.has_onednn", lambda _: False)
+
+
 @pytest.fixture(scope="session")
 def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Weights by the name of the teacher, made when they are first asked for."""

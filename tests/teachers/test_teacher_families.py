@@ -91,6 +91,7 @@ def test_latents_of_video_dc_ae_are_not_scaled(tmp_path: Path) -> None:
 # HunyuanVideo
 
 
+@pytest.mark.usefixtures("plain_convolutions")
 def test_hunyuan_does_not_decode_in_blended_pieces(tmp_path: Path) -> None:
     """As its class would by default as soon as there are more than 16 frames."""
     teacher = open_small("hunyuan", tmp_path)

@@ -24,6 +24,7 @@ def check_truncated(teacher: Teacher, latents: Tensor) -> None:
         assert all(torch.equal(found[name], full[name]) for name in teacher.tap_names[:count]), count
 
 
+@pytest.mark.usefixtures("plain_convolutions")
 def test_ltx_that_adds_noise_decodes_alike_each_time(tmp_path: Path) -> None:
     teacher = open_small("ltx", tmp_path, **LTX_TOLD_A_NOISE_LEVEL)
     original = open_original("ltx", tmp_path / "ltx")
@@ -59,6 +60,7 @@ def test_ltx_that_is_told_a_level_keeps_its_end_after_an_error(tmp_path: Path) -
     assert torch.equal(teacher.decode(latents), frames)
 
 
+@pytest.mark.usefixtures("plain_convolutions")
 def test_ltx_with_other_downsampling(tmp_path: Path) -> None:
     """The encoder of 0.9.5 refines space and time in different blocks; no noise any more."""
     teacher = open_small("ltx", tmp_path, **LTX_WITHOUT_NOISE)

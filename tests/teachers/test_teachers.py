@@ -75,6 +75,7 @@ def test_geometry_is_that_of_wan_21(tiny: Teacher) -> None:
     assert tiny.spec.mean == tuple(config["latents_mean"]) and tiny.spec.std == tuple(config["latents_std"])
 
 
+@pytest.mark.usefixtures("plain_convolutions")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_videos_go_to_latents_and_back(shape: tuple[int, int, int], tiny: Teacher, original: Any) -> None:
     """Bit by bit what diffusers' own class does, and nothing outside [-1, 1]."""
@@ -134,6 +135,7 @@ def test_taps_say_what_the_features_are(shape: tuple[int, int, int], tiny: Teach
     assert [(tap.temporal, tap.spatial) for tap in tiny.taps.values()] == [(1, 1), (2, 2), (4, 4), (4, 8), (4, 8)]
 
 
+@pytest.mark.usefixtures("plain_convolutions")
 def test_features_are_what_hooks_on_the_original_class_see(tiny: Teacher, original: Any) -> None:
     latents = tiny.encode(video_of(9, 16, 24))
     seen: dict[str, list[Tensor]] = {name: [] for name in tiny.tap_names}
@@ -165,6 +167,7 @@ def test_taps_leave_nothing_behind(tiny: Teacher) -> None:
     assert not any(module._forward_hooks for module in tiny.model.modules())
 
 
+@pytest.mark.usefixtures("plain_convolutions")
 def test_decoding_module_and_its_skeleton(tiny: Teacher) -> None:
     latents = tiny.encode(video_of(5, 16, 24))
     assert torch.equal(tiny.decoding()(latents), tiny.decode(latents))

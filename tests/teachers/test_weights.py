@@ -84,6 +84,7 @@ def as_half_precision(saved: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("plain_convolutions")
 @pytest.mark.parametrize("layout", [as_folder, as_pipeline, as_file, as_half_precision])
 @torch.no_grad()
 def test_local_weights_of_every_layout(
