@@ -111,7 +111,8 @@ class Surrogate:
         if source.random() >= self._faster:
             return 1.0, list(range(len(known)))
         shares = [exp(self._shares[each.config.digest()][1]) for each in known]
-        limit = source.choice(shares)
+        # Any share from that of the fastest on: most known decoders take nearly the whole budget.
+        limit = exp(source.uniform(log(min(shares)), 0.0))
         return limit, [index for index, share in enumerate(shares) if share <= limit]
 
     def _candidates(self, history: History, ranked: Sequence[Known], source: random.Random) -> list[_Candidate]:
