@@ -23,6 +23,8 @@ class Crop(NamedTuple):
     """Its pixels, `(1, 3, t, h, w)` in [-1, 1]."""
     has_cut: bool
     """Whether there is a scene cut in it."""
+    noise_seed: int | None
+    """Seed of the noise that makes its latents a sample of the encoder's distribution; None: they are the mode."""
 
 
 def draw_crops(
@@ -38,8 +40,7 @@ def draw_crops(
         width: as `height`.
     """
     random = part.split == "train"
-    seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {digest}".encode()).digest()[:8])
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(_seed(f"{settings.seed} {digest}"))
     crops = []
     for index in range(part.crops):
         room = part.clip.num_frames - settings.num_frames
@@ -65,12 +66,18 @@ def cut_crops(
     """
     shown, size = first_display(part.clip.path), settings.crop
     crops = draw_crops(part, digest, settings, *scaled(*shown.upright, size))
+    sampled = settings.sampled and part.split == "train"
     wanted = range(len(crops)) if numbers is None else numbers
     firsts = [crops[number][0] for number in wanted]
     for index, frames in read_runs(part.clip, firsts, settings.num_frames, shown):
         number, cut = wanted[index], has_cut(frames)
         _, y, x = crops[number]
+        noise = _seed(f"{settings.seed} {digest} noise {number}") if sampled else None
         if min(shown.upright) >= size:  # the rest need not be converted
-            yield Crop(number, to_video(frames[:, y : y + size, x : x + size]), cut)
+            yield Crop(number, to_video(frames[:, y : y + size, x : x + size]), cut, noise)
         else:
-            yield Crop(number, to_video(frames, size)[..., y : y + size, x : x + size], cut)
+            yield Crop(number, to_video(frames, size)[..., y : y + size, x : x + size], cut, noise)
+
+
+def _seed(content: str) -> int:
+    return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8])

@@ -7,7 +7,7 @@ every ten samples. What it makes is kept in a folder with a bound, from which it
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -110,7 +110,7 @@ class LiveSamples:
         with self._lock:  # models of teachers keep what they have seen, and a device has one memory
             if (found := self._cache.read(name)) is not None:
                 return found
-            made = targets_of(self._teacher, crop.video, self._settings)
+            made = targets_of(self._teacher, crop, self._settings)
             row = {name: tensor[0].contiguous() for name, tensor in made.items()}
             self._cache.write(name, row)
             self._made, self._with_a_cut = self._made + 1, self._with_a_cut + crop.has_cut
@@ -171,12 +171,12 @@ def _open_live(
             f"a crop takes {format_bytes(size)}, too much for a cache of {format_bytes(max_bytes)}: give a larger "
             f"--cache-size, or smaller crops with --recipe FILE"
         )
-    scored = replace(settings, train_crops=0)
+    scored = replace(settings, train_crops=0, sampled=False)
     kept = open_targets(teacher, clips, scored, progress, announce, cache, max_bytes, SCORED)
     refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
     folder = (cache or default_cache_dir()) / "crops"
     # What a crop depends on beside its clip: those of a video stay when another one is added.
-    made_with = _digest([_FORMAT, teacher.weights_hash, str(teacher.dtype), asdict(settings)])
+    made_with = _digest([_FORMAT, teacher.weights_hash, str(teacher.dtype), settings.identity()])
     crops = CropCache(folder, max_bytes)
     refuse_full_disk(folder / made_with, max_bytes - crops.held)
     train = LiveSamples(teacher, clips.train, settings, made_with, crops)

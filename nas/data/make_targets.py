@@ -10,7 +10,6 @@ that breaks where it is cut is left out, which the index says.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -127,7 +126,7 @@ def _content_key(teacher: Teacher, plan: Sequence[Part], digests: Sequence[str],
         "teacher": teacher.weights_hash,
         "precision": str(teacher.dtype),
         "clips": [(part.split, digest, part.crops) for part, digest in zip(plan, digests, strict=True)],
-        "settings": asdict(settings),
+        "settings": settings.identity(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -141,7 +140,7 @@ def _index(
 ) -> bytes:
     """What the folder holds and what it lacks; depends on nothing but what the key covers."""
     shards = {name: {"split": part.split, "crops": part.crops} for name, part in zip(names, plan, strict=True)}
-    index = {"teacher_sha256": teacher.weights_hash, "settings": asdict(settings), "shards": shards}
+    index = {"teacher_sha256": teacher.weights_hash, "settings": settings.identity(), "shards": shards}
     if left_out:
         index |= {_LEFT_OUT: dict(left_out)}
     return (json.dumps(index, indent=2) + "\n").encode()
@@ -187,7 +186,7 @@ def _compute(
         rows: dict[int, dict[str, Tensor]] = {}
         try:
             for crop in cut_crops(part, digests[number], settings):
-                rows[crop.number] = targets_of(teacher, crop.video, settings)
+                rows[crop.number] = targets_of(teacher, crop, settings)
                 cuts += crop.has_cut
                 if progress is not None:
                     progress(done + len(rows), total)

@@ -1,22 +1,25 @@
 """What the teacher gives for one crop, and how many bytes that is."""
 
+import torch
 from torch import Tensor
 
+from nas.data.crops import Crop
 from nas.data.limits import without_memory
 from nas.data.settings import TargetSettings
 from nas.machine.batches import out_of_memory_as
 from nas.teachers import Teacher
 
 
-def targets_of(teacher: Teacher, video: Tensor, settings: TargetSettings) -> dict[str, Tensor]:
-    """Everything that is kept of a crop `(1, 3, t, h, w)`, by name, on the CPU, each with the axis of the batch.
+def targets_of(teacher: Teacher, crop: Crop, settings: TargetSettings) -> dict[str, Tensor]:
+    """Everything that is kept of a crop, by name, on the CPU, each with the axis of the batch.
 
     Raises:
         UserError: memory runs out.
     """
     with out_of_memory_as(without_memory(teacher, settings.num_frames, settings.crop)):
-        latents = teacher.encode(video)
-        tensors = {"latents": latents, "truth": ((video + 1) * 127.5).round().byte()}
+        noise = None if crop.noise_seed is None else torch.Generator().manual_seed(crop.noise_seed)
+        latents = teacher.encode(crop.video, noise)
+        tensors = {"latents": latents, "truth": ((crop.video + 1) * 127.5).round().byte()}
         if settings.frames:
             frames, features = teacher.decode_with_features(latents, settings.taps)
             tensors["frames"] = frames.half()

@@ -1,7 +1,7 @@
 """What a set of targets is cut from, as plain values. Needs no torch."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 Split = Literal["train", "score", "test"]
 """What clips are for: to train on, to choose by, to judge finished models by."""
@@ -33,6 +33,16 @@ class TargetSettings:
     """Seed of the random crops."""
     frames: bool = True
     """Whether the teacher's frames are kept. Without them it decodes no further than to the last tap, if at all."""
+    sampled: bool = False
+    """Whether latents of training crops are samples of the encoder's distribution; those of all others are its mode."""
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that targets depend on of this, JSON primitives.
+
+        Where no latents are samples nothing says so, so that targets from before there were any are found again.
+        """
+        everything = asdict(self)
+        return {name: value for name, value in everything.items() if name != "sampled" or self.sampled}
 
     def crops(self, split: Split) -> int:
         """Crops per clip of a split."""

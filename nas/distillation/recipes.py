@@ -3,8 +3,8 @@
 A recipe is a value, chosen once for a device and handed on. Needs no torch, so that help texts can quote it.
 """
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from nas.data.settings import TargetSettings
 from nas.distillation.settings import DistillSettings
@@ -33,6 +33,12 @@ class Crops:
     """Number of the teacher's first taps that are kept; the paper aligns the middle and the first up block."""
     most: int | None = None
     """Crops of all clips together; of more than that some are chosen. None: as many as the disk is meant to hold."""
+    sampled: bool = False
+    """Whether latents to train on are samples of the encoder's distribution, with its noise, instead of its mode."""
+
+    def identity(self) -> dict[str, Any]:
+        """All of this, JSON primitives; nothing says so where no latents are samples, as before there were any."""
+        return {name: value for name, value in asdict(self).items() if name != "sampled" or self.sampled}
 
     def settings(self, teacher: "Teacher") -> TargetSettings:
         """The same for this teacher."""
@@ -43,6 +49,7 @@ class Crops:
             score_crops=self.score,
             test_crops=self.test,
             taps=teacher.tap_names[: self.taps],
+            sampled=self.sampled,
         )
 
 

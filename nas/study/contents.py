@@ -71,7 +71,7 @@ def contents_of_recipe(recipe: Recipe, steps: int, seed: int) -> dict[str, dict[
     """How candidates are trained, which depends on whether there is a GPU, and whether LPIPS can be computed."""
     settings = recipe.distillation(steps, seed)
     lpips = "off" if perceptual_off(settings) else "on"
-    return {"recipe": {"short distillation": _digest([asdict(recipe.short), asdict(settings)]), "LPIPS": lpips}}
+    return {"recipe": {"short distillation": _digest([recipe.short.identity(), asdict(settings)]), "LPIPS": lpips}}
 
 
 def changes(recorded: Contents, found: Contents) -> list[str]:

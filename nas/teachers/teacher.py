@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -56,9 +56,10 @@ class Teacher(FrozenModel, ABC):
         up_blocks = len(list(self.skeleton.get_submodule("decoder.up_blocks").children()))
         return ("mid_block", *(f"up_blocks.{index}" for index in range(up_blocks)))
 
-    def run_encoder(self, model: Any, video: Tensor) -> Tensor:
-        """Video -> latents (the mode, never a sample)."""
-        latents: Tensor = model.encode(video).latent_dist.mode()
+    def run_encoder(self, model: Any, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Video -> latents: the mode of the encoder's distribution, or with a generator a sample of it."""
+        distribution = model.encode(video).latent_dist
+        latents: Tensor = distribution.mode() if generator is None else distribution.sample(generator)
         return latents
 
     def run_decoder(self, model: Any, latents: Tensor) -> Tensor:
@@ -142,11 +143,17 @@ class Teacher(FrozenModel, ABC):
         weights = sum(tensor.nbytes for tensor in self.skeleton.parameters())
         return (weights + video.nbytes + max(encoding, decoding)) * self.dtype.itemsize // torch.float32.itemsize
 
-    def encode(self, video: Tensor) -> Tensor:
-        """Video in [-1, 1] -> latents (the mode), float32. ValueError if the size is not on the teacher's grid."""
+    def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Video in [-1, 1] -> latents, float32. ValueError if the size is not on the teacher's grid.
+
+        They are the mode of the encoder's distribution, or with a generator (on the CPU, for the same noise on every
+        device) a sample of it. An encoder that gives latents rather than a distribution (video-dc-ae, cosmos) has no
+        noise: the latents are the same ones with a generator and without.
+        """
         self.latent_shape(*video.shape[2:])
+        run = self.run_encoder if generator is None else partial(self.run_encoder, generator=generator)
         with fast_convolutions(self.device):
-            return _joined([self.run_encoder(self.model, clip).float() for clip in self._clips(video)])
+            return _joined([run(self.model, clip).float() for clip in self._clips(video)])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> frames in [-1, 1], float32. ValueError if they are not latents of this teacher."""

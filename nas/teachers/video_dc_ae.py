@@ -45,8 +45,8 @@ class VideoDCTeacher(Teacher):
 
         return AutoencoderVideoDC
 
-    def run_encoder(self, model: Any, video: Tensor) -> Tensor:
-        """The encoder is deterministic."""
+    def run_encoder(self, model: Any, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The encoder has no distribution, so a generator adds no noise."""
         latents: Tensor = model.encode(video, return_dict=False)[0]
         return latents
 

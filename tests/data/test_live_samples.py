@@ -76,7 +76,7 @@ def test_a_sample_is_what_the_teacher_makes_of_a_crop(teacher: Teacher, clips: C
     assert len(train) == 20 * len(clips.train) and train.clip_names[20] == clips.train[1].name
     clip = clips.train[1]
     (crop,) = cut_crops(Part("train", clip, 20), clip.identity, SETTINGS, [7])
-    made = targets_of(teacher, crop.video, SETTINGS)
+    made = targets_of(teacher, crop, SETTINGS)
     for lost in (False, False, True):
         if lost:
             shutil.rmtree(tmp_path / "crops")

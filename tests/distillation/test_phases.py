@@ -60,6 +60,17 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert load(tmp_path, "\ufeff" + ONE) == load(tmp_path, ONE)
 
 
+def test_latents_are_samples_only_where_a_file_says_so(tmp_path: Path) -> None:
+    teacher = load_teacher("wan-tiny")
+    plain, sampled = (
+        load(tmp_path, ONE.replace("score = 1", text)) for text in ("score = 1", "score = 1, sampled = true")
+    )
+    assert not plain.phases[0].crops.settings(teacher).sampled and sampled.phases[0].crops.settings(teacher).sampled
+    assert sampled.phases[0].crops.identity() == plain.phases[0].crops.identity() | {"sampled": True}
+    crops = [phase.crops for name in list_recipes() for phase in load_phases(name).phases]
+    assert not any("sampled" in each.identity() for each in (*crops, CPU.short, GPU.short))
+
+
 def test_steps_are_shared_out_in_proportion(tmp_path: Path) -> None:
     phases = load(tmp_path, ONE + ONE.replace('frames"', 'more"').replace("30", "10"))
     for steps in (1, 2, 3, 4, 7, 40, 401):
@@ -82,6 +93,7 @@ def test_steps_are_shared_out_in_proportion(tmp_path: Path) -> None:
         ("steps = 30", "steps = 30\nsetps = 1", "'setps' is not known"),
         ("train = 2, ", "", "'crops' needs 'train' and 'score'"),
         ("pixels = 64", 'pixels = "64"', "'pixels' has to be"),
+        ("train = 2", "sampled = 1, train = 2", "'sampled' has to be true or false, got 1"),
         ("learning_rate = 1", "learning_rate = nan", "'learning_rate' has to be a finite number, got nan"),
         ("learning_rate = 1", "learning_rat = 1", "'learning_rat' is not known"),
         ("learning_rate = 1", "seed = 1", "'seed' is no setting of a phase"),

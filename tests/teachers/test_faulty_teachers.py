@@ -18,7 +18,7 @@ from tests.support.small_teachers import make_weights
 class Samples(WanTeacher):
     """Encodes to a sample."""
 
-    def run_encoder(self, model: Any, video: Tensor) -> Tensor:
+    def run_encoder(self, model: Any, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
         latents: Tensor = model.encode(video).latent_dist.sample()
         return latents
 
@@ -73,7 +73,7 @@ def small(kind: type[Teacher], folder: Path) -> Teacher:
 def test_a_faulty_teacher_is_caught(kind: type[Teacher], check: str, message: str, folder: Path) -> None:
     teacher = small(kind, folder)
     if kind is Still:
-        teacher.encode = lambda video: video  # type: ignore[method-assign]
+        teacher.encode = lambda video, generator=None: video  # type: ignore[method-assign]
     with pytest.raises(AssertionError) as caught:
         TEACHER_CHECKS[check](teacher)
     assert str(caught.value) == f"teacher 'faulty' {message}"

@@ -91,6 +91,15 @@ def test_videos_go_to_latents_and_back(shape: tuple[int, int, int], tiny: Teache
     assert torch.equal(tiny.encode(video), latents)
 
 
+def test_with_a_generator_latents_are_a_sample_of_the_encoders_distribution(tiny: Teacher, original: Any) -> None:
+    video = video_of(5, 16, 24)
+    found = [tiny.encode(video, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
+    distribution = original.encode(video).latent_dist
+    wanted = distribution.sample(torch.Generator().manual_seed(3))
+    assert torch.equal(found[0], found[1]) and torch.allclose(found[0], wanted, atol=1e-5)
+    assert not torch.equal(found[0], found[2]) and not torch.equal(found[0], tiny.encode(video))
+
+
 def test_frames_are_clamped(tiny: Teacher) -> None:
     latents = 30 * torch.randn(1, 16, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     for decoded in (tiny.decode(latents), tiny.decode_with_features(latents, ())[0]):
