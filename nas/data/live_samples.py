@@ -18,6 +18,7 @@ from nas.data.clips import Clip
 from nas.data.crop_cache import CropCache
 from nas.data.crops import cut_crops
 from nas.data.headers import read_header
+from nas.data.latent_clips import LatentClip
 from nas.data.limits import refuse_full_disk, refuse_without_memory
 from nas.data.make_targets import open_targets
 from nas.data.one_crop import bytes_per_crop, targets_of
@@ -46,14 +47,19 @@ class LiveSamples:
 
     Args:
         teacher: what makes them.
-        clips: what they are cut from.
+        clips: what they are cut from, videos and latents.
         settings: how large they are, how many of each clip, and the seed.
         key: stands for everything that a crop depends on beside its clip.
         cache: where they are kept.
     """
 
     def __init__(
-        self, teacher: Teacher, clips: tuple[Clip, ...], settings: TargetSettings, key: str, cache: CropCache
+        self,
+        teacher: Teacher,
+        clips: tuple[Clip | LatentClip, ...],
+        settings: TargetSettings,
+        key: str,
+        cache: CropCache,
     ) -> None:
         self._teacher, self._clips, self._settings = teacher, clips, settings
         self._key, self._cache = key, cache
@@ -100,7 +106,7 @@ class LiveSamples:
             index = (index + self._settings.train_crops) % len(self)
         raise UserError(f"no clip is left to train on ({self._named()}): give other videos with --clips")
 
-    def _crop(self, clip: Clip, number: int) -> dict[str, Tensor]:
+    def _crop(self, clip: Clip | LatentClip, number: int) -> dict[str, Tensor]:
         """The tensors of a crop, without an axis for the batch."""
         name = f"{self._key}-{hashlib.sha256(clip.identity.encode()).hexdigest()[:16]}-{number}"
         if (found := self._cache.read(name)) is not None:
@@ -179,13 +185,14 @@ def _open_live(
     made_with = _digest([_FORMAT, teacher.weights_hash, str(teacher.dtype), settings.identity()])
     crops = CropCache(folder, max_bytes)
     refuse_full_disk(folder / made_with, max_bytes - crops.held)
-    train = LiveSamples(teacher, clips.train, settings, made_with, crops)
+    train = LiveSamples(teacher, clips.trained_on, settings, made_with, crops)
+    count = f"{format_count(len(train))} crops of {len(clips.trained_on)} clips"
     announce(
-        f"{format_count(len(train))} crops of {len(clips.train)} clips, made as training goes, one for {USES} samples; "
-        f"at most {format_bytes(max_bytes)} of them kept in {folder}"
+        f"{count}, made as training goes, one for {USES} samples; at most {format_bytes(max_bytes)} of them kept in "
+        f"{folder}"
     )
     splits: dict[Split, Samples] = kept.splits | {"train": train}
-    window, identities = _window(teacher, settings, max_bytes), [clip.identity for clip in clips.train]
+    window, identities = _window(teacher, settings, max_bytes), [clip.identity for clip in clips.trained_on]
     return replace(kept, key=_digest([made_with, window, identities, kept.key]), splits=splits)
 
 
@@ -198,7 +205,7 @@ def _window(teacher: Teacher, settings: TargetSettings, max_bytes: int) -> int:
     return int(_HELD * max_bytes / bytes_per_crop(teacher, settings))
 
 
-def _refuse_changed(clip: Clip, error: NoPictureError) -> None:
+def _refuse_changed(clip: Clip | LatentClip, error: NoPictureError) -> None:
     """UserError if a file that cannot be read is another than it was, or none any more."""
     try:
         changed = read_header(clip.path).content != clip.content

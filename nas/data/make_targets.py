@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nas.data.clips import Clip
 from nas.data.crops import cut_crops
 from nas.data.known_videos import KnownVideos
 from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory
@@ -74,7 +75,7 @@ def open_targets(
     say = announce or (lambda line: None)
     crop_bytes = bytes_per_crop(teacher, settings)
     plan = affordable(plan_of(clips, settings), settings.seed, crop_bytes, max_bytes, max_crops, say)
-    digests = KnownVideos(cache).digests([part.clip for part in plan])
+    digests = _digests(plan, cache)
     key = _content_key(teacher, plan, digests, settings)
     folder = (cache or default_cache_dir()) / "targets" / key
     names = _shard_names(part.split for part in plan)
@@ -118,6 +119,12 @@ def affordable(
         bound = f"{size} of at most {format_bytes(max_bytes)}" if most == fitting else f"at most {most} crops"
         announce(f"{describe_choice(asked, plan)}: {bound}")
     return plan
+
+
+def _digests(plan: Sequence[Part], cache: Path | None) -> list[str]:
+    """What stands for the content of each part's clip, to the last bit."""
+    videos = iter(KnownVideos(cache).digests([part.clip for part in plan if isinstance(part.clip, Clip)]))
+    return [next(videos) if isinstance(part.clip, Clip) else part.clip.digest() for part in plan]
 
 
 def _content_key(teacher: Teacher, plan: Sequence[Part], digests: Sequence[str], settings: TargetSettings) -> str:

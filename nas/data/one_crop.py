@@ -17,9 +17,10 @@ def targets_of(teacher: Teacher, crop: Crop, settings: TargetSettings) -> dict[s
         UserError: memory runs out.
     """
     with out_of_memory_as(without_memory(teacher, settings.num_frames, settings.crop)):
-        noise = None if crop.noise_seed is None else torch.Generator().manual_seed(crop.noise_seed)
-        latents = teacher.encode(crop.video, noise)
-        tensors = {"latents": latents, "truth": ((crop.video + 1) * 127.5).round().byte()}
+        latents = _latents_of(teacher, crop)
+        tensors = {"latents": latents}
+        if crop.video is not None:
+            tensors["truth"] = ((crop.video + 1) * 127.5).round().byte()
         if settings.frames:
             frames, features = teacher.decode_with_features(latents, settings.taps)
             tensors["frames"] = frames.half()
@@ -29,8 +30,16 @@ def targets_of(teacher: Teacher, crop: Crop, settings: TargetSettings) -> dict[s
         return {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
+def _latents_of(teacher: Teacher, crop: Crop) -> Tensor:
+    if crop.latents is not None:
+        return crop.latents
+    assert crop.video is not None
+    noise = None if crop.noise_seed is None else torch.Generator().manual_seed(crop.noise_seed)
+    return teacher.encode(crop.video, noise)
+
+
 def bytes_per_crop(teacher: Teacher, settings: TargetSettings) -> int:
-    """Bytes that one crop takes on disk."""
+    """Bytes that one crop of a video takes on disk; one of latents takes no more."""
     channels, frames, height, width = teacher.spec.latent_shape(settings.num_frames, settings.crop, settings.crop)
     pixels = 3 * settings.num_frames * settings.crop**2
     total = 4 * channels * frames * height * width + pixels + 2 * pixels * settings.frames

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nas.data.clips import Clip
+from nas.data.latent_clips import LatentClip
 from nas.data.settings import SPLITS, Split, TargetSettings
 from nas.data.splits import ClipSet
 
 
 @dataclass(frozen=True)
 class Part:
-    """The crops of one clip."""
+    """The crops of one clip, or of the latents of one."""
 
     split: Split
     """What they are for."""
-    clip: Clip
+    clip: Clip | LatentClip
     """What they are cut from."""
     crops: int
     """Number of crops, at least 1; with fewer of a clip they are its first ones."""
@@ -24,8 +25,10 @@ class Part:
 
 def plan_of(clips: ClipSet, settings: TargetSettings) -> tuple[Part, ...]:
     """All that is asked for, split by split."""
-    asked = [(split, settings.crops(split)) for split in SPLITS]
-    return tuple(Part(split, clip, crops) for split, crops in asked if crops for clip in clips.split(split))
+    asked = [
+        (split, settings.crops(split), clips.trained_on if split == "train" else clips.split(split)) for split in SPLITS
+    ]
+    return tuple(Part(split, clip, crops) for split, crops, material in asked if crops for clip in material)
 
 
 def total_crops(plan: Sequence[Part]) -> int:

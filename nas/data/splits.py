@@ -10,6 +10,7 @@ from nas.data.clips import Clip
 from nas.data.find_videos import EXTENSIONS, find_videos
 from nas.data.headers import Header
 from nas.data.known_videos import KnownVideos
+from nas.data.latent_clips import LatentClip
 from nas.data.settings import SPLITS, Split
 from nas.data.video_lists import Listed, read_list
 from nas.machine.reading import reading
@@ -39,17 +40,25 @@ class ClipSet:
     """Files that could not be used, and why."""
     cut: tuple[tuple[str, str], ...] = ()
     """Files that are used up to where they break off, and how many frames that is and why."""
+    latents: tuple[LatentClip, ...] = ()
+    """Latents of the user's, which are trained on beside the clips."""
 
     def split(self, name: Split) -> tuple[Clip, ...]:
         """The clips of one split."""
         return {"train": self.train, "score": self.score, "test": self.test}[name]
 
-    def at_least(self, num_frames: int) -> "ClipSet":
-        """Those that have so many frames, which may be none."""
+    @property
+    def trained_on(self) -> tuple[Clip | LatentClip, ...]:
+        """Everything to train on."""
+        return (*self.train, *self.latents)
+
+    def at_least(self, num_frames: int, crop: int) -> "ClipSet":
+        """Those that have so many frames, which may be none; of latents those that crops of so many pixels fit into."""
         train, score, test = (
             tuple(clip for clip in self.split(name) if clip.num_frames >= num_frames) for name in SPLITS
         )
-        return replace(self, train=train, score=score, test=test)
+        latents = tuple(each for each in self.latents if each.holds(num_frames, crop))
+        return replace(self, train=train, score=score, test=test, latents=latents)
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each file that is not used, or not to its end; of many for the first ones."""

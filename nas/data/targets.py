@@ -29,10 +29,17 @@ class TargetBatch:
     """The teacher's latents `(b, c, t, h, w)`, raw."""
     features: dict[str, Tensor]
     """The teacher's features `(b, c, t, h, w)` by tap."""
-    truth: Tensor
-    """The video itself, `(b, 3, t', h', w')` in [-1, 1]."""
+    video: Tensor | None
+    """The video itself, `(b, 3, t', h', w')` in [-1, 1]; None if one of the samples has none, being latents alone."""
     decoded: Tensor | None
-    """The teacher's frames, like `truth`; None if they were not kept."""
+    """The teacher's frames, like `video`; None if they were not kept."""
+
+    @property
+    def truth(self) -> Tensor:
+        """The video itself; UserError if there is none."""
+        if self.video is None:
+            raise UserError("latents of your own have no video: train on the teacher's frames, with `truth_weight` 0")
+        return self.video
 
     @property
     def frames(self) -> Tensor:
@@ -45,8 +52,8 @@ class TargetBatch:
         """`count` samples from the one with index `first` on, or as many as there are."""
         some = slice(first, first + count)
         features = {name: each[some] for name, each in self.features.items()}
-        decoded = None if self.decoded is None else self.decoded[some]
-        return TargetBatch(self.latents[some], features, self.truth[some], decoded)
+        video, decoded = (None if each is None else each[some] for each in (self.video, self.decoded))
+        return TargetBatch(self.latents[some], features, video, decoded)
 
 
 class Samples(Protocol):
@@ -71,9 +78,11 @@ class Samples(Protocol):
 
 def stack_rows(rows: Sequence[dict[str, Tensor]], device: torch.device | str) -> TargetBatch:
     """A batch of samples, each as it is kept: tensors without an axis for the batch, in small number formats."""
-    stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in names}
     features = {name.removeprefix("feature."): each for name, each in stacked.items() if "feature." in name}
-    return TargetBatch(stacked["latents"], features, stacked["truth"] / 127.5 - 1, stacked.get("frames"))
+    video = stacked["truth"] / 127.5 - 1 if "truth" in stacked else None
+    return TargetBatch(stacked["latents"], features, video, stacked.get("frames"))
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,11 @@ class FeatureAlignment(nn.Module):
 
 
 def frame_losses(
-    frames: Tensor, teacher_frames: Tensor, truth: Tensor, settings: DistillSettings, perceptual: nn.Module | None
+    frames: Tensor,
+    teacher_frames: Tensor,
+    truth: Tensor | None,
+    settings: DistillSettings,
+    perceptual: nn.Module | None,
 ) -> dict[str, Tensor]:
     """The parts of the loss that are about frames, `(b, 3, t, h, w)` in [-1, 1], without their weights.
 
@@ -96,7 +100,7 @@ def frame_losses(
     Args:
         frames: of the student, not clamped.
         teacher_frames: what the teacher makes of the same latents.
-        truth: the video that was encoded.
+        truth: the video that was encoded; None where its weight is 0.
         settings: whose weights say which parts are wanted: one with weight 0 is not computed.
         perceptual: network of LPIPS (`metrics.lpips_network`); None leaves that part out.
     """
@@ -105,6 +109,7 @@ def frame_losses(
     if settings.teacher_weight:
         parts["teacher"] = functional.l1_loss(frames, teacher_frames)
     if settings.truth_weight:
+        assert truth is not None
         parts["truth"] = functional.l1_loss(frames, truth)
     if settings.motion_weight and frames.shape[2] > 1:
         parts["motion"] = functional.l1_loss(frames.diff(dim=2), teacher_frames.diff(dim=2))

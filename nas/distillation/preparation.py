@@ -136,7 +136,7 @@ def _alignment(
 def _critic(targets: Targets, settings: DistillSettings, device: torch.device) -> Critic:
     """With weights that depend on the seed alone, and nothing to replay."""
     train = targets.split("train")
-    shape = train.batch(train.some(1)).truth.shape[1:]
+    shape = train.batch(train.some(1)).frames.shape[1:]
     return Critic(Replay(shape, settings.batch_size, settings.seed), settings.seed).to(device)
 
 
@@ -156,7 +156,8 @@ def _loss_functions(
         with training_forms(decoder, device), _computed_in(dtype, device):
             frames, features = decoder.features(batch.latents, tapped)
             projected = alignment.project(features)
-        parts = frame_losses(frames, batch.frames, batch.truth, settings, perceptual)
+        truth = batch.truth if settings.truth_weight else None
+        parts = frame_losses(frames, batch.frames, truth, settings, perceptual)
         if projected:
             parts["feature"] = alignment.loss(projected, batch.features)
         real = batch.frames if settings.teacher_weight else batch.truth

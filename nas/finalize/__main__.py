@@ -6,6 +6,7 @@ python -m nas.finalize
 import argparse
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,6 +111,7 @@ def _open_job(
     from nas.data.splits import open_clips
     from nas.distillation.recipes import recipe_for
     from nas.finalize.job import Job
+    from nas.finalize.latents import open_user_latents
     from nas.finalize.stretches import open_stretches
     from nas.latency import DEFAULT_DEVICE
     from nas.latency.devices import open_predicted
@@ -136,14 +138,16 @@ def _open_job(
     show.say(console, "clips", clips.describe())
     for line in clips.warnings():
         show.warn(console, line)
+    name = arguments.recipe or recipe.full
+    phases = load_phases(name)
+    phases.check_batches(processes.count)
+    if arguments.latents:
+        clips = replace(clips, latents=open_user_latents(console, arguments.latents, teacher, phases))
     announce = partial(show.say, console, "targets")
     with processes.first_alone():
         with show.progress(console, "targets", "for evaluation") as advance:
             judging, most = recipe.judging.settings(teacher), recipe.judging.most
             unseen = open_targets(teacher, clips, judging, advance, announce, max_crops=most)
-        name = arguments.recipe or recipe.full
-        phases = load_phases(name)
-        phases.check_batches(processes.count)
         steps, seed, most = arguments.steps, settings.seed, arguments.cache_size
         stretches = open_stretches(console, teacher, clips, phases, steps, seed=seed, max_bytes=most)
     return Job(
@@ -154,12 +158,18 @@ def _open_job(
         unseen=unseen,
         device=device,
         phone=open_predicted(settings.device, DEFAULT_DEVICE),
-        clips=f"the {clips.origin} clips"
-        if folder is None
-        else f"clips of {folder.name}{'/' if folder.is_dir() else ''}",
+        clips=_where_from(folder),
         out=out,
         processes=processes,
+        latents=clips.latents,
     )
+
+
+def _where_from(folder: Path | None) -> str:
+    """Where the clips are from, in words."""
+    if folder is None:
+        return "the embedded clips"
+    return f"clips of {folder.name}{'/' if folder.is_dir() else ''}"
 
 
 def _leaders(console: "Console", run: "Run", noise_db: float) -> "list[Outcome]":
@@ -217,6 +227,13 @@ def make_parser() -> Parser:
         type=Path,
         metavar="PATH",
         help="folder of your videos, or a list of them: txt, csv, jsonl (default: those of the search)",
+    )
+    parser.add_argument(
+        "--latents",
+        type=Path,
+        metavar="PATH",
+        help="latents of your own to train on, too: a file or a folder of .safetensors, .npy, .pt, (b, c, t, h, w), "
+        "with the values that the teacher's decode takes, not scaled as within a diffusion pipeline",
     )
     parser.add_argument(
         "--cache-size",

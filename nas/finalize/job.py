@@ -1,11 +1,13 @@
 """What the models of one run are made with: one value for all of them."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nas.data.latent_clips import LatentClip
 from nas.data.targets import Targets
 from nas.distillation.preparation import perceptual_off
 from nas.distillation.settings import DistillSettings
@@ -57,6 +59,8 @@ class Job:
     """Where model folders go."""
     processes: Processes = ALONE
     """Those that distil together; the first one does all the rest."""
+    latents: tuple[LatentClip, ...] = ()
+    """Latents of the user's that are trained on, too."""
 
     @property
     def steps(self) -> int:
@@ -66,7 +70,14 @@ class Job:
     def distillation(self) -> dict[str, Any]:
         """Everything that the weights of a model depend on but its architecture, JSON primitives."""
         phases = [stretch.identity() for stretch in self.stretches]
-        return {"recipe": self.recipe, "steps": self.steps, "phases": phases}
+        return {"recipe": self.recipe, "steps": self.steps, "phases": phases} | self._latents()
+
+    def _latents(self) -> dict[str, Any]:
+        """Which latents of the user's; nothing without any, so that models from before are found again."""
+        if not self.latents:
+            return {}
+        digest = hashlib.sha256(" ".join(clip.content for clip in self.latents).encode()).hexdigest()
+        return {"latents": {"count": len(self.latents), "sha256": digest}}
 
     @property
     def workload(self) -> Workload:

@@ -9,6 +9,7 @@ from nas.data.settings import MAX_BYTES
 from nas.data.splits import ClipSet
 from nas.distillation.phases import Phases
 from nas.finalize.job import Stretch
+from nas.finalize.latents import format_size
 from nas.teachers import Teacher
 from nas.terminal.console import progress, say, warn
 from nas.terminal.errors import UserError
@@ -29,7 +30,7 @@ def open_stretches(
     Args:
         console: where it is said.
         teacher: what makes the targets.
-        clips: what they are cut from.
+        clips: what they are cut from, with latents of the user's if there are any.
         phases: what is asked for.
         steps: of all phases together; None: as many as they ask for.
         seed: of the distillation.
@@ -40,12 +41,19 @@ def open_stretches(
     """
     usable = {}
     for phase in phases.phases:
-        frames = phase.crops.settings(teacher).num_frames
-        found = clips.at_least(frames)
+        asked = phase.crops.settings(teacher)
+        frames = asked.num_frames
+        found = clips.at_least(frames, asked.crop)
         if found.train and found.score:
             usable[phase.name] = phase, found
         else:
             warn(console, f"the phase '{phase.name}' is left out: it takes clips of {frames} frames")
+            continue
+        if small := len(clips.latents) - len(found.latents):
+            size = format_size(phase, teacher)
+            warn(
+                console, f"the phase '{phase.name}' goes without {small} of --latents: its crops are of {size} latents"
+            )
     if not usable:
         raise UserError("no clip is long enough for the recipe: give longer videos, or a --recipe of shorter clips")
     stretches = []
@@ -53,7 +61,7 @@ def open_stretches(
         crops, long_enough = phase.crops, usable[phase.name][1]
         with progress(console, "targets", f"for training: {phase.name}") as advance:
             announce = partial(say, console, "targets")
-            asked = teacher, long_enough, crops.settings(teacher), advance, announce
-            targets = open_training_targets(*asked, max_bytes=max_bytes, max_crops=crops.most)
+            made_of = teacher, long_enough, crops.settings(teacher), advance, announce
+            targets = open_training_targets(*made_of, max_bytes=max_bytes, max_crops=crops.most)
         stretches.append(Stretch(phase.name, targets, phase.distillation(seed)))
     return tuple(stretches)

@@ -60,7 +60,8 @@ class ModelRecord:
     latency_predicted: LatencyRecord
     """Latency as it is predicted for a phone."""
     distillation: dict[str, Any]
-    """What its weights depend on but its architecture: the recipe, and settings and targets of every phase."""
+    """What its weights depend on but its architecture: the recipe, settings and targets of every phase, and of latents
+    that were trained on without a video, if there were any, their number and digest."""
     unseen: str
     """Key of the targets that it was judged on."""
     clips: str

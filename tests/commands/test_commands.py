@@ -36,6 +36,7 @@ OPTIONS = {
             "--steps",
             "--recipe",
             "--clips",
+            "--latents",
             "--cache-size",
             "--out",
             "--plugin",
@@ -195,6 +196,14 @@ def test_finalize_with_missing_clips(shell: Shell, kept_run: Path) -> None:
     done = shell.fork("nas.finalize", "R", "--clips", "nowhere")
     assert done.status == 2
     assert "nowhere" in done.error and "does not exist" in done.error
+    assert not (shell.folder / "R" / "models").exists()
+
+
+def test_finalize_with_missing_latents(shell: Shell, kept_run: Path) -> None:
+    shutil.copytree(kept_run, shell.folder / "R")
+    done = shell.fork("nas.finalize", "R", "--latents", "nowhere")
+    assert done.status == 2
+    assert "nowhere does not exist: expected a file of latents" in done.error
     assert not (shell.folder / "R" / "models").exists()
 
 

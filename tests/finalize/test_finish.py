@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from blocks import get_block
+from nas.data.latent_clips import LatentClip
 from nas.data.make_targets import open_targets
 from nas.data.settings import TargetSettings
 from nas.data.splits import open_clips
@@ -26,6 +27,7 @@ from nas.latency import open_device
 from nas.machine.batches import DoesNotFitError
 from nas.machine.files import read_json, write_json
 from nas.model import TurboVAED
+from nas.model.card import render_card
 from nas.model.folder import read_record
 from nas.model.record import ModelRecord
 from nas.study.outcomes import Outcome
@@ -142,6 +144,18 @@ def test_more_steps_or_other_targets_make_another_model(job: Job, candidate: Out
         assert stamps(folder) == before
     assert len({folder, *(model_folder(other, candidate) for other in others)}) == 5
     assert record.evaluation.targets == record.unseen == "other unseen clips"
+
+
+def test_latents_of_the_users_make_another_model_whose_card_says_so(job: Job, candidate: Outcome) -> None:
+    record = quietly(job, candidate)
+    assert "latents" not in job.distillation() and "without a video" not in render_card(record)
+    one, other = (LatentClip(Path("a.pt"), 0, 1, job.teacher.spec, (3, 4, 4), content) for content in ("one", "other"))
+    jobs = [job, *(replace(job, latents=latents) for latents in ((one,), (other,), (one, other)))]
+    assert len({model_folder(each, candidate) for each in jobs}) == 4
+    found = jobs[3].distillation()
+    assert found["latents"]["count"] == 2
+    card = render_card(replace(record, distillation=found))
+    assert f"and 2 latents given without a video (SHA-256 {found['latents']['sha256'][:16]}), by the recipe" in card
 
 
 def test_a_finished_model_leaves_no_checkpoint_and_nothing_temporary(job: Job, candidate: Outcome) -> None:
