@@ -173,7 +173,7 @@ def test_what_learns_finds_better_ones_than_chance(name: str) -> None:
 
 
 def test_the_surrogate_looks_for_faster_ones_too() -> None:
-    """About every other proposal is held to a share of the budget, down to that of the fastest known, and fills a front."""
+    """About every other proposal is held to a share of the budget, down to that of the fastest, and fills a front."""
     study = make_study("surrogate")
     run(study, 40)
     held = [trial for trial in study.trials if trial.user_attrs.get("share", 1.0) < 1]
