@@ -21,6 +21,8 @@ from search_spaces import DecoderConfig
 
 _MOST_ASKED = 40
 """Candidates about which the budget is asked for one proposal."""
+_FASTER = 1.25
+"""How much faster than the fastest known decoder a proposal may be asked to be."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,10 @@ class Surrogate:
         if source.random() >= self._faster:
             return 1.0, list(range(len(known)))
         shares = [exp(self._shares[each.config.digest()][1]) for each in known]
-        # Any share from that of the fastest on: most known decoders take nearly the whole budget.
-        limit = exp(source.uniform(log(min(shares)), 0.0))
-        return limit, [index for index, share in enumerate(shares) if share <= limit]
+        # Any share, evenly by its logarithm, also one that nothing known takes: its best rival is then the fastest.
+        fastest = min(shares)
+        limit = exp(source.uniform(log(fastest / _FASTER), 0.0))
+        return limit, [index for index, share in enumerate(shares) if share <= max(limit, fastest)]
 
     def _candidates(self, history: History, ranked: Sequence[Known], source: random.Random) -> list[_Candidate]:
         """New decoders, each once; the first of the ranked ones have children."""

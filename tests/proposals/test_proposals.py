@@ -173,7 +173,7 @@ def test_what_learns_finds_better_ones_than_chance(name: str) -> None:
 
 
 def test_the_surrogate_looks_for_faster_ones_too() -> None:
-    """About every other proposal is held to a share of the budget, down to that of the fastest, and fills a front."""
+    """About every other proposal is held to a share of the budget, also below the fastest known, and fills a front."""
     study = make_study("surrogate")
     run(study, 40)
     held = [trial for trial in study.trials if trial.user_attrs.get("share", 1.0) < 1]
@@ -182,9 +182,11 @@ def test_the_surrogate_looks_for_faster_ones_too() -> None:
     shares = {trial.number: BUDGET.share(DecoderConfig.from_dict(trial.user_attrs["config"])) for trial in study.trials}
     for trial in held:
         earlier = [share for number, share in shares.items() if number < trial.number]
-        assert trial.user_attrs["share"] >= min(earlier) - 0.001
+        assert trial.user_attrs["share"] >= min(earlier) / 1.25 - 0.001
         assert shares[trial.number] <= trial.user_attrs["share"] + 0.001
     assert len({trial.user_attrs["share"] for trial in held}) > 5
+    first = min(share for number, share in shares.items() if number < held[0].number)
+    assert min(shares[trial.number] for trial in held) < first, "the front goes on beyond it"
 
 
 def test_pruned_ones_count_by_what_others_gained_from_their_last_step_on() -> None:
