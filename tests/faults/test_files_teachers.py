@@ -110,7 +110,7 @@ LAYOUTS += [with_a_mark, in_a_pipeline, without_a_class]
 def test_what_diffusers_loads_is_loaded(layout: Callable[[Any, Path], Path], original: Any, tmp_path: Path) -> None:
     teacher = load_teacher("wan", layout(original, tmp_path / "weights"))
     latents = torch.randn(1, 4, 2, 2, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(teacher.decode(latents), original.decode(latents).sample)
+    torch.testing.assert_close(teacher.decode(latents), original.decode(latents).sample, rtol=0, atol=1e-4)
     assert len(teacher.weights_hash) == 64
     assert bool(teacher.warnings) is (layout in (as_variant, as_shards_of_a_variant))
     assert all("fp16" in line for line in teacher.warnings)
