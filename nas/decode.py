@@ -201,6 +201,8 @@ def decoded(model: "TurboVAED", source: Source, *, compare: bool) -> "Iterator[n
     import numpy as np
     import torch
 
+    from nas.machine.fast_convolutions import fast_convolutions
+
     originals: list[np.ndarray] = []
 
     def latents() -> "Iterator[Tensor]":
@@ -209,12 +211,19 @@ def decoded(model: "TurboVAED", source: Source, *, compare: bool) -> "Iterator[n
                 originals.append(original)
             yield piece.to(model.device)
 
-    @torch.no_grad()
-    def at_once() -> "Tensor":
-        frames: Tensor = model.decode(torch.cat(list(latents()), dim=2), return_dict=False)[0]
-        return frames
+    def pieces() -> "Iterator[Tensor]":
+        if model.decoder.can_stream:
+            stream = model.stream(latents())
+        else:
+            stream = (model.decode(each, return_dict=False)[0] for each in [torch.cat(list(latents()), dim=2)])
+        while True:
+            with fast_convolutions(model.device):
+                piece = next(stream, None)
+            if piece is None:
+                return
+            yield piece
 
-    for piece in model.stream(latents()) if model.decoder.can_stream else [at_once()]:
+    for piece in pieces():
         frames = to_pixels(piece)
         if compare:
             frames = np.concatenate([np.concatenate(originals), frames], axis=2)

@@ -17,6 +17,7 @@ from nas.latency.devices import HostDevice
 from nas.latency.measurement import host
 from nas.latency.measurement.host import describe_hardware, describe_host, dtype_on
 from nas.latency.measurement.worker import measure_host
+from nas.machine import fast_convolutions
 from search_spaces import Decoder
 from tests.support.agents import QUICK, config_json
 
@@ -115,6 +116,14 @@ def test_how_many_decodes_are_timed(seconds: float, told: range, monkeypatch: py
     assert rounds == list(told)
     assert (record.ms_per_frame, record.by_stage, record.error) == (4.0, {"stem": 1.0, "head": 3.0}, 0.0)
     assert record.method.startswith(f"median of {len(told) - (told[0] == 0)} ")
+
+
+def test_a_cpu_is_timed_in_the_form_in_which_decode_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(fast_convolutions, "_conv3d", lambda x, *rest: seen.append(x.shape) or conv3d(x, *rest))
+    conv3d = torch.nn.functional.conv3d
+    measure(Decoder(QUICK), QUICK.latents, SMALL, device=CPU, time_limit_s=0.0)
+    assert seen
 
 
 def test_apples_gpu_is_waited_for_and_timed_by_the_time_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:

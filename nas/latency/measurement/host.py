@@ -1,4 +1,7 @@
-"""Latency measured on this machine with PyTorch: in float16 on a GPU, in float32 on the CPU."""
+"""Latency measured on this machine with PyTorch: in float16 on a GPU, in float32 on the CPU.
+
+On a CPU in the form in which `nas.decode` computes there too, see `nas.machine.fast_convolutions`.
+"""
 
 import copy
 import platform
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from nas.latency.record import LatencyRecord, Workload
 from nas.latency.stages import stage_modules, watch_stages
 from nas.machine.device import choose_device
+from nas.machine.fast_convolutions import fast_convolutions
 from search_spaces import LatentSpec
 
 MIN_ROUNDS, ENOUGH_ROUNDS, MAX_ROUNDS = 2, 3, 20
@@ -55,7 +59,7 @@ def measure(
     decoder = copy.deepcopy(decoder).to(device, dtype).eval()
     shape = (1, *spec.latent_shape(workload.num_frames, workload.height, workload.width))
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_convolutions(device):
         rounds = _time_rounds(decoder, latents, workload, time_limit_s, clock, on_round or (lambda count: None))
     totals = np.array([sum(round_.values()) for round_ in rounds])
     median = float(np.median(totals))
