@@ -83,13 +83,13 @@ class PartAlone(nn.Module):
 
 
 def example_inputs(part: Part) -> tuple[Tensor, ...]:
-    """What goes in. Zeros take no memory until somebody reads them, which nobody does."""
+    """What goes in. It has no values, as nobody reads them: so it takes neither memory nor the time to fill it."""
     frames, height, width = part.grid
     clips, frames = (frames, 1) if part.images else (1, frames)
-    x = torch.zeros(clips, part.in_channels, frames, height, width)
+    x = torch.empty(clips, part.in_channels, frames, height, width)
     if part.incoming == "frames":
         x = x.view(clips * frames, part.in_channels, height, width)
-    return (x, torch.zeros(part.added_to)) if part.added_to else (x,)
+    return (x, torch.empty(part.added_to)) if part.added_to else (x,)
 
 
 def trace_part(part: Part) -> PartTrace:

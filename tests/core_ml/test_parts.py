@@ -1,5 +1,6 @@
 """Parts that are converted alone: what they become adds up to the decoder, and their sizes are counted."""
 
+import resource
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -76,6 +77,17 @@ def test_what_is_known_is_not_converted_again(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("nas.core_ml.part_reports.to_mil", lambda *_, **__: pytest.fail("converted again"))
     assert inspect_parts(parts) == found
     assert 0 < len(list((tmp_path / "parts").rglob("*.json"))) <= len(set(parts))
+
+
+def test_converting_a_part_takes_no_memory_for_what_goes_in() -> None:
+    """4 GB here: filling them took most of the time of a search that begins with nothing known."""
+    block, geometry = get_block("memory_conv2d"), (("out_channels", 64),)
+    layouts = block.input_layout, block.output_layout
+    part = Part(block.Config(), 64, geometry, (17, 720, 1280), *layouts, "causal", drop_leading=True)
+    assert sum(each.nbytes for each in example_inputs(part)) > 4e9
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert inspect_parts([part])[part].steps
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # in KiB
 
 
 def test_upsamplers_and_heads_move_whole_rows() -> None:
