@@ -29,8 +29,12 @@ def refuse_full_disk(folder: Path, size: int) -> None:
         )
 
 
-def refuse_without_memory(teacher: Teacher, num_frames: int, crop: int, taps: Sequence[str], frames: bool) -> None:
-    """UserError if encoding such clips, and decoding what is wanted of them, needs more than its device has."""
+def memory_of_a_crop(teacher: Teacher, num_frames: int, crop: int, taps: Sequence[str], frames: bool) -> int:
+    """Bytes of memory that encoding such a clip takes, and decoding what is wanted of it.
+
+    Raises:
+        UserError: its device has less.
+    """
     needed, there = teacher.memory(num_frames, crop, crop, taps, frames=frames), memory_limit(teacher.device)
     if needed > there:
         raise UserError(
@@ -38,6 +42,7 @@ def refuse_without_memory(teacher: Teacher, num_frames: int, crop: int, taps: Se
             f"{teacher.name}, there are {there / 1e9:.1f} GB on {teacher.device.type}: smaller or shorter crops, or a "
             f"larger machine, are needed"
         )
+    return needed
 
 
 def without_memory(teacher: Teacher, num_frames: int, crop: int) -> UserError:

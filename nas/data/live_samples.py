@@ -19,7 +19,7 @@ from nas.data.crop_cache import CropCache
 from nas.data.crops import cut_crops
 from nas.data.headers import read_header
 from nas.data.latent_clips import LatentClip
-from nas.data.limits import refuse_full_disk, refuse_without_memory
+from nas.data.limits import memory_of_a_crop, refuse_full_disk
 from nas.data.make_targets import open_targets
 from nas.data.one_crop import bytes_per_crop, targets_of
 from nas.data.order import START, USES, from_reservoir, sample_at
@@ -179,7 +179,7 @@ def _open_live(
         )
     scored = replace(settings, train_crops=0, sampled=False)
     kept = open_targets(teacher, clips, scored, progress, announce, cache, max_bytes, SCORED)
-    refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
+    memory_of_a_crop(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
     folder = (cache or default_cache_dir()) / "crops"
     # What a crop depends on beside its clip: those of a video stay when another one is added.
     made_with = _digest([_FORMAT, teacher.weights_hash, str(teacher.dtype), settings.identity()])

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -18,12 +19,13 @@ from torch import Tensor
 from nas.data.clips import Clip
 from nas.data.crops import cut_crops
 from nas.data.known_videos import KnownVideos
-from nas.data.limits import refuse_full_disk, refuse_too_large, refuse_without_memory
+from nas.data.limits import refuse_full_disk, refuse_too_large
 from nas.data.one_crop import bytes_per_crop, targets_of
 from nas.data.pictures import NoPictureError
 from nas.data.plan import Part, bounded, describe_choice, plan_of, total_crops
 from nas.data.settings import MAX_BYTES, SPLITS, Split, TargetSettings
 from nas.data.shards import is_whole, shard_note, write_shard
+from nas.data.side_by_side import each_with_a_teacher, most_teachers
 from nas.data.splits import ClipSet
 from nas.data.targets import Samples, ShardSamples, Targets
 from nas.machine.files import default_cache_dir, disk_errors, write_bytes
@@ -86,10 +88,10 @@ def open_targets(
     with disk_errors(f"cannot write the targets to {folder}"):
         if missing:
             crops = sum(plan[number].crops for number in missing)
-            refuse_without_memory(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
+            at_once = most_teachers(teacher, settings)
             refuse_full_disk(folder, crop_bytes * crops)
             say(f"computing {max(crop_bytes * crops / 1e6, 1):.0f} MB once, kept in {folder}")
-            left_out |= _compute(teacher, plan, digests, settings, folder, names, missing, progress)
+            left_out |= _compute(teacher, plan, digests, settings, folder, names, missing, at_once, progress)
         index = _index(teacher, plan, settings, names, left_out)
         if missing or not _holds(folder / "index.json", index):
             write_bytes(folder / "index.json", index)
@@ -182,32 +184,41 @@ def _compute(
     digests: Sequence[str],
     settings: TargetSettings,
     folder: Path,
-    names: list[str],
-    missing: list[int],
+    names: Sequence[str],
+    missing: Sequence[int],
+    at_once: int,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, str]:
     """Write the missing shards; those whose clip breaks off, and why."""
-    total, done, left_out = sum(plan[number].crops for number in missing), 0, {}
-    for number in missing:
+    total, done, counting = sum(plan[number].crops for number in missing), 0, Lock()
+
+    def count(crops: int) -> None:
+        nonlocal done
+        with counting:
+            done += crops
+            if progress is not None:
+                progress(done, total)
+
+    def write(teacher: Teacher, number: int) -> str:
+        """Why the clip is left out, or nothing."""
         part, cuts = plan[number], 0
         rows: dict[int, dict[str, Tensor]] = {}
         try:
             for crop in cut_crops(part, digests[number], settings):
                 rows[crop.number] = targets_of(teacher, crop, settings)
                 cuts += crop.has_cut
-                if progress is not None:
-                    progress(done + len(rows), total)
+                count(1)
         except NoPictureError as error:
             if part.clip.digest() != digests[number]:
                 raise UserError(f"{part.clip.path} has changed meanwhile: restore it, or start anew") from error
-            left_out[names[number]] = str(error)
-        else:
-            tensors = {
-                name: torch.cat([rows[crop][name] for crop in range(part.crops)]).contiguous() for name in rows[0]
-            }
-            write_shard(folder / names[number], tensors, **{_CUTS: cuts})
-        done += part.crops
-    return left_out
+            count(part.crops - len(rows))
+            return str(error)
+        tensors = {name: torch.cat([rows[crop][name] for crop in range(part.crops)]).contiguous() for name in rows[0]}
+        write_shard(folder / names[number], tensors, **{_CUTS: cuts})
+        return ""
+
+    reasons = each_with_a_teacher(teacher, missing, write, at_once)
+    return {names[number]: reason for number, reason in zip(missing, reasons, strict=True) if reason}
 
 
 def _open(

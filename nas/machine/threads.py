@@ -1,4 +1,4 @@
-"""How the threads of PyTorch wait for each other. Imports nothing, as it has to come before PyTorch."""
+"""How many threads compute, and how they wait for each other. Imports nothing, as it has to come before PyTorch."""
 
 import os
 
@@ -20,3 +20,8 @@ def user_environment() -> dict[str, str]:
     """The environment as the user has given it: for measurements, which are about programs that do not do so."""
     others = {name: value for name, value in os.environ.items() if name != _POLICY}
     return others if _given is None else others | {_POLICY: _given}
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,8 +1,8 @@
 """Who trains: jobs, which are pieces of distillations, and the pools that run them side by side."""
 
-import os
 from typing import TYPE_CHECKING
 
+from nas.machine.threads import usable_cores
 from nas.workers.pool import InlinePool, Pool
 from nas.workers.processes import ProcessPool
 
@@ -32,8 +32,3 @@ def make_pool(device: "torch.device", workers: int | None, cluster: str | None =
     if workers is None and device.type != "cpu":
         return InlinePool(), device
     return ProcessPool(workers or usable_cores()), device
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -196,6 +196,7 @@ def test_a_disk_that_fails_on_the_way_keeps_what_is_done(
         write_shard(*shard, **notes)
 
     with monkeypatch.context() as patch:
+        patch.setattr("nas.data.make_targets.most_teachers", lambda *_: 1)
         patch.setattr("nas.data.make_targets.write_shard", write)
         message = refusal(lambda: open_targets(teacher, clips, SETTINGS, cache=tmp_path))
     assert message.startswith(f"cannot write the targets to {tmp_path}") and reason in message
@@ -275,9 +276,10 @@ def test_a_lost_index_is_written_again(clips: ClipSet, teacher: Teacher, tmp_pat
 
 
 def test_a_teacher_that_runs_out_of_memory_is_told_in_one_line_and_the_rest_goes_on(
-    clips: ClipSet, teacher: Teacher, tmp_path: Path
+    clips: ClipSet, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the second clip: what was computed of the first is kept. A crop is decoded in two pieces, a clip has two."""
+    monkeypatch.setattr("nas.data.make_targets.most_teachers", lambda *_: 1)
     calls: list[int] = []
 
     def run_out(module: nn.Module, args: tuple[Any, ...]) -> None:
