@@ -100,8 +100,8 @@ class LatencyByParts:
     def fits(self, config: DecoderConfig, limit: float) -> bool:
         """Whether a decoder is predicted to take at most `limit` milliseconds per frame.
 
-        One that cannot be built or converted does not fit. New parts are converted one by one, those that weigh most
-        first, until it shows. `UnknownOperationError` as `predict`.
+        One that cannot be built or converted does not fit. New parts are converted a few at a time, those that weigh
+        most first, until it shows. `UnknownOperationError` as `predict`.
         """
         # The bound adds up in another order, which may round up.
         enough = limit * (1 + 1e-9)
@@ -114,10 +114,18 @@ class LatencyByParts:
                 unknown = [place for place in self.parts(config) if place[1] not in self._charges]
                 if not unknown:
                     return self.predict(config).total <= limit
-                self._find_out([max(unknown, key=lambda place: max(self.part_bound(place[1]).values()))])
+                self._find_out(self._heaviest(unknown))
             return False
         except (NotBuildableError, MeasurementFailedError):
             return False
+
+    def _heaviest(self, places: list[tuple[str, Part]]) -> list[tuple[str, Part]]:
+        """Those that weigh most, of different structures: others of a structure may follow from the first."""
+        places = sorted(places, key=lambda place: max(self.part_bound(place[1]).values()), reverse=True)
+        of_structure: dict[str, tuple[str, Part]] = {}
+        for stage, part in places:
+            of_structure.setdefault(trace_part(part).structure, (stage, part))
+        return list(of_structure.values())[:_AT_ONCE]
 
     def _recall(self, part: Part) -> None:
         """Charge for a part if what it becomes is known without converting it."""
@@ -143,6 +151,9 @@ class LatencyByParts:
                 raise MeasurementFailedError(f"{stage}: {part.config.name}: {problem}")
             self._charge(part, reports[part].steps)
 
+
+_AT_ONCE = 4
+"""Parts that are converted together: of one alone half of the time is the program's, of more than four little."""
 
 _IN_EVERY_PROGRAM = ("conv", "elementwise", "reduction", "resize")
 """Cost classes of PyTorch's operations that have a counterpart in Core ML; copies may be left out there."""
