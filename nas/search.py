@@ -115,7 +115,6 @@ def search(
     settings = run_settings(arguments, workload, recipe)
     teacher = load_teacher(settings.teacher, arguments.teacher_weights, choose_device())
     check_fit(workload, teacher.spec, teacher.name)
-    pool.prepare()
     with show.progress(console, "clips", "looking into videos") as advance:
         clips = open_clips(arguments.clips, recipe.frames_per_clip(teacher), advance)
     found |= contents.contents_of_teacher(teacher.name, teacher.weights_hash)

@@ -19,9 +19,6 @@ class Pool(Protocol):
     def slots(self) -> int:
         """Number of jobs that run side by side."""
 
-    def prepare(self) -> None:
-        """Begin what takes a while before the first job can run; returns at once."""
-
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run a job as soon as a slot is free.
 
@@ -36,9 +33,6 @@ class InlinePool:
     """Runs each job in this process when it is submitted, on all of its threads."""
 
     slots = 1
-
-    def prepare(self) -> None:
-        """Nothing is missing."""
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run a job; it has ended when this returns."""

@@ -21,7 +21,7 @@ _ATTEMPTS = 3
 
 
 class ProcessPool:
-    """Runs each job in one of some processes, which are started when they are needed, or before.
+    """Runs each job in one of some processes, which are started when they are needed.
 
     Args:
         slots: number of processes.
@@ -36,11 +36,6 @@ class ProcessPool:
         self._lock = threading.Lock()
         self._processes: set[SpawnProcess] = set()
         self._closed = False
-
-    def prepare(self) -> None:
-        """Start the processes: they import what jobs need while whoever calls this does something else."""
-        for _ in range(self.slots):
-            self._threads.submit(self._run, _import_what_jobs_need)
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run a job as soon as a process is free."""
@@ -106,10 +101,6 @@ def _serve(connection: Connection, niceness: int) -> None:
         except EOFError:
             return
         connection.send(_attempt(work))
-
-
-def _import_what_jobs_need() -> None:
-    import nas.workers.job  # noqa: F401
 
 
 def _attempt(work: Callable[[], Any]) -> tuple[bool, Any]:

@@ -94,9 +94,6 @@ class RayPool:
             return self._slots
         return max(1, min(_MOST_THREADS, int(ray.cluster_resources().get("GPU" if self._gpu else "CPU", 0))))
 
-    def prepare(self) -> None:
-        """Ray starts its processes itself."""
-
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run a job as soon as the cluster has room for it; its checkpoint and its targets travel with it.
 

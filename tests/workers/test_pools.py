@@ -33,18 +33,6 @@ def test_jobs_run_side_by_side_on_one_thread_each(pool: ProcessPool, tmp_path: P
     assert process in pool.process_ids
 
 
-def test_a_prepared_pool_has_its_processes_before_the_first_job() -> None:
-    with closing(ProcessPool(2)) as pool:
-        pool.prepare()
-        deadline = time.monotonic() + 60
-        while len(pool.process_ids) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        there = pool.process_ids
-        assert len(there) == 2
-        process, _ = pool.submit(Describe()).result().curve[0]
-        assert process in there and pool.process_ids == there
-
-
 def test_the_job_of_a_killed_process_is_run_again(pool: ProcessPool, tmp_path: Path) -> None:
     assert pool.submit(KillItself(tmp_path, times=2)).result().curve == ((2, 1.0),)
 
