@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 from nas.machine.device import has_onednn
 
 MOST_JOINED = 2**26
-"""Bytes of the frames under the kernel that are joined at once, unless a single frame needs more."""
+"""Bytes of the frames under the kernel that are joined at once. Where one frame needs more, memory takes the time, and
+the convolution stays as it is."""
 
 
 @contextmanager
@@ -60,11 +61,12 @@ def _conv3d(
     (stride_t, *stride_s), (padding_t, *padding_s), (dilation_t, *dilation_s) = map(_three, (stride, padding, dilation))
     length = weight.shape[2]
     count = (x.shape[2] + 2 * padding_t - dilation_t * (length - 1) - 1) // stride_t + 1
-    if count < 1:
-        return as_it_is()  # which says what is wrong
+    joined = length * x[:, :, :1].nbytes
+    if count < 1 or joined > MOST_JOINED:
+        return as_it_is()  # which says what is wrong, if something is
     x = functional.pad(x, (0, 0, 0, 0, padding_t, padding_t)) if padding_t else x
     video, kernel = x.contiguous(memory_format=torch.channels_last_3d), weight.transpose(1, 2).flatten(1, 2)
-    at_once = max(1, MOST_JOINED // (length * video[:, :, :1].nbytes))
+    at_once = MOST_JOINED // max(1, joined)
     found = []
     for begin in range(0, count, at_once):
         end = min(begin + at_once, count)

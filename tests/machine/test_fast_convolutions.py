@@ -16,7 +16,7 @@ def computed(conv: nn.Conv3d, x: Tensor, device: torch.device = CPU) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize("most_joined", [1, 2**26], ids=["frame by frame", "all at once"])
+@pytest.mark.parametrize("most_joined", [1, 2**14, 2**26], ids=["as they are", "a few frames at a time", "all at once"])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation"),
     [
