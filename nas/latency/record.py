@@ -61,9 +61,9 @@ class LatencyRecord:
     """Number of frames that are decoded."""
     dtype: str
     """Precision that the decoder computes in: float16 or float32."""
-    error: float
+    error: float | None
     """Relative error: of a prediction the typical one on decoders that it was not fitted to, of a measurement the
-    spread of its rounds."""
+    spread of its rounds; None if there was one."""
     by_stage: dict[str, float]
     """Milliseconds per frame of each stage, in the order of execution; they add up to `ms_per_frame`."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class LatencyRecord:
         record = read_fields(cls, data)
         if min(record.height, record.width, record.num_frames) < 1:
             raise ValueError(f"a size has to be at least 1, got {record.height}x{record.width}x{record.num_frames}")
-        if record.error < 0:
+        if record.error is not None and record.error < 0:
             raise ValueError(f"'error' has to be at least 0, got {record.error}")
         if not record.by_stage or min(record.by_stage.values()) < 0:
             raise ValueError("'by_stage' has to be milliseconds of at least one stage, none below 0")

@@ -118,6 +118,16 @@ def test_how_many_decodes_are_timed(seconds: float, told: range, monkeypatch: py
     assert record.method.startswith(f"median of {len(told) - (told[0] == 0)} ")
 
 
+def test_a_very_slow_decode_is_timed_once_and_its_spread_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = count()
+    monkeypatch.setattr(host, "time", SimpleNamespace(perf_counter=lambda: 60.0 * next(reads), process_time=None))
+    monkeypatch.setattr(host, "_time_stages", lambda *_: {"stem": 1.0, "head": 3.0})
+    record = measure(Decoder(QUICK), QUICK.latents, SMALL, device=CPU, time_limit_s=2.5, clock=time.perf_counter)
+    assert (record.ms_per_frame, record.error) == (4.0, None)
+    assert record.method.startswith("one decode in PyTorch") and record.describe().endswith(describe_host(CPU))
+    assert LatencyRecord.from_dict(record.to_dict()) == record
+
+
 def test_a_cpu_is_timed_in_the_form_in_which_decode_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(fast_convolutions, "_conv3d", lambda x, *rest: seen.append(x.shape) or conv3d(x, *rest))
