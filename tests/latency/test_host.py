@@ -129,9 +129,14 @@ def test_a_very_slow_decode_is_timed_once_and_its_spread_is_not_known(monkeypatc
 
 
 def test_a_cpu_is_timed_in_the_form_in_which_decode_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(fast_convolutions, "_conv3d", lambda x, *rest: seen.append(x.shape) or conv3d(x, *rest))
+    seen: list[torch.Size] = []
     conv3d = torch.nn.functional.conv3d
+
+    def note(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append(x.shape)
+        return conv3d(x, *rest)
+
+    monkeypatch.setattr(fast_convolutions, "_conv3d", note)
     measure(Decoder(QUICK), QUICK.latents, SMALL, device=CPU, time_limit_s=0.0)
     assert seen
 

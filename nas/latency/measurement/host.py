@@ -66,11 +66,12 @@ def measure(
     totals = np.array([sum(round_.values()) for round_ in rounds])
     median = float(np.median(totals))
     low, high = np.percentile(totals, [10, 90])
+    decodes = f"median of {len(rounds)} decodes" if len(rounds) > 1 else "one decode"
     return LatencyRecord(
         ms_per_frame=median / workload.num_frames,
         kind="measured",
         device=describe_host(device),
-        method=f"{f'median of {len(rounds)} decodes' if len(rounds) > 1 else 'one decode'} in PyTorch {torch.__version__}{_clock_note(device, clock)}",
+        method=f"{decodes} in PyTorch {torch.__version__}{_clock_note(device, clock)}",
         height=workload.height,
         width=workload.width,
         num_frames=workload.num_frames,
