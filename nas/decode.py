@@ -211,11 +211,11 @@ def decoded(model: "TurboVAED", source: Source, *, compare: bool) -> "Iterator[n
                 originals.append(original)
             yield piece.to(model.device)
 
+    def at_once() -> "Iterator[Tensor]":
+        yield model.decode(torch.cat(list(latents()), dim=2), return_dict=False)[0]
+
     def pieces() -> "Iterator[Tensor]":
-        if model.decoder.can_stream:
-            stream = model.stream(latents())
-        else:
-            stream = (model.decode(each, return_dict=False)[0] for each in [torch.cat(list(latents()), dim=2)])
+        stream = model.stream(latents()) if model.decoder.can_stream else at_once()
         while True:
             with fast_convolutions(model.device):
                 piece = next(stream, None)

@@ -179,6 +179,7 @@ def _open_live(
         )
     scored = replace(settings, train_crops=0, sampled=False)
     kept = open_targets(teacher, clips, scored, progress, announce, cache, max_bytes, SCORED)
+    # Refused where there is too little.
     memory_of_a_crop(teacher, settings.num_frames, settings.crop, settings.taps, settings.frames)
     folder = (cache or default_cache_dir()) / "crops"
     # What a crop depends on beside its clip: those of a video stay when another one is added.

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from nas.data.clips import to_video
 from nas.decode import main, to_pixels
+from nas.machine import fast_convolutions
 from nas.model import TurboVAED
 from nas.teachers import load_teacher
-from search_spaces import PRESETS, LatentSpec, adapt
+from search_spaces import PRESETS, DecoderConfig, LatentSpec, adapt
 from tests.model.test_model import frames_of, make_model
 from tests.support.commands import write_teacher
 from tests.support.run_folders import list_files
@@ -104,6 +105,23 @@ def test_lossy_files_keep_size_rate_and_colours(folder: Folder, latents: Tensor,
         with av.open(path) as container:
             rate = container.streams.video[0].average_rate
             assert rate is not None and abs(float(rate) - 30000 / 1001) < 0.01
+
+
+@pytest.mark.parametrize("config", [CONFIG, BIDIRECTIONAL], ids=["streams", "at once"])
+def test_convolutions_are_the_fast_ones(
+    folder: Folder, latents: Tensor, config: DecoderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    compute = fast_convolutions._conv3d
+
+    def note(x: Tensor, *rest: Any) -> Tensor:
+        seen.append(x)
+        return compute(x, *rest)
+
+    monkeypatch.setattr(fast_convolutions, "_conv3d", note)
+    make_model(config).save_pretrained("M")
+    folder.run("M", "z.safetensors", "-o", "out.mkv")
+    assert seen
 
 
 def test_a_model_that_looks_ahead_decodes_at_once_and_says_so(folder: Folder, latents: Tensor) -> None:
