@@ -118,11 +118,13 @@ def to_rgb(frame: av.VideoFrame, display: Display) -> np.ndarray:
         NoPictureError: its colours cannot be converted.
     """
     width, height = display.size
+    how = {}
+    if (width, height) != (frame.width, frame.height):
+        reduced = width <= frame.width and height <= frame.height
+        how = {"width": width, "height": height, "interpolation": "AREA" if reduced else "BICUBIC"}
     try:
-        if (width, height) != (frame.width, frame.height):
-            reduced = width <= frame.width and height <= frame.height
-            frame = frame.reformat(width, height, format="rgb24", interpolation="AREA" if reduced else "BICUBIC")
-        pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+        # Threads that are begun for each frame take longer than they save, and wait for whatever runs beside them.
+        pixels: np.ndarray = frame.reformat(format="rgb24", threads=1, **how).to_ndarray()
     except (av.FFmpegError, ValueError) as error:
         raise NoPictureError(f"cannot be shown ({error})") from error
     if display.transposed:
