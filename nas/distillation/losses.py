@@ -14,6 +14,11 @@ from nas.distillation.settings import DistillSettings
 from nas.teachers import Tap
 from search_spaces import Decoder
 
+_TEXTURE_SIZE = 8
+"""Height and width in pixels of a place at which the strength of details is looked at."""
+_FAINTEST = 1e-3
+"""Strength of details, frames in [-1, 1], far below which nobody sees a difference: an eighth of an 8-bit step."""
+
 
 def match_taps(decoder: Decoder, taps: Mapping[str, Tap]) -> tuple[dict[str, int], tuple[str, ...]]:
     """Last stage of the student on the grid (time and space factor) of each of the teacher's taps.
@@ -115,6 +120,8 @@ def frame_losses(
         parts["motion"] = functional.l1_loss(frames.diff(dim=2), teacher_frames.diff(dim=2))
     if settings.detail_weight:
         parts["detail"] = functional.l1_loss(_detail(frames), _detail(teacher_frames))
+    if settings.texture_weight:
+        parts["texture"] = _texture_distance(frames, teacher_frames)
     if perceptual is not None:
         x, y = (rearrange(video, "b c t h w -> (b t) c h w") for video in (frames, teacher_frames))
         parts["perceptual"] = perceptual(x, y).mean()
@@ -130,3 +137,21 @@ def _detail(frames: Tensor) -> Tensor:
     """What a blur of 3x3 pixels takes away."""
     images = rearrange(frames, "b c t h w -> (b t) c h w")
     return images - functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _texture_distance(frames: Tensor, wanted: Tensor) -> Tensor:
+    """How far two videos are apart in the strength of details: a scalar on the scale of pixels.
+
+    What is left of details that cannot be predicted is their mean, which is weaker. This asks for their strength
+    whatever they are (texture energy, Laws 1980), and for none where there are none: it is the squared difference,
+    since most of the strength is in a few places, over the strength in the whole clip.
+    """
+    mine, theirs = _strength(frames), _strength(wanted)
+    squared, whole = (mine - theirs).square().flatten(1).mean(1), theirs.square().flatten(1).mean(1).sqrt()
+    return (squared / whole).mean()
+
+
+def _strength(frames: Tensor) -> Tensor:
+    """Root mean square of details over 8x8 pixels, every four pixels, `(b, t, c, h, w)`."""
+    energy = functional.avg_pool2d(_detail(frames).square(), _TEXTURE_SIZE, stride=_TEXTURE_SIZE // 2)
+    return rearrange((energy + _FAINTEST**2).sqrt(), "(b t) c h w -> b t c h w", b=len(frames))

@@ -16,6 +16,7 @@ WEIGHTS = (
     "perceptual_weight",
     "motion_weight",
     "detail_weight",
+    "texture_weight",
     "adversarial_weight",
 )
 """Settings that say what a part of the loss counts."""
@@ -62,6 +63,9 @@ class DistillSettings:
     """Weight of the L1 distance between the differences of successive frames and the teacher's: against flicker."""
     detail_weight: float = 0.0
     """Weight of the L1 distance between what a blur takes away and the teacher's: against blur."""
+    texture_weight: float = 0.0
+    """Weight of the squared distance between how strong details are, place by place, and the teacher's: against blur
+    where details cannot be predicted."""
     adversarial_weight: float = 0.0
     """Weight of a critic's opinion of the frames; 0: there is no critic."""
     critic_rate_factor: float = 1.0
@@ -78,10 +82,11 @@ class DistillSettings:
     def identity(self) -> dict[str, Any]:
         """Everything that the trained weights depend on, JSON primitives: not how often it reports or saves.
 
-        Without a critic nothing about one is in it, so that runs from before there was one are found again.
+        What came later and is not used is not in it, so that runs from before there was such a thing are found again.
         """
         everything = asdict(self) | {"betas": list(self.betas)}
         unused = () if self.adversarial_weight else ("adversarial_weight", "critic_rate_factor")
+        unused = unused if self.texture_weight else (*unused, "texture_weight")
         return {key: value for key, value in everything.items() if key not in (*_NOT_OF_THE_WEIGHTS, *unused)}
 
     def __post_init__(self) -> None:

@@ -150,11 +150,11 @@ def test_parts_without_weight_are_not_computed() -> None:
 
 
 def test_weights_belong_to_their_parts() -> None:
-    powers: dict[str, Any] = {name: 10.0**power for power, name in enumerate(WEIGHTS)}
+    powers: dict[str, Any] = {name: 2.0**power for power, name in enumerate(WEIGHTS)}
     settings = replace(PLAIN, **powers)
     parts = {name.removesuffix("_weight"): torch.tensor(1.0) for name in reversed(WEIGHTS)}
-    assert total_loss(parts, settings).item() == 1111111
-    assert total_loss({"feature": torch.tensor(2.0)}, settings).item() == 200
+    assert total_loss(parts, settings).item() == 0b11111111
+    assert total_loss({"feature": torch.tensor(2.0)}, settings).item() == 2 * 0b100
 
 
 def test_motion_is_what_changes_from_frame_to_frame() -> None:
@@ -176,6 +176,45 @@ def test_detail_is_what_a_blur_takes_away() -> None:
     blurred = functional.avg_pool3d(teacher, (1, 3, 3), stride=1, padding=(0, 1, 1))
     parts = frame_losses(blurred, teacher, teacher, settings, None)
     assert parts["detail"].item() > 0.6 * parts["teacher"].item()
+
+
+def test_texture_is_the_strength_of_details_and_not_what_they_are() -> None:
+    """Other noise of the same strength is as good a texture, a grey area in its place is none, and either way it says
+    nothing about where the noise is not."""
+    generator = torch.Generator().manual_seed(0)
+    noise, other = (0.2 * torch.randn(1, 3, 2, 64, 64, generator=generator) for _ in range(2))
+    settings = replace(PLAIN, texture_weight=1.0)
+
+    def texture(frames: Tensor, wanted: Tensor) -> float:
+        return frame_losses(frames, wanted, wanted, settings, None)["texture"].item()
+
+    strength = 0.2 * (8 / 9) ** 0.5
+    assert texture(noise + 0.3, noise) == pytest.approx(0, abs=1e-6)
+    assert texture(torch.zeros_like(noise), noise) == pytest.approx(strength, rel=0.05)
+    assert texture(0.5 * noise, noise) == pytest.approx(strength / 4, rel=0.05)
+    assert texture(other, noise) < 0.03 * strength
+    half = noise.clone()
+    half[..., :32] = 0
+    assert texture(half, noise) == pytest.approx(strength / 2, rel=0.15)
+
+
+def test_texture_of_a_batch_is_the_mean_over_its_clips() -> None:
+    """So that a batch may be computed in pieces."""
+    wanted = torch.randn(2, 3, 2, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.1
+    wanted[1] *= 0.01
+    settings = replace(PLAIN, texture_weight=1.0)
+    parts = [
+        frame_losses(some * 0.5, some, None, settings, None)["texture"] for some in (wanted, wanted[:1], wanted[1:])
+    ]
+    assert parts[0].item() == pytest.approx((parts[1] + parts[2]).item() / 2)
+
+
+def test_where_there_is_nothing_texture_teaches_nothing_that_is_no_number() -> None:
+    frames = torch.zeros(1, 3, 1, 16, 16, requires_grad=True)
+    settings = replace(PLAIN, texture_weight=1.0)
+    part = frame_losses(frames, torch.zeros_like(frames), None, settings, None)["texture"]
+    part.backward()  # type: ignore[no-untyped-call]
+    assert frames.grad is not None and frames.grad.abs().max() == 0 and part.item() == 0
 
 
 def test_half_precision_frames_are_compared_in_float32() -> None:

@@ -27,7 +27,13 @@ from tests.support.small_targets import build_student, make_targets
 
 THERE = torch.device("meta")
 SETTINGS = DistillSettings(
-    steps=4, batch_size=2, truth_weight=0.5, motion_weight=1.0, detail_weight=1.0, precision="float32"
+    steps=4,
+    batch_size=2,
+    truth_weight=0.5,
+    motion_weight=1.0,
+    detail_weight=1.0,
+    texture_weight=1.0,
+    precision="float32",
 )
 
 

@@ -61,9 +61,15 @@ def test_help_quotes_them() -> None:
 
 def test_identity_is_what_the_weights_depend_on() -> None:
     """Every field is in it or named here: how often a run reports or saves changes nothing about its weights."""
-    settings = DistillSettings(steps=12, adversarial_weight=0.05)
+    settings = DistillSettings(steps=12, adversarial_weight=0.05, texture_weight=1.0)
     assert replace(settings, report_every=3, checkpoint_every=7).identity() == settings.identity()
     fields = {field.name for field in dataclasses.fields(DistillSettings)}
     assert fields - settings.identity().keys() == {"report_every", "checkpoint_every"}
     assert replace(settings, steps=13).identity() != settings.identity()
+    before = DistillSettings(steps=12).identity().keys()
+    assert fields - before - {"report_every", "checkpoint_every"} == {
+        "texture_weight",
+        "adversarial_weight",
+        "critic_rate_factor",
+    }, "what came later is in it only where it is used"
     assert settings.identity()["betas"] == [0.9, 0.95], "as JSON gives it back"
