@@ -60,7 +60,7 @@ def _facts(record: ModelRecord) -> str:
         "latency budget": f"{record.budget} on {record.device}",
         "latency, predicted": record.latency_predicted.describe(),
         "latency, measured": record.latency_measured.describe(),
-        "distilled for": f"{record.distillation['steps']} steps on {record.clips}{_latents(record)}, by the recipe "
+        "distilled for": f"{record.distilled_for}{_latents(record)}, by the recipe "
         f"`{record.distillation['recipe']}`: {_phases(record)}",
         "temporal mode": record.temporal_mode,
     }
@@ -68,11 +68,9 @@ def _facts(record: ModelRecord) -> str:
 
 
 def _latents(record: ModelRecord) -> str:
-    """Latents that were trained on beside the clips; nothing for records without any."""
+    """What tells latents that were trained on beside the clips from others; nothing for records without any."""
     latents = record.distillation.get("latents")
-    if latents is None:
-        return ""
-    return f" and {latents['count']} latents given without a video (SHA-256 {latents['sha256'][:16]})"
+    return "" if latents is None else f" (SHA-256 {latents['sha256'][:16]})"
 
 
 def _phases(record: ModelRecord) -> str:

@@ -87,6 +87,13 @@ class ModelRecord:
         """Whether making it again like this would give the same model and the same numbers."""
         return (self.distillation, self.unseen) == (distillation, unseen)
 
+    @property
+    def distilled_for(self) -> str:
+        """Steps, and what it was trained on, for people."""
+        latents = self.distillation.get("latents")
+        given = "" if latents is None else f" and {latents['count']} latents given without a video"
+        return f"{self.distillation['steps']} steps on {self.clips}{given}"
+
     def with_package(self, name: str, package: PackageRecord) -> "ModelRecord":
         """The same with one more package, or with another one of that name."""
         return replace(self, packages={**self.packages, name: package}, no_package="")

@@ -102,7 +102,7 @@ def _model(record: ModelRecord) -> dict[str, Any]:
         "measured_ms": record.latency_measured.ms_per_frame,
         "search_db": record.search_score_db,
         "curve": [list(each) for each in record.curve],
-        "steps": record.distillation["steps"],
+        "distilled_for": record.distilled_for,
         "teacher_db": quality.psnr_teacher,
         "teacher_ssim": quality.ssim_teacher,
         "truth_db": quality.psnr_truth,
@@ -110,7 +110,6 @@ def _model(record: ModelRecord) -> dict[str, Any]:
         "teachers_truth_db": teacher.psnr_truth,
         "complaints": _complaints(record),
         "not_measured": ", ".join(quality.not_measured()),
-        "clips": record.clips,
         "packages": sorted(record.packages),
         "no_package": record.no_package,
     }

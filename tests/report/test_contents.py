@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from nas.distillation.recipes import CPU
+from nas.model import TurboVAED
+from nas.model.folder import write_model_folder
 from nas.report.contents import page_contents
 from nas.report.decoders import describe_stages
 from nas.report.importance import FEWEST
+from nas.report.page import render
 from nas.search import make_parser
 from nas.study.options import run_settings, timed_decode
 from nas.study.run import Run, open_run
@@ -19,8 +22,10 @@ from nas.study.settings import RunSettings, command_arguments
 from nas.teachers import published_latents
 from nas.terminal.errors import UserError
 from search_spaces import PRESETS, adapt
+from tests.support.records import make_record
 from tests.support.reports import SETTINGS, make_searched_run
 from tests.support.small_decoders import SPECS
+from tests.support.small_targets import CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,21 @@ def test_measurements_and_models_are_told_apart_from_predictions(run: Run) -> No
     assert all(each["kind"] == "predicted" for each in found["decoders"])
     model, _ = found["models"]
     assert (model["predicted_ms"], model["measured_ms"], model["search_db"]) == (20.0, 100.0, 25.0)
+
+
+def test_a_model_says_what_it_was_distilled_on(tmp_path: Path) -> None:
+    run = make_searched_run(tmp_path / "R", trials=6)
+    record = make_record()
+    steps = record.distillation["steps"]
+    own = record.distillation | {"latents": {"count": 3, "sha256": "0" * 64}}
+    model = TurboVAED(architecture=CONFIG.to_dict(), teacher="wan-tiny")
+    write_model_folder(run.folder / "models" / "own", model, replace(record, distillation=own))
+    said = contents(run)
+    found = [model["distilled_for"] for model in said["models"]]
+    assert (
+        found[0] == f"{steps} steps on {record.clips}" and found[1] == f"{found[0]} and 3 latents given without a video"
+    )
+    assert all(f">{each}<" in render(said) for each in found)
 
 
 def test_pictures_are_those_of_the_models_as_far_as_there_is_room(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
