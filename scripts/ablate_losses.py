@@ -31,7 +31,14 @@ from nas.terminal.console import make_console, say
 from search_spaces import DecoderConfig
 
 DEVICE = torch.device("cpu")
-COLUMNS = {"psnr": "dB", "ssim": "SSIM", "sharpness": "sharpness", "flicker": "flicker", "tile_seams": "tile seams"}
+COLUMNS = {
+    "psnr": "dB",
+    "ssim": "SSIM",
+    "sharpness": "sharpness",
+    "detail_error": "detail error",
+    "flicker": "flicker",
+    "tile_seams": "tile seams",
+}
 
 
 def everywhere(**changed: Any) -> Callable[[Phases], Phases]:

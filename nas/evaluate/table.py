@@ -22,6 +22,7 @@ _TITLES = {
     "lpips": "LPIPS, AlexNet",
     "lpips_vgg": "LPIPS, VGG16",
     "sharpness": "sharpness (1: as sharp)",
+    "detail_error": "detail error (0: none)",
     "colour_mean": "mean drift, 8-bit steps",
     "colour_std": "std drift, 8-bit steps",
     "delta_e": "Delta E 2000",

@@ -12,6 +12,7 @@ from nas.metrics import (
     channel_drift,
     delta_e_per_frame,
     energy_ratio,
+    error_ratio,
     frame_difference_error,
     frame_steps,
     high_band_energies,
@@ -20,6 +21,7 @@ from nas.metrics import (
     lpips_per_frame,
     psnr_per_frame,
     ssim_per_frame,
+    strength_errors,
     stuck_frames,
     worst_step,
 )
@@ -74,6 +76,7 @@ class Meter:
         found = {"psnr": psnr_per_frame(x, y, VIDEO_RANGE), "ssim": ssim_per_frame(x, y, VIDEO_RANGE)}
         found |= {f"lpips {net}": lpips_per_frame(x, y, VIDEO_RANGE, net) for net in self._nets}
         found |= dict(zip(("energy", "energy of the reference"), high_band_energies(x, y, VIDEO_RANGE), strict=True))
+        found |= dict(zip(("detail error", "detail"), strength_errors(x, y, VIDEO_RANGE), strict=True))
         found |= dict(zip(("mean", "std"), channel_drift(x, y, VIDEO_RANGE), strict=True))
         found["delta e"] = delta_e_per_frame(x, y, VIDEO_RANGE)
         found["flicker"] = frame_difference_error(joined[0], joined[1], VIDEO_RANGE)
@@ -110,6 +113,7 @@ class Meter:
             lpips_vgg=_mean(found.get("lpips vgg")),
             psnr_spans=tuple(fmean(span) if (span := psnr[first - 1 : last]) else None for first, last in SPANS),
             sharpness=energy_ratio(found["energy"], found["energy of the reference"]).item(),
+            detail_error=error_ratio(found["detail error"], found["detail"]).item(),
             colour_mean=tuple(found["mean"][0].mean(dim=0).tolist()),
             colour_std=tuple(found["std"][0].mean(dim=0).tolist()),
             delta_e=_mean(found["delta e"]),

@@ -39,6 +39,8 @@ class Quality:
     """PSNR in dB of the frames of each of `SPANS`; None for those that begin after the last frame."""
     sharpness: float | None = None
     """High-band energy over that of the reference: 1 is as sharp, less is blurred."""
+    detail_error: float | None = None
+    """How far the strength of fine detail is off, place by place: 0 is equal, 1 no detail at all."""
     colour_mean: tuple[float, ...] | None = None
     """Drift of the mean of R, G and B in 8-bit steps; positive is too bright."""
     colour_std: tuple[float, ...] | None = None

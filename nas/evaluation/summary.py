@@ -32,6 +32,7 @@ MEASURES: dict[str, Reading] = {
     "lpips": lambda quality: quality.lpips,
     "lpips_vgg": lambda quality: quality.lpips_vgg,
     "sharpness": lambda quality: quality.sharpness,
+    "detail_error": lambda quality: quality.detail_error,
     "colour_mean": lambda quality: _largest(quality.colour_mean),
     "colour_std": lambda quality: _largest(quality.colour_std),
     "delta_e": lambda quality: quality.delta_e,

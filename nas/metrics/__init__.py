@@ -22,7 +22,14 @@ from nas.metrics.perceptual import (
     lpips_per_frame,
 )
 from nas.metrics.seams import chunk_seams, frame_steps, line_steps, tile_seams, worst_step
-from nas.metrics.sharpness import energy_ratio, high_band_energies, sharpness
+from nas.metrics.sharpness import (
+    detail_error,
+    energy_ratio,
+    error_ratio,
+    high_band_energies,
+    sharpness,
+    strength_errors,
+)
 from nas.metrics.temporal import frame_difference_error, stuck_frames
 
 __all__ = [
@@ -35,7 +42,9 @@ __all__ = [
     "chunk_seams",
     "delta_e",
     "delta_e_per_frame",
+    "detail_error",
     "energy_ratio",
+    "error_ratio",
     "frame_difference_error",
     "frame_steps",
     "frechet_distance",
@@ -52,6 +61,7 @@ __all__ = [
     "sharpness",
     "ssim",
     "ssim_per_frame",
+    "strength_errors",
     "stuck_frames",
     "tile_seams",
     "worst_step",

@@ -109,6 +109,7 @@ def _complaints(record: ModelRecord) -> list[str]:
     assert found is not None
     rows = {
         "sharpness: high-band energy over the teacher's": _number(found.sharpness),
+        "error of the strength of detail, place by place (1: no detail at all)": _number(found.detail_error),
         "drift of the mean of R, G, B, 8-bit steps": _signed(found.colour_mean),
         "drift of the standard deviation of R, G, B, 8-bit steps": _signed(found.colour_std),
         "colour difference, mean Delta E 2000": _number(found.delta_e),

@@ -123,6 +123,7 @@ def _complaints(record: ModelRecord) -> dict[str, float | None]:
     flicker = to_truth.flicker / teachers if to_truth.flicker is not None and teachers else None
     return {
         "sharpness": found.sharpness,
+        "detail_error": found.detail_error,
         "delta_e": found.delta_e,
         "flicker": flicker,
         "tile_seams": found.tile_seams,

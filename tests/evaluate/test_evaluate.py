@@ -54,6 +54,7 @@ def numbers(prediction: Tensor, reference: Tensor) -> dict[str, float]:
         "psnr": metrics.psnr(prediction, reference, VIDEO_RANGE).item(),
         "ssim": metrics.ssim(prediction, reference, VIDEO_RANGE).item(),
         "sharpness": metrics.sharpness(prediction, reference, VIDEO_RANGE).item(),
+        "detail_error": metrics.detail_error(prediction, reference, VIDEO_RANGE).item(),
         "delta_e": metrics.delta_e(prediction, reference, VIDEO_RANGE).item(),
         "flicker": metrics.frame_difference_error(prediction, reference, VIDEO_RANGE).mean().item(),
     }

@@ -49,6 +49,7 @@ def test_every_number_is_that_of_its_metric() -> None:
     assert found.colour_mean == pytest.approx(mean) and found.colour_std == pytest.approx(std)
     assert found.ssim == pytest.approx(metrics.ssim(x, y, VIDEO_RANGE).item())
     assert found.sharpness == pytest.approx(metrics.sharpness(x, y, VIDEO_RANGE).item())
+    assert found.detail_error == pytest.approx(metrics.detail_error(x, y, VIDEO_RANGE).item())
     assert found.delta_e == pytest.approx(metrics.delta_e(x, y, VIDEO_RANGE).item())
     assert found.flicker == pytest.approx(metrics.frame_difference_error(x, y, VIDEO_RANGE).mean().item())
     assert found.stuck_frames == pytest.approx(1 / 8)

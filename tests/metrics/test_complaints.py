@@ -46,6 +46,12 @@ def blurred(x: Tensor) -> Tensor:
     return functional.avg_pool3d(padded, (1, 3, 3), stride=1)
 
 
+def blurred_and_ringing(x: Tensor) -> Tensor:
+    """Blurred on the left, and on the right with as much too much detail as is missing there."""
+    soft, middle = blurred(x), x.shape[-1] // 2
+    return torch.cat([soft[..., :middle], (x + 0.43 * (x - soft))[..., middle:]], dim=-1)
+
+
 def frame_repeated(x: Tensor) -> Tensor:
     """Frame 4 is shown again in the place of frame 5."""
     order = list(range(x.shape[2]))
@@ -87,6 +93,24 @@ def test_sharpness_is_the_laplacian_of_scikit_image(change: Callable[[Tensor], T
         assert mine.numpy() == pytest.approx(theirs, rel=1e-6)
     ratio = energy[0].mean(axis=1) / energy[1].mean(axis=1)
     assert metrics.sharpness(prediction, target, VIDEO_RANGE).numpy() == pytest.approx(ratio, abs=1e-4)
+
+
+@pytest.mark.parametrize("change", [noise, half_contrast, swapped_channels, blurred])
+def test_detail_error_is_what_a_loop_finds(change: Callable[[Tensor], Tensor]) -> None:
+    target = clip()
+    prediction = change(target)
+    luma = [images(each) @ np.array([0.2126, 0.7152, 0.0722]) * 255 for each in (prediction, target)]
+    mine, theirs = ([laplace(frame)[1:-1, 1:-1] for frame in each] for each in luma)
+    places = [(slice(y, y + 8), slice(x, x + 8)) for y in range(0, 22 - 7, 4) for x in range(0, 30 - 7, 4)]
+    for sample, found in enumerate(metrics.detail_error(prediction, target, VIDEO_RANGE).tolist()):
+        frames = range(3 * sample, 3 * sample + 3)
+        strengths = [
+            [np.sqrt(np.mean(each[frame][place] ** 2)) for frame in frames for place in places]
+            for each in (mine, theirs)
+        ]
+        error = np.array(strengths[0]) - np.array(strengths[1])
+        expected = np.sqrt(np.mean(error**2) / np.mean(np.square(strengths[1])))
+        assert found == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("change", [noise, half_contrast, shifted_red, swapped_channels, torch.zeros_like])
@@ -151,6 +175,7 @@ READINGS: dict[str, Callable[[Tensor, Tensor], float]] = {
     "psnr": lambda x, y: metrics.psnr(x, y, VIDEO_RANGE).item(),
     "ssim": lambda x, y: metrics.ssim(x, y, VIDEO_RANGE).item(),
     "sharpness": lambda x, y: metrics.sharpness(x, y, VIDEO_RANGE).item(),
+    "detail error": lambda x, y: metrics.detail_error(x, y, VIDEO_RANGE).item(),
     "mean drift": lambda x, y: metrics.channel_drift(x, y, VIDEO_RANGE)[0].mean(dim=1).abs().max().item(),
     "std drift": lambda x, y: metrics.channel_drift(x, y, VIDEO_RANGE)[1].mean(dim=1).abs().max().item(),
     "delta e": lambda x, y: metrics.delta_e(x, y, VIDEO_RANGE).item(),
@@ -164,6 +189,7 @@ PASSES: dict[str, tuple[float, float]] = {
     "psnr": (34.0, math.inf),
     "ssim": (0.98, 1.0),
     "sharpness": (0.9, 1.25),
+    "detail error": (0.0, 0.15),
     "mean drift": (0.0, 0.5),
     "std drift": (0.0, 0.5),
     "delta e": (0.0, 2.5),
@@ -176,10 +202,14 @@ PASSES: dict[str, tuple[float, float]] = {
 
 CAUGHT: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
     "nothing": (lambda x: x, set()),
-    "contrast halved": (half_contrast, {"psnr", "ssim", "sharpness", "std drift", "delta e", "flicker"}),
+    "contrast halved": (
+        half_contrast,
+        {"psnr", "ssim", "sharpness", "detail error", "std drift", "delta e", "flicker"},
+    ),
     "one channel shifted by 2/255": (shifted_red, {"mean drift"}),
     "one frame repeated": (frame_repeated, {"psnr", "ssim", "flicker", "stuck", "chunk seams"}),
-    "blur": (blurred, {"psnr", "ssim", "sharpness", "std drift", "delta e", "flicker"}),
+    "blur here, ringing there": (blurred_and_ringing, {"psnr", "ssim", "detail error"}),
+    "blur": (blurred, {"psnr", "ssim", "sharpness", "detail error", "std drift", "delta e", "flicker"}),
     "a seam between tiles": (tile_seam, {"mean drift", "tile seams"}),
     "a seam between chunks": (chunk_seam, {"mean drift", "chunk seams"}),
     "swapped channels": (

@@ -74,6 +74,7 @@ FULL = replace(
     lpips=0.05,
     psnr_spans=(31.25, 30.5, None, None),
     sharpness=0.871,
+    detail_error=0.234,
     colour_mean=(0.5, -0.25, 0.0),
     colour_std=(-1.0, 0.0, 2.0),
     delta_e=1.5,
@@ -91,6 +92,7 @@ def test_the_card_has_what_people_complain_of_and_what_was_not_measured() -> Non
     card = render_card(make_record(evaluation=JUDGED, teacher_evaluation=TEACHER))
     for line in (
         "| sharpness: high-band energy over the teacher's | 0.87 |",
+        "| error of the strength of detail, place by place (1: no detail at all) | 0.23 |",
         "| drift of the mean of R, G, B, 8-bit steps | +0.50, -0.25, +0.00 |",
         "| flicker against the video, 8-bit steps (the teacher's) | 3.25 (2.50) |",
         "Not measured: LPIPS with VGG16, rFVD, decodes of more than 49 frames, latents that a diffusion model made.",
