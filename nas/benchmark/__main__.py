@@ -95,7 +95,10 @@ def rank(arguments: argparse.Namespace, command: str) -> None:
         found = rank_looks(table, digests)
         if ceiling is not None and which == "all decoders":
             found.append(ceiling)
-        print(f"\n{which}; spread of seeds: {spread_of_seeds(table, digests):.2f} dB\n")
+        choosing, others = (spread_of_seeds(table, digests, unseen=unseen) for unseen in (False, True))
+        print(
+            f"\n{which}; spread of seeds: {choosing:.2f} dB on the clips that choose, {others:.2f} dB on unseen ones\n"
+        )
         print("| looked at | cost | decoders | Spearman | within bands [95%] | Kendall within bands |")
         print("|---|---|---|---|---|---|")
         for each in found:

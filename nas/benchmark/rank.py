@@ -137,11 +137,18 @@ def rank_other_seeds(table: CurveTable) -> Fidelity | None:
     return _fidelity("a full distillation with another seed", 1.0, one, others, bands)
 
 
-def spread_of_seeds(table: CurveTable, wanted: frozenset[str]) -> float:
-    """Standard deviation in dB of full scores over seeds, pooled over decoders that have several; NaN if none has."""
+def spread_of_seeds(table: CurveTable, wanted: frozenset[str], *, unseen: bool) -> float:
+    """Standard deviation in dB of full scores over seeds, pooled over decoders that have several; NaN if none has.
+
+    Args:
+        table: the curves.
+        wanted: digests of the decoders.
+        unseen: on clips that chose nothing; False: on those that choose, which is what a search compares.
+    """
     squares: list[float] = []
     for digest in wanted:
-        scores = [curve.test_db for curve in _full_curves(table) if curve.digest == digest]
+        curves = [curve for curve in _full_curves(table) if curve.digest == digest]
+        scores = [curve.test_db if unseen else curve.final_db for curve in curves]
         if len(scores) > 1:
             squares.append(float(np.var(scores, ddof=1)))
     return float(np.sqrt(np.mean(squares))) if squares else float("nan")

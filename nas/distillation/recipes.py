@@ -70,7 +70,10 @@ class Recipe:
     judging: Crops
     """What finished models are judged on: clips that neither training nor selection saw."""
     spread_db: float | None = None
-    """Standard deviation over seeds of a decoder's score, by `nas.benchmark rank`; None: nobody has measured it."""
+    """Standard deviation over seeds of a decoder's score, by `nas.benchmark rank`; None: nobody has measured it.
+
+    Of decoders with a linear shortcut: scores of others differ more, but are so much lower that it does not matter.
+    """
 
     def distillation(self, steps: int, seed: int) -> DistillSettings:
         """Settings of a short distillation of this length."""

@@ -71,7 +71,11 @@ def test_other_seeds_give_the_ceiling_and_the_spread() -> None:
     table = make_table([1.0, 2.0, 3.0, 4.0], [20.0, 21.0, 22.0, 23.0], seeds=3)
     ceiling = rank_other_seeds(table)
     assert ceiling is not None and ceiling.decoders == 4 and ceiling.in_bands == pytest.approx(1.0)
-    assert spread_of_seeds(table, groups(table)["all decoders"]) == pytest.approx(1.0), "0, 1 and 2 dB"
+    everything = groups(table)["all decoders"]
+    assert spread_of_seeds(table, everything, unseen=False) == pytest.approx(1.0), "0, 1 and 2 dB"
+    apart = replace(table, curves=tuple(replace(each, test_db=3.0 * each.seed) for each in table.curves))
+    assert spread_of_seeds(apart, everything, unseen=True) == pytest.approx(3.0)
+    assert spread_of_seeds(apart, everything, unseen=False) == pytest.approx(1.0)
     assert rank_other_seeds(make_table([1.0, 2.0], [1.0, 2.0])) is None
 
 
