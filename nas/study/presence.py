@@ -32,10 +32,15 @@ class Presence:
             except (FileNotFoundError, NotADirectoryError):
                 same = False
             if not same:
-                raise UserError(
-                    f"{path} was moved, deleted or replaced while this was running, and what was found is not saved "
-                    f"there: put it back and run the same command again, or start a new run"
-                )
+                raise gone(path)
+
+
+def gone(path: Path) -> UserError:
+    """What is said when a file or folder of a run is no longer there."""
+    return UserError(
+        f"{path} was moved, deleted or replaced while this was running, and what was found is not saved there: put it "
+        f"back and run the same command again, or start a new run"
+    )
 
 
 def _identity(path: Path) -> tuple[int, int]:

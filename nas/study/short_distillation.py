@@ -21,6 +21,7 @@ from nas.latency.devices import CORE_ML, HOST, LatencyDevice
 from nas.machine.files import disk_errors, write_json
 from nas.machine.quiet import measuring
 from nas.study.costs import Costs
+from nas.study.presence import gone
 from nas.study.retries import unfinished_digests
 from nas.study.run import Run
 from nas.study.rungs import rungs
@@ -140,8 +141,11 @@ class DistilledCandidate:
         return Job(self.config, self.settings, until, search.targets, str(search.device), self._checkpoint)
 
     def record(self, number: int, segment: Segment) -> None:
-        """Write `trials/<number>/`."""
-        folder = self._search.run.trial_folder(number)
+        """Write `trials/<number>/`; UserError if the run folder is not there, in whose place nothing is made."""
+        run = self._search.run
+        if not run.folder.is_dir():
+            raise gone(run.folder)
+        folder = run.trial_folder(number)
         found = {
             "curve": segment.curve,
             "score_db": segment.curve[-1][1] if segment.curve else None,
