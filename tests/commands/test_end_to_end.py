@@ -131,7 +131,9 @@ def test_budget_for_this_machine_is_measured(shell: Shell, inputs: Inputs) -> No
     assert (done.status, done.stderr) == (0, "")
     assert "measured on this machine" in done.stdout and "1 thread)" in done.stdout
     assert "*" not in done.stdout and "predicted" not in done.stdout
-    for trial in read_trials(shell.folder / "R"):
+    ended = [trial for trial in read_trials(shell.folder / "R") if trial.state.is_finished()]
+    assert any(map(was_trained, ended))
+    for trial in ended:  # published designs that were not reached are still waiting
         latency = trial.user_attrs["latency"]
         assert latency["kind"] == "measured" and "PyTorch" in latency["method"]
         assert was_trained(trial) == (latency["ms_per_frame"] <= 20)
