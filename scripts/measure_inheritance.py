@@ -17,20 +17,20 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from nas.benchmark.design import distill_settings, target_settings
+from nas.benchmark.design import distill_settings, step_gmacs, target_settings
 from nas.data.make_targets import open_targets
+from nas.data.settings import TargetSettings
 from nas.data.splits import open_clips
 from nas.data.targets import Targets
 from nas.distillation.distill import distill
 from nas.distillation.initialise import build, initialise
-from nas.latency import list_operations
 from nas.machine.files import read_json, write_json
 from nas.proposals.choosers import Follower, Thrifty
 from nas.proposals.evolution import mutate
 from nas.proposals.history import Known
 from nas.proposals.proposer import Setting
 from nas.teachers import load_teacher
-from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec, build_skeleton
+from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec
 
 LOOKED_AT = (0.05, 0.1, 0.25, 0.5)
 """Shares of a whole distillation after which a child is looked at."""
@@ -52,7 +52,7 @@ def main() -> None:
     crops = target_settings(teacher)
     targets = open_targets(teacher, open_clips(None, crops.num_frames), crops)
     rows: list[dict[str, Any]] = read_json(arguments.out) if arguments.out.exists() else []
-    families = draw_families(teacher.spec, arguments.parents, arguments.children)
+    families = draw_families(teacher.spec, crops, arguments.parents, arguments.children)
     for number, (parent, children) in enumerate(families):
         if any(row["parent"] == number for row in rows):
             continue
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def draw_families(
-    latents: LatentSpec, parents: int, children: int
+    latents: LatentSpec, crops: TargetSettings, parents: int, children: int
 ) -> Iterator[tuple[DecoderConfig, list[DecoderConfig]]]:
     """Parents and their children; always the same ones."""
     setting, source = Setting(SEARCH_SPACES["hybrid"], latents, None), random.Random(0)
@@ -86,22 +86,19 @@ def draw_families(
         while parent is None:
             follower = Follower({}, Thrifty(source, thrift=2))
             config = setting.space.suggest(follower, latents)
-            if is_wanted(config):
+            if is_wanted(config, crops):
                 parent = Known(number, config, follower.used, 0.0)
         found: dict[str, DecoderConfig] = {}
         while len(found) < children:
             child, _ = mutate(setting, parent, source)
-            if is_wanted(child) and child.digest() != parent.config.digest():
+            if is_wanted(child, crops) and child.digest() != parent.config.digest():
                 found[child.digest()] = child
         yield parent.config, list(found.values())
 
 
-def is_wanted(config: DecoderConfig) -> bool:
+def is_wanted(config: DecoderConfig, crops: TargetSettings) -> bool:
     """Whether it has a 3x3 shortcut, so that ranks are not those of shortcuts, and is small enough."""
-    if getattr(config.shortcut, "kernel_size", 0) != 3:
-        return False
-    shape = (1, *config.latents.latent_shape(13, 64, 64))
-    return sum(each.macs for each in list_operations(build_skeleton(config), shape)) < MOST_GMACS * 1e9
+    return getattr(config.shortcut, "kernel_size", 0) == 3 and step_gmacs(config, crops) < MOST_GMACS
 
 
 def distil(

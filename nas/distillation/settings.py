@@ -21,6 +21,12 @@ WEIGHTS = (
 )
 """Settings that say what a part of the loss counts."""
 
+_CAME_LATER = {
+    "adversarial_weight": ("adversarial_weight", "critic_rate_factor"),
+    "texture_weight": ("texture_weight",),
+}
+"""Weights that settings did not always have, and what says nothing where they are 0."""
+
 _NOT_OF_THE_WEIGHTS = ("report_every", "checkpoint_every")
 """Settings that say how often a run reports or saves."""
 
@@ -85,8 +91,7 @@ class DistillSettings:
         What came later and is not used is not in it, so that runs from before there was such a thing are found again.
         """
         everything = asdict(self) | {"betas": list(self.betas)}
-        unused = () if self.adversarial_weight else ("adversarial_weight", "critic_rate_factor")
-        unused = unused if self.texture_weight else (*unused, "texture_weight")
+        unused = {name for weight, names in _CAME_LATER.items() if not getattr(self, weight) for name in names}
         return {key: value for key, value in everything.items() if key not in (*_NOT_OF_THE_WEIGHTS, *unused)}
 
     def __post_init__(self) -> None:

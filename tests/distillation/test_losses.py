@@ -179,8 +179,7 @@ def test_detail_is_what_a_blur_takes_away() -> None:
 
 
 def test_texture_is_the_strength_of_details_and_not_what_they_are() -> None:
-    """Other noise of the same strength is as good a texture, a grey area in its place is none, and either way it says
-    nothing about where the noise is not."""
+    """Other noise of the same strength is as good, weaker noise is not, and a grey area in its place is none."""
     generator = torch.Generator().manual_seed(0)
     noise, other = (0.2 * torch.randn(1, 3, 2, 64, 64, generator=generator) for _ in range(2))
     settings = replace(PLAIN, texture_weight=1.0)
