@@ -19,16 +19,22 @@ from nas.study.run import Run
 from nas.study.short_distillation import ShortDistillation
 from nas.study.storage import storage_url
 from nas.study.study import load_study, open_study
+from nas.workers.job import Segment
 from tests.study.test_study import make_random
 from tests.support.errors import refusal
 from tests.support.run_folders import list_files
 from tests.support.small_runs import SETTINGS, make_study
-from tests.support.small_targets import make_targets
+from tests.support.small_targets import CONFIG, make_targets
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_study(tmp_path_factory.mktemp("made"))
+
+
+def distilling(folder: Path) -> ShortDistillation:
+    run, device = Run(folder, SETTINGS), open_device("iphone-16-pro")
+    return ShortDistillation(run, make_targets(), device, torch.device("cpu"), recipes.CPU)
 
 
 def execute(path: Path, command: str) -> None:
@@ -176,9 +182,7 @@ def test_a_trial_that_is_cut_off_again_and_again_is_said(tmp_path: Path) -> None
 
 def test_checkpoints_that_nothing_goes_on_from_are_removed(tmp_path: Path) -> None:
     """Of trials that a kill hit as they ended, and of those that were given up; not of those that are queued again."""
-    search = ShortDistillation(
-        Run(tmp_path, SETTINGS), make_targets(), open_device("iphone-16-pro"), torch.device("cpu"), recipes.CPU
-    )
+    search = distilling(tmp_path)
     ended, given_up, again, running = (f"{number:012x}" for number in range(4))
     study = optuna.create_study()
     for digest, attempt in ((ended, 1), (given_up, retries.MAX_ATTEMPTS), (again, 1)):
@@ -202,3 +206,15 @@ def test_checkpoints_that_nothing_goes_on_from_are_removed(tmp_path: Path) -> No
     retries.requeue(study, (), lambda number, decoder: None)
     search.sweep(study)
     assert {path.name for path in folder.iterdir()} == kept, "it is queued again"
+
+
+def test_nothing_is_made_in_the_place_of_a_run_that_is_gone(tmp_path: Path) -> None:
+    """The loop looks for it now and then; a candidate may begin in between."""
+    folder = tmp_path / "R"
+    folder.mkdir()
+    candidate = distilling(folder).candidate(CONFIG)
+    candidate.record(0, Segment(()))
+    assert [str(path.relative_to(folder)) for path in folder.rglob("*.json")] == ["trials/0/config.json"]
+    folder.rename(tmp_path / "S")
+    assert "was moved, deleted or replaced" in refusal(lambda: candidate.record(1, Segment(())))
+    assert not folder.exists()
