@@ -70,7 +70,9 @@ def write_frames(path: Path, *runs: np.ndarray, rotation: int = 0, codec: str = 
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = path.suffix.lower()
     codec = codec or CODECS[suffix]
-    with av.open(str(path), "w", format=_CONTAINERS.get(suffix, suffix[1:])) as container:
+    # Else Matroska draws an identity, and which split a video falls into is chance.
+    same_bytes = {"fflags": "+bitexact"}
+    with av.open(str(path), "w", format=_CONTAINERS.get(suffix, suffix[1:]), options=same_bytes) as container:
         stream = container.add_stream(codec, rate=24)
         if rotation:
             stream.set_display_rotation(rotation)
