@@ -136,9 +136,10 @@ def test_an_attached_encoder_encodes(teacher: str, tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = vae.encode(video).latent_dist.mode()
         for each in (model, again, deepcopy(model), student_of(teacher, vae).attach_encoder(tmp_path / "encoder")):
-            assert torch.equal(each.encode(video).latent_dist.mode(), wanted)
-            assert torch.equal(each.encode(video, return_dict=False)[0].mode(), wanted)
-            assert torch.equal(each(video).sample, frames_of(model, wanted))
+            # Up to rounding: what oneDNN does may depend on where in memory weights of a file happen to lie.
+            torch.testing.assert_close(each.encode(video).latent_dist.mode(), wanted)
+            torch.testing.assert_close(each.encode(video, return_dict=False)[0].mode(), wanted)
+            torch.testing.assert_close(each(video).sample, frames_of(model, wanted))
 
 
 def test_the_encoder_moves_and_changes_precision_with_the_model() -> None:
