@@ -28,7 +28,7 @@ from nas.proposals.budget import Budget
 from nas.study.limits import StudyLimits
 from nas.study.loop import Events, run_study
 from nas.study.outcomes import best_outcomes, read_outcomes
-from nas.study.proposals import budget_of, sampler_of
+from nas.study.proposals import ALL_PUBLISHED_QUEUED, budget_of, sampler_of
 from nas.study.run import Run
 from nas.study.settings import RunSettings
 from nas.study.short_distillation import ShortDistillation
@@ -99,7 +99,7 @@ class Search:
         run.folder.mkdir(parents=True)
         study = open_study(run.storage_url, sampler_of(short, space, budget), steps=settings.steps)
         if self.arm == _CHANCE:
-            study.set_user_attr("warm_started", True)
+            study.set_user_attr(ALL_PUBLISHED_QUEUED, True)
         limits = StudyLimits(_NO_END, self.contest.seconds, clock=time.process_time)
         asked = study, space, targets.spec, settings.constraints, limits, short.candidate, InlinePool(), settings.steps
         run_study(*asked, Events(), budget=budget)

@@ -21,7 +21,7 @@ from nas.study.constraints import Constraint
 from nas.study.limits import Ending, StudyLimits, nothing_new
 from nas.study.outcomes import Outcome, trained_count
 from nas.study.peers import NoPeers, Peers
-from nas.study.proposals import enqueue_warm_starts, propose
+from nas.study.proposals import PublishedDesigns, propose
 from nas.study.retries import REPEATS, running_numbers
 from nas.study.rungs import next_rung, rungs
 from nas.study.trial import Training, advance_trial, begin_trial, drop_unbuildable, drop_unmeasured, end_trial
@@ -96,12 +96,14 @@ def run_study(
             nothing within the constraints can be exported.
     """
     peers = peers or NoPeers()
-    with peers.turn():
-        if not study.user_attrs.get("warm_started"):
-            enqueue_warm_starts(study, space, latents, constraints, make_candidate, budget)
-            study.set_user_attr("warm_started", True)
+    published = PublishedDesigns(study, space, latents, constraints, make_candidate, budget)
+
+    def next_proposal() -> tuple[optuna.Trial, DecoderConfig]:
+        published.queue_next()
+        return propose(study, space, latents)
+
     loop = _Loop(study, constraints, limits, pool, rungs(steps), events, peers)
-    return loop.run(lambda: propose(study, space, latents), make_candidate, measured_here)
+    return loop.run(next_proposal, make_candidate, measured_here)
 
 
 class _Loop:

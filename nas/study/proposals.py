@@ -19,42 +19,66 @@ from nas.study.short_distillation import ShortDistillation
 from nas.terminal.errors import UserError
 from search_spaces import DecoderConfig, LatentSpec, SearchSpace, warm_starts
 
+ALL_PUBLISHED_QUEUED = "warm_started"
+"""Attribute of a study that says that it needs no more published designs."""
 
-def enqueue_warm_starts(
-    study: optuna.Study,
-    space: SearchSpace,
-    latents: LatentSpec,
-    constraints: Sequence[Constraint],
-    make_candidate: MakeCandidate,
-    budget: Budget | None = None,
-) -> None:
-    """Queue the published designs with the costs that were found in choosing their widths.
+
+class PublishedDesigns:
+    """The published designs that a study begins with, queued one by one, so that training begins with the first.
 
     Those that are known to be over the budget before their latency is worked out are left out: they would take the time
     of a short search.
+
+    Args:
+        study: where they are queued; it keeps whether they all were.
+        space, latents: what is searched.
+        constraints: what a decoder may cost.
+        make_candidate: makes a candidate, whose costs say how narrow a design has to be.
+        budget: what is known of the latency budget before a trial.
     """
-    found: dict[DecoderConfig, Costs] = {}
 
-    def hopeless(config: DecoderConfig) -> bool:
-        return budget is not None and budget.share(config) > 1
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        latents: LatentSpec,
+        constraints: Sequence[Constraint],
+        make_candidate: MakeCandidate,
+        budget: Budget | None = None,
+    ) -> None:
+        self._study, self._space, self._budget = study, space, budget
+        self._constraints, self._make_candidate = constraints, make_candidate
+        self._found: dict[DecoderConfig, Costs] = {}
+        done = study.user_attrs.get(ALL_PUBLISHED_QUEUED)
+        self._remaining = iter(()) if done else warm_starts(space, latents, self._fits)
 
-    def fits(config: DecoderConfig) -> bool:
-        if hopeless(config):
+    def queue_next(self) -> None:
+        """Queue the next one that the study does not have, with the costs that were found in choosing its width."""
+        before = len(self._study.get_trials(deepcopy=False))
+        for title, config in self._remaining:
+            if self._is_hopeless(config):
+                continue
+            choices = self._space.params(config)
+            known: dict[str, Any] = {"preset": title, CHOICES: choices}
+            if config in self._found:
+                known |= {"digest": config.digest(), **self._found[config].to_dict()}
+            self._study.enqueue_trial(choices, user_attrs=known, skip_if_exists=True)
+            if len(self._study.get_trials(deepcopy=False)) > before:
+                return
+        if not self._study.user_attrs.get(ALL_PUBLISHED_QUEUED):
+            self._study.set_user_attr(ALL_PUBLISHED_QUEUED, True)
+
+    def _is_hopeless(self, config: DecoderConfig) -> bool:
+        return self._budget is not None and self._budget.share(config) > 1
+
+    def _fits(self, config: DecoderConfig) -> bool:
+        if self._is_hopeless(config):
             return False
         try:
-            found[config] = make_candidate(config).costs
+            self._found[config] = self._make_candidate(config).costs
         except (MeasurementFailedError, NotBuildableError):
             return False
-        return all_met(constraints, found[config].values())
-
-    for title, config in warm_starts(space, latents, fits):
-        if hopeless(config):
-            continue
-        choices = space.params(config)
-        known: dict[str, Any] = {"preset": title, CHOICES: choices}
-        if config in found:
-            known |= {"digest": config.digest(), **found[config].to_dict()}
-        study.enqueue_trial(choices, user_attrs=known, skip_if_exists=True)
+        return all_met(self._constraints, self._found[config].values())
 
 
 def budget_of(distillation: ShortDistillation) -> Budget | None:

@@ -8,12 +8,12 @@ import pytest
 
 from nas.study.limits import StudyLimits
 from nas.study.loop import Events, run_study
-from nas.study.outcomes import read_outcomes
+from nas.study.outcomes import Outcome, read_outcomes
 from nas.study.rungs import FrontPruner, next_rung, rungs
 from nas.study.study import open_study
 from nas.workers.pool import InlinePool
 from search_spaces import DecoderConfig
-from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget, make_random
+from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget, make_random, search
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,32 @@ def test_published_designs_known_to_be_over_the_budget_take_no_time(tmp_path: Pa
     found = read_outcomes(study)
     published = [outcome for outcome in found if outcome.preset]
     assert published and all(outcome.status != "over budget" for outcome in published)
+
+
+def test_training_begins_with_the_first_published_design_and_a_search_cut_off_there_has_each_once(
+    tmp_path: Path,
+) -> None:
+    world, address = Arithmetic(interrupt_at=0), f"sqlite:///{tmp_path / 'study.db'}"
+
+    def search_on(trials: int) -> list[Outcome]:
+        study = open_study(address, make_random(), steps=STEPS)
+        run_study(
+            study, SPACE, LATENTS, budget(12.0), StudyLimits(trials), world.candidate, InlinePool(), STEPS, Events()
+        )
+        return [outcome for outcome in read_outcomes(study) if outcome.preset]
+
+    with pytest.raises(KeyboardInterrupt):
+        search_on(1)
+    looked_at = set(world.measured)
+    published = search_on(12)
+    digests = [outcome.config.digest() for outcome in published]
+    assert len(set(digests)) == len(digests) > 3, "none twice"
+    assert len(looked_at) < len(set(digests)), "the others were looked at when their turn came"
+    other = tmp_path / "undisturbed"
+    other.mkdir()
+    assert {outcome.preset for outcome in search(other, Arithmetic(), trials=12)} - {""} == {
+        outcome.preset for outcome in published
+    }
 
 
 def test_rungs_end_at_the_whole_length() -> None:
