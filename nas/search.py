@@ -113,6 +113,7 @@ def search(
     # Weights take a while; whether the decode fits the teacher is known from its publication.
     workload = timed_decode(arguments, published_latents(arguments.teacher))
     settings = run_settings(arguments, workload, recipe)
+    pool.get_ready()
     teacher = load_teacher(settings.teacher, arguments.teacher_weights, choose_device())
     check_fit(workload, teacher.spec, teacher.name)
     with show.progress(console, "clips", "looking into videos") as advance:

@@ -3,12 +3,12 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, isfinite, log, pi, sqrt
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from blocks.registry import Option
 from nas.proposals.choosers import Follower, Thrifty
@@ -166,7 +166,7 @@ class Surrogate:
         coefficients = np.linalg.solve(gram, table.T @ (shares - shares.mean()))
         error = float(np.std(shares - shares.mean() - table @ coefficients)) + 0.05
         wanted = (np.array([candidate.described.sizes for candidate in candidates]) - centre) / spread
-        chances: Floats = norm.cdf((log(limit) - shares.mean() - wanted @ coefficients) / error)
+        chances: Floats = ndtr((log(limit) - shares.mean() - wanted @ coefficients) / error)
         return chances
 
 
@@ -177,5 +177,6 @@ def _rank(known: Known) -> tuple[float, int]:
 def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
     """Expected amount by which a normally distributed number exceeds `best`, 0 where it does not; `(n,)`."""
     ahead = (mean - best) / deviation
-    gain: Floats = deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
+    density = np.exp(-(ahead**2) / 2) / sqrt(2 * pi)
+    gain: Floats = deviation * (ahead * ndtr(ahead) + density)
     return gain

@@ -25,6 +25,9 @@ class Pool(Protocol):
         What the job raises is raised by the future's result; WorkerDiedError if it cannot be run.
         """
 
+    def get_ready(self) -> None:
+        """Start what jobs will run in, so that the first does not wait for it; returns at once."""
+
     def close(self) -> None:
         """Stop whatever runs. A job that is stopped leaves its last checkpoint."""
 
@@ -42,6 +45,9 @@ class InlinePool:
         except Exception as error:  # handed on to whoever asks for the result
             future.set_exception(error)
         return future
+
+    def get_ready(self) -> None:
+        """Jobs run in this process."""
 
     def close(self) -> None:
         """Nothing runs."""

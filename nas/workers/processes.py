@@ -4,12 +4,14 @@ Threads that wait for each other spin: beside other work one process of two thre
 processes of one thread. A process that is killed is started again, and its job goes on from its last checkpoint.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -40,6 +42,11 @@ class ProcessPool:
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run a job as soon as a process is free."""
         return self._threads.submit(self._run, work)
+
+    def get_ready(self) -> None:
+        """Start the processes, and let each import what distillations need."""
+        for _ in range(self.slots):
+            self.submit(_import_distillation)
 
     def close(self) -> None:
         """Kill the processes; jobs that run end with WorkerDiedError, and those that wait are not begun."""
@@ -79,6 +86,7 @@ class ProcessPool:
             with self._lock:
                 if self._closed:
                     raise WorkerDiedError("the pool is closed")
+                _leave_ctrl_c_to_the_main_thread()
                 process.start()
                 self._processes = {each for each in self._processes if each.is_alive()} | {process}
             theirs.close()
@@ -87,9 +95,19 @@ class ProcessPool:
         return connection
 
 
+def _import_distillation() -> None:
+    """A job that leaves its process ready to train."""
+    importlib.import_module("nas.distillation.distill")
+
+
+def _leave_ctrl_c_to_the_main_thread() -> None:
+    """Of this process: those that this thread starts inherit that they are not interrupted, from their first moment."""
+    resource_tracker.ensure_running()  # else multiprocessing does it now, and lets SIGINT through again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 def _serve(connection: Connection, niceness: int) -> None:
     """Run jobs until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(niceness)
     import torch

@@ -104,6 +104,9 @@ class RayPool:
             raise TypeError(f"a Ray cluster runs jobs, got {type(work).__name__}")
         return cast("Future[Result]", self._threads.submit(self._run, work))
 
+    def get_ready(self) -> None:
+        """The processes of a cluster are Ray's."""
+
     def close(self) -> None:
         """Stop what runs, and leave the cluster as it is."""
         import ray

@@ -1,6 +1,7 @@
 """Pools: what a job gives comes back, whatever happens to the process that it runs in."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +43,18 @@ def test_a_job_whose_process_is_killed_again_and_again_is_given_up(pool: Process
         pool.submit(KillItself(tmp_path, times=9)).result()
     assert len(list(tmp_path.iterdir())) == 3
     assert pool.submit(Describe()).result().curve
+
+
+def test_processes_that_are_ready_run_jobs_and_leave_ctrl_c_to_who_started_them(tmp_path: Path) -> None:
+    with closing(ProcessPool(2)) as pool:
+        pool.get_ready()
+        deadline = time.monotonic() + 60
+        while len(pool.process_ids) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for process in pool.process_ids:
+            os.kill(process, signal.SIGINT)  # before they have imported anything
+        assert pool.submit(Describe()).result().curve[0][0] in pool.process_ids
+        assert len(pool.process_ids) == 2
 
 
 def test_what_a_job_raises_is_raised_where_it_is_asked_for(pool: ProcessPool) -> None:
