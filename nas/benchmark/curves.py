@@ -15,9 +15,10 @@ from nas.data.make_targets import open_targets
 from nas.data.settings import TargetSettings
 from nas.data.splits import open_clips
 from nas.data.targets import Targets
-from nas.distillation.distill import DivergedError, Progress, distill, score_student
+from nas.distillation.distill import Progress, distill, score_student
 from nas.distillation.initialise import build, initialise
 from nas.distillation.settings import DistillSettings
+from nas.distillation.step import DivergedError
 from nas.machine.batches import DoesNotFitError
 from nas.machine.files import disk_errors, write_json
 from nas.teachers import load_teacher

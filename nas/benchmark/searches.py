@@ -19,8 +19,9 @@ from nas.benchmark.sample import published_designs
 from nas.benchmark.side_by_side import run_missing
 from nas.data.targets import Targets
 from nas.distillation import recipes
-from nas.distillation.distill import DivergedError, distill, score_student
+from nas.distillation.distill import distill, score_student
 from nas.distillation.initialise import build
+from nas.distillation.step import DivergedError
 from nas.latency import open_device
 from nas.machine.batches import DoesNotFitError
 from nas.machine.files import disk_errors, read_json, write_json

@@ -5,30 +5,26 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from nas.data.targets import Samples, Targets
-from nas.distillation.checkpoint import load_checkpoint, save_checkpoint, update_average
+from nas.distillation.activations import Portion
+from nas.distillation.checkpoint import load_checkpoint, save_checkpoint
 from nas.distillation.feed import Feed
 from nas.distillation.preparation import Prepared, perceptual_off, prepare
-from nas.distillation.schedule import average_decay, learning_rate
 from nas.distillation.settings import DistillSettings
+from nas.distillation.step import DivergedError, take_step
 from nas.distillation.training_forms import training_forms
-from nas.machine.batches import halving, in_batches
+from nas.machine.batches import in_batches
 from nas.machine.processes import ALONE, Processes
 from nas.metrics import VIDEO_RANGE, psnr
 from search_spaces import Decoder
 
 _SETBACK = 0.5
 """Learning rate after a setback, relative to that before."""
-
-
-class DivergedError(ValueError):
-    """The loss or its gradient is not finite any more: this student cannot be trained with these settings."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,7 @@ def _train(
 ) -> float:
     """All steps that are left; the share of the time that it waited for data. The arguments are those of `distill`."""
     processes.wait()  # all have looked for the checkpoint before there is another
-    state, at_once = run.state, run.settings.batch_size
+    state, portion = run.state, run.portion
     clock = time.monotonic() - state.seconds
     end = run.settings.steps if until is None else min(until, run.settings.steps)
     if setback is not None and state.step == 0:
@@ -138,7 +134,7 @@ def _train(
     with closing(Feed(samples, run.settings.batch_size, seed, end, processes, run.device)) as feed:
         while state.step < end:
             try:
-                at_once, progress = _advance(run, feed, processes, at_once, end)
+                portion, progress = _advance(run, feed, processes, portion, end)
             except DivergedError as error:
                 if checkpoint is None or setback is None or state.rate < 1:
                     raise
@@ -154,19 +150,16 @@ def _train(
         return feed.waiting
 
 
-def _advance(run: Prepared, feed: Feed, processes: Processes, at_once: int, end: int) -> tuple[int, Progress]:
-    """One step, and a score where one is due; how many samples fit into memory at once, and where the run is."""
+def _advance(run: Prepared, feed: Feed, processes: Processes, portion: Portion, end: int) -> tuple[Portion, Progress]:
+    """One step, and a score where one is due; how samples fit into memory, and where the run is."""
     state, settings = run.state, run.settings
-    losses, at_once = halving(partial(_find_gradient, run, feed), at_once, run.device)
-    _add_up(run, losses, processes)
-    _update(run, losses)
-    state.step += 1
+    losses, portion = take_step(run, feed, processes, portion)
     score = None
     if state.step == end or state.step % settings.report_every == 0:
         held_out = run.targets.split("score")
         score = score_student(state.modules["average"], held_out, settings.batch_size, run.device, processes)
         state.curve.append((state.step, score))
-    return at_once, Progress(state.step, settings.steps, float(losses[0]), score, feed.waiting)
+    return portion, Progress(state.step, settings.steps, float(losses[0]), score, feed.waiting)
 
 
 def _refuse_empty(targets: Targets) -> None:
@@ -214,38 +207,6 @@ def score_student(
     return float(total) / len(split)
 
 
-def _find_gradient(run: Prepared, feed: Feed, at_once: int) -> Tensor:
-    """Leave in the parameters what this process adds to the gradients of the next batch; what it adds to its losses.
-
-    The losses of a batch are means over its samples, and nothing in a student or a critic mixes them. So the gradients
-    of smaller batches, each weighted by its samples, add up to that of the whole, whatever memory asks for.
-
-    Args:
-        run: what is trained.
-        feed: what it is trained on.
-        at_once: samples that are computed at a time.
-    """
-    batch = feed.batch(run.state.step)
-    run.state.optimizer.zero_grad()
-    totals = torch.zeros(len(run.learners()), device=run.device)
-    for first in range(0, len(batch.latents), at_once):
-        some, places = batch.part(first, at_once), feed.places[first : first + at_once]
-        for learner, loss in enumerate(run.losses(some, run.state.step, places)):
-            share = loss * (len(places) / run.settings.batch_size)
-            run.state.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
-            totals[learner] += share.detach()
-    return totals
-
-
-def _add_up(run: Prepared, losses: Tensor, processes: Processes) -> None:
-    """Make the gradients and the losses those of the whole batch."""
-    parameters = (parameter for learner in run.learners() for parameter in learner)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    processes.add_up([losses, *gradients])
-    if run.critic is not None:
-        run.critic.replay.share(run.state.step, processes)
-
-
 def _go_back(checkpoint: Path, run: Prepared, processes: Processes) -> None:
     """To the last checkpoint, which from now on goes on at a lower rate."""
     load_checkpoint(checkpoint, run.state, run.identity)
@@ -257,30 +218,3 @@ def _go_back(checkpoint: Path, run: Prepared, processes: Processes) -> None:
 def _save(checkpoint: Path | None, run: Prepared, processes: Processes) -> None:
     if checkpoint is not None and processes.is_first:
         save_checkpoint(checkpoint, run.state, run.identity)
-
-
-def _update(run: Prepared, losses: Tensor) -> None:
-    """One step of the optimizer, for all that learns, and of the moving average; DivergedError if it would spoil them.
-
-    Args:
-        run: with the gradients of the batch.
-        losses: of the batch, without a gradient of their own.
-    """
-    state, settings = run.state, run.settings
-    optimizer, scaler = state.optimizer, state.scaler
-    peak, warmup = settings.learning_rate * state.rate, settings.warmup_steps
-    rate = learning_rate(state.step, settings.steps, peak, warmup, settings.decay)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["rate_factor"]
-    scaler.unscale_(optimizer)
-    for parameters, loss, whose in zip(run.learners(), losses.tolist(), ("", " of the critic"), strict=False):
-        norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
-        # With a loss scale an infinite gradient is expected now and then: the scaler leaves that step out.
-        found = {"loss": loss} if scaler.is_enabled() else {"loss": loss, "norm of the gradient": float(norm)}
-        for name, value in found.items():
-            if not math.isfinite(value):
-                raise DivergedError(f"the {name}{whose} is {value} at step {state.step}")
-    scaler.step(optimizer)
-    scaler.update()
-    decay = average_decay(state.step, settings.ema_decay)
-    update_average(state.modules["average"], state.modules["student"], decay)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data.targets import TargetBatch, Targets
+from nas.distillation.activations import Portion, kept_bytes
 from nas.distillation.checkpoint import TrainingState, load_checkpoint
 from nas.distillation.critic import CRITIC_BETAS, Critic
 from nas.distillation.initialise import initialise
@@ -19,8 +20,9 @@ from nas.distillation.losses import FeatureAlignment, frame_losses, match_taps, 
 from nas.distillation.replay import Replay
 from nas.distillation.settings import DistillSettings, Precision
 from nas.distillation.training_forms import training_forms
+from nas.machine.memory import memory_limit
 from nas.metrics import lpips_network, lpips_off
-from search_spaces import Decoder
+from search_spaces import Decoder, DecoderConfig
 
 _STATISTICS_SAMPLES = 8
 """Samples of the train split that the teacher's features are normalised by."""
@@ -52,6 +54,8 @@ class Prepared:
     """Taps of the teacher that features are aligned to."""
     taps_left_out: tuple[str, ...]
     """Taps on a grid that the student never visits."""
+    portion: Portion
+    """How its batches are computed at first."""
 
     def learners(self) -> list[list[nn.Parameter]]:
         """What learns, in the order of `losses`: the parameters of the student and its heads, those of the critic."""
@@ -96,7 +100,18 @@ def prepare(
     if checkpoint is not None and resuming:
         load_checkpoint(checkpoint, state, identity)
     losses = _loss_functions(decoder, alignment, critic, settings, device, dtype)
-    return Prepared(targets, settings, device, state, losses, critic, identity, tuple(stages), left_out)
+    portion = _first_portion(decoder.config, targets, settings, device, dtype)
+    return Prepared(targets, settings, device, state, losses, critic, identity, tuple(stages), left_out, portion)
+
+
+def _first_portion(
+    config: DecoderConfig, targets: Targets, settings: DistillSettings, device: torch.device, dtype: torch.dtype
+) -> Portion:
+    """What should fit into memory; where it does not, less is tried."""
+    train = targets.split("train")
+    frames, height, width = train.batch(train.some(1)).latents.shape[2:]
+    kept = kept_bytes(config, (frames, height, width), dtype, device)
+    return Portion.of(kept, settings.batch_size, memory_limit(device))
 
 
 def _parameter_groups(

@@ -12,7 +12,7 @@ They come from measurements with oneDNN on x86 (docs/results.md):
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -41,17 +41,19 @@ def training_forms(module: nn.Module, device: torch.device) -> Iterator[None]:
         module: holds parts (`blocks.Block`); whatever else is called meanwhile has the same convolutions.
         device: where it computes. Without oneDNN a CPU keeps the plain forms, too.
     """
-    if not has_onednn(device):
-        yield
-        return
-    parts = [part for part in module.modules() if isinstance(part, Block)]
+    parts = [part for part in module.modules() if isinstance(part, Block)] if has_onednn(device) else []
     hooks = [part.register_forward_pre_hook(_channels_last_input) for part in parts]
     try:
-        with _Forms():
+        with fast_functions(device):
             yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def fast_functions(device: torch.device) -> AbstractContextManager[object]:
+    """`training_forms` for what is given features that lie as they should already."""
+    return _Forms() if has_onednn(device) else nullcontext()
 
 
 def _channels_last_input(part: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

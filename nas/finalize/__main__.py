@@ -70,7 +70,7 @@ def finalize(arguments: argparse.Namespace) -> None:
 
 def _finish_all(console: "Console", job: "Job", candidates: "list[Outcome]") -> None:
     """Make the models and print how good they are, beside the teacher and the linear baselines."""
-    from nas.distillation.distill import DivergedError
+    from nas.distillation.step import DivergedError
     from nas.evaluation.comparison import print_comparison
     from nas.finalize.finish import assist, finish
     from nas.finalize.rows import baseline_rows, model_row, teacher_row

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.targets import Targets
-from nas.distillation.distill import DivergedError, distill
+from nas.distillation.distill import distill
 from nas.distillation.initialise import build
 from nas.distillation.settings import DistillSettings
+from nas.distillation.step import DivergedError
 from nas.machine.batches import DoesNotFitError, out_of_memory_as
 from nas.machine.quiet import training
 from search_spaces import DecoderConfig

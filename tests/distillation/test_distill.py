@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from blocks import TimeContext, block_config
 from nas.data.targets import Targets
 from nas.distillation import recipes
-from nas.distillation.distill import DistillResult, DivergedError, Progress, distill, score_student
+from nas.distillation.distill import DistillResult, Progress, distill, score_student
 from nas.distillation.preparation import training_dtype
 from nas.distillation.schedule import average_decay
 from nas.distillation.settings import DistillSettings
+from nas.distillation.step import DivergedError
 from nas.evaluation.baselines import linear_patches, nearest_linear_rgb
 from nas.evaluation.quality import evaluate
 from nas.latency import open_device

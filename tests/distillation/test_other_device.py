@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
 
 from nas.data import targets as targets_module
+from nas.distillation.activations import Portion
 from nas.distillation.checkpoint import update_average
-from nas.distillation.distill import _find_gradient
 from nas.distillation.feed import Feed
 from nas.distillation.losses import FeatureAlignment
 from nas.distillation.preparation import Prepared, prepare
 from nas.distillation.settings import DistillSettings
+from nas.distillation.step import find_fitting_gradient
 from nas.machine.processes import ALONE
 from nas.metrics import VIDEO_RANGE, psnr, ssim
 from nas.teachers import Teacher, load_teacher
@@ -41,12 +42,12 @@ def prepared() -> Prepared:
     return prepare(build_student(), make_targets(), SETTINGS, THERE, None, fresh=False)
 
 
-def train(run: Prepared) -> Tensor:
+def train(run: Prepared, *, recompute: bool = False) -> Tensor:
     """A step, but for what looks at numbers."""
     samples = run.targets.split("train")
     feed = Feed(samples, SETTINGS.batch_size, 0, SETTINGS.steps, ALONE, THERE)
     with FakeTensorMode(allow_non_fake_inputs=True), closing(feed):
-        loss = _find_gradient(run, feed, 1)
+        loss, _ = find_fitting_gradient(run, feed, Portion(1, recompute))
         nn.utils.clip_grad_norm_(run.state.modules["student"].parameters(), 1.0)
         run.state.optimizer.step()
         update_average(run.state.modules["average"], run.state.modules["student"], 0.9)
@@ -69,9 +70,10 @@ def teacher() -> Teacher:
     return found
 
 
-def test_a_step_stays_on_its_device() -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_step_stays_on_its_device(recompute: bool) -> None:
     run = prepared()
-    assert train(run).device == THERE
+    assert train(run, recompute=recompute).device == THERE
     gradients = [each.grad for each in run.state.modules["student"].parameters()]
     assert all(each is not None and each.device == THERE for each in gradients)
     assert {each.device for module in run.state.modules.values() for each in module.state_dict().values()} == {THERE}

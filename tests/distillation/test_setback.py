@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from nas.distillation.distill import DistillResult, DivergedError, Progress, distill
+from nas.distillation.distill import DistillResult, Progress, distill
+from nas.distillation.step import DivergedError
 from tests.distillation.test_distill import SETTINGS, equal, run, weights_of
 from tests.support.small_targets import build_student, make_targets, shards_of
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 
@@ -42,7 +43,8 @@ def limited(kind: type[nn.Module], most: int) -> Iterator[None]:
     """While it lasts, every module of this kind takes at most so many samples."""
 
     def check(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if isinstance(module, kind) and len(args[0]) > most and not args[0].is_meta:
+        computed = not (args[0].is_meta or isinstance(args[0], FakeTensor))
+        if isinstance(module, kind) and len(args[0]) > most and computed:
             of_a_gpu()
 
     hook = register_module_forward_pre_hook(check)
