@@ -5,12 +5,13 @@ STAMP := .venv/.installed
 MINIMUM := .venv-minimum
 TESTS_MINIMUM := tests/metrics tests/model tests/blocks/test_blocks.py tests/study tests/distillation tests/commands/test_end_to_end.py
 
-.PHONY: help install search finalize test test-timing test-full test-minimum lint clean
+.PHONY: help install search finalize test test-gpu test-timing test-full test-minimum lint clean
 
 help:
 	@echo "make search     search a decoder for the embedded teacher that gives 120 frames per second at 720x1280"
 	@echo "make finalize   turn the best candidates of the newest run into finished models"
 	@echo "make test       quick tests (make test-full: all of them; make lint: linter and types)"
+	@echo "make test-gpu       tests that need a CUDA device"
 	@echo "make test-timing    tests that measure time, one after the other; on a quiet machine"
 	@echo "make test-minimum   some of the quick tests with the lowest versions that are promised"
 
@@ -35,6 +36,10 @@ test: $(STAMP)
 # One process: they would slow each other down.
 test-timing: $(STAMP)
 	$(BIN)/python -m pytest -q -m timing
+
+# One process: they would fill each other's memory.
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -q -m gpu
 
 test-full: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not timing"

@@ -81,7 +81,8 @@ def kept_bytes(config: DecoderConfig, size: tuple[int, int, int], dtype: torch.d
 def recomputing(decoder: Decoder, device: torch.device) -> Iterator[None]:
     """While it lasts, each part of a decoder keeps its input alone, and is computed again in the backward pass.
 
-    Both passes belong into it. Gradients are the same, bit by bit where the device computes the same twice.
+    Both passes belong into it, and the forward pass into `training_forms` for this device, since parts are computed
+    again in those. Gradients are the same, bit by bit where the device computes the same twice.
     """
 
     def contexts() -> tuple[Any, Any]:
