@@ -6,7 +6,7 @@ Bytes are counted on fake tensors: the very operations of the step, of which not
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -57,6 +57,7 @@ class Portion:
         return cls(min(batch_size, max(1, int(_SHARE * memory / max(1, each)))), recompute)
 
 
+@lru_cache(maxsize=16)
 def kept_bytes(config: DecoderConfig, size: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Kept:
     """Bytes that a student keeps for a sample of `size` latents (frames, height, width).
 

@@ -62,6 +62,15 @@ def test_bytes_grow_with_the_sample_and_are_known_for_devices_that_are_not_here(
         assert 3.5 < large.whole / small.whole < 4.1
 
 
+@pytest.mark.parametrize("space", SEARCH_SPACES)
+def test_bytes_are_known_for_whatever_a_space_holds(space: str) -> None:
+    for seed in range(6):
+        config = SEARCH_SPACES[space].suggest(Thrifty(random.Random(seed), 1), LATENTS)
+        for device in (CPU, torch.device("cuda")):
+            found = kept_bytes(config, SIZE, torch.bfloat16, device)
+            assert 0 < found.recomputed <= 1.5 * found.whole
+
+
 def gradients(decoder: Decoder, latents: Tensor, dtype: torch.dtype, *, recompute: bool) -> list[Tensor]:
     decoder.zero_grad()
     with recomputing(decoder, CPU) if recompute else nullcontext():
