@@ -36,7 +36,11 @@ class TrainingState:
 
 
 def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:
-    """Write the state; `identity` (primitives) says of what run it is. A kill leaves the file before or this one."""
+    """Write the state; `identity` (primitives) says of what run it is. A kill leaves the file before or this one.
+
+    Raises:
+        UserError: the disk does not take it, or what its folder lies in is not there (any more).
+    """
     data = {
         "identity": identity,
         "modules": {name: module.state_dict() for name, module in state.modules.items()},
@@ -50,7 +54,7 @@ def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
     buffer = io.BytesIO()
     torch.save(data, buffer)
     with disk_errors("cannot write the checkpoint"):
-        write_bytes(path, buffer.getvalue())
+        write_bytes(path, buffer.getvalue(), parents=False)
 
 
 def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:

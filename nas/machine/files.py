@@ -21,14 +21,19 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("NAS_CACHE") or Path.home() / ".cache" / "turbo-vaed-nas")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, parents: bool = True) -> None:
     """Write `data` to `path` in one step (temporary file, flush to disk, rename); its folder is made if need be.
+
+    Args:
+        path: the file.
+        data: what it will hold.
+        parents: whether what the folder lies in is made, too. False for files of a run, which may have been moved.
 
     Raises:
         OSError: the disk does not take it (see `disk_errors`); the old file is still there.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=parents, exist_ok=True)
         with temporary_file(path.parent) as (new, file):
             file.write(data)
             file.flush()

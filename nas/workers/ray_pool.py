@@ -127,7 +127,7 @@ class RayPool:
         segment, checkpoint = found
         if checkpoint is not None:
             with disk_errors("cannot write the checkpoint"):
-                write_bytes(job.checkpoint, checkpoint)
+                write_bytes(job.checkpoint, checkpoint, parents=False)
         return segment
 
     def _ask(self, parcel: _Parcel) -> tuple[Segment, bytes | None] | None:

@@ -45,6 +45,7 @@ from tests.support.small_targets import CONFIG
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """With the embedded teacher and clips, very small everything."""
     folder = tmp_path_factory.mktemp("finishing")
+    (folder / "run").mkdir()
     teacher = load_teacher("wan-tiny")
     clips = open_clips(None, 9)
     clips = replace(clips, train=clips.train[:2], score=clips.score[:1])
@@ -167,6 +168,7 @@ def test_a_finished_model_leaves_no_checkpoint_and_nothing_temporary(job: Job, c
 def test_phases_follow_each_other(job: Job, candidate: Outcome, tmp_path: Path) -> None:
     """The second begins where the first ended; cut off anywhere, they end with the same weights."""
     console = Console(file=io.StringIO())
+    (tmp_path / "run").mkdir()
     fresh = replace(job, run=replace(job.run, folder=tmp_path / "run"))
     whole = distil_in_full(console, fresh, candidate)
     assert [step for step, _ in whole.curve][-2:] == [3, 5]
