@@ -61,6 +61,8 @@ class DistillResult:
     """Taps of the teacher that features were aligned to."""
     taps_left_out: tuple[str, ...]
     """Taps on a grid that the student never visits."""
+    portion: Portion
+    """How much of a batch fitted into memory at a time, in the end."""
     perceptual: str
     """"on", or why LPIPS is not part of the loss."""
 
@@ -100,7 +102,7 @@ def distill(
     """
     _refuse_empty(targets)
     run = prepare(decoder, targets, settings, torch.device(device), checkpoint, fresh)
-    waiting = _train(run, checkpoint, until, report, setback, processes)
+    waiting, portion = _train(run, checkpoint, until, report, setback, processes)
     state = run.state
     decoder.load_state_dict(state.modules["average"].state_dict())
     return DistillResult(
@@ -111,6 +113,7 @@ def distill(
         waiting=waiting,
         taps=run.taps,
         taps_left_out=run.taps_left_out,
+        portion=portion,
         perceptual=perceptual_off(settings) or "on",
     )
 
@@ -122,8 +125,11 @@ def _train(
     report: Callable[[Progress], None] | None,
     setback: Callable[[str], None] | None,
     processes: Processes,
-) -> float:
-    """All steps that are left; the share of the time that it waited for data. The arguments are those of `distill`."""
+) -> tuple[float, Portion]:
+    """All steps that are left; the share of the time that it waited for data, and how much fitted into memory.
+
+    The arguments are those of `distill`.
+    """
     processes.wait()  # all have looked for the checkpoint before there is another
     state, portion = run.state, run.portion
     clock = time.monotonic() - state.seconds
@@ -147,7 +153,7 @@ def _train(
                 _save(checkpoint, run, processes)
             if report is not None:
                 report(progress)
-        return feed.waiting
+        return feed.waiting, portion
 
 
 def _advance(run: Prepared, feed: Feed, processes: Processes, portion: Portion, end: int) -> tuple[Portion, Progress]:

@@ -104,6 +104,12 @@ def _afterwards(stretch: Stretch, result: DistillResult) -> list[str]:
     found = []
     if stretch.settings.perceptual_weight and result.perceptual != "on":
         found.append(f"the phase '{stretch.name}' went without it: {result.perceptual}")
+    if (portion := result.portion).recompute or portion.samples < stretch.settings.batch_size:
+        twice = ", and parts of the student twice" if portion.recompute else ""
+        found.append(
+            f"the phase '{stretch.name}' computed {portion.samples} of {stretch.settings.batch_size} samples at a "
+            f"time{twice}: memory is too small for more"
+        )
     train = stretch.targets.split("train")
     return found + (train.notes() if isinstance(train, LiveSamples) else [])
 

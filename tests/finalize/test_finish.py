@@ -250,8 +250,11 @@ def test_a_candidate_of_which_no_sample_fits_into_memory_is_told(job: Job, candi
     ):
         quietly(other, candidate)
     assert not model_folder(other, candidate).exists()
+    console = Console(file=io.StringIO(), width=200)
     with limited(get_block("conv3d_stem"), 1):
-        assert quietly(other, candidate).parameters == 37036
+        assert finish(console, other, candidate).parameters == 37036
+    assert isinstance(console.file, io.StringIO)
+    assert "the phase 'frames' computed 1 of 4 samples at a time: memory is too small" in console.file.getvalue()
 
 
 def test_a_teacher_that_runs_out_of_memory_after_all_is_not_measured(job: Job) -> None:
