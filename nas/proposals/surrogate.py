@@ -23,6 +23,8 @@ _MOST_ASKED = 40
 """Candidates about which the budget is asked for one proposal."""
 _FASTER = 1.25
 """How much faster than the fastest known decoder a proposal may be asked to be."""
+_WORTHLESS = 3.0
+"""Decibels behind the best from which on nobody wants a decoder for its speed: nothing faster is looked for then."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Surrogate:
 
     A search is to end with a front, so every other proposal sets itself a smaller budget: it looks for decoders that
     take no more than some share of it, and are better than the best of those (the constraint method for several
-    objectives, Haimes 1971, with a limit that is drawn anew each time).
+    objectives, Haimes 1971, with a limit that is drawn anew each time). How fast it may ask for is up to the fastest
+    decoder that is not far behind the best.
 
     Args:
         setting: the space and the budget.
@@ -114,7 +117,8 @@ class Surrogate:
             return 1.0, list(range(len(known)))
         shares = [exp(self._shares[each.config.digest()][1]) for each in known]
         # Any share, evenly by its logarithm, also one that nothing known takes: its best rival is then the fastest.
-        fastest = min(shares)
+        best = max(each.score for each in known)
+        fastest = min(share for each, share in zip(known, shares, strict=True) if each.score > best - _WORTHLESS)
         limit = exp(source.uniform(log(fastest / _FASTER), 0.0))
         return limit, [index for index, share in enumerate(shares) if share <= max(limit, fastest)]
 
