@@ -102,7 +102,7 @@ def run_study(
         published.queue_next()
         return propose(study, space, latents)
 
-    loop = _Loop(study, constraints, limits, pool, rungs(steps), events, peers)
+    loop = _Loop(study, constraints, limits, pool, rungs(steps), events, peers, published.find_next)
     return loop.run(next_proposal, make_candidate, measured_here)
 
 
@@ -118,6 +118,7 @@ class _Loop:
         steps: Sequence[int],
         events: Events,
         peers: Peers,
+        prepare: Callable[[], None],
     ) -> None:
         self._study = study
         self._constraints = constraints
@@ -126,6 +127,7 @@ class _Loop:
         self._rungs = steps
         self._events = events
         self._peers = peers
+        self._prepare = prepare
         self._running: dict[Future[Segment], Training] = {}
         self._proposals = self._unmeasured = self._unbuildable = 0
         self._deadline = None if limits.seconds is None else limits.clock() + limits.seconds
@@ -167,6 +169,8 @@ class _Loop:
 
     def _ask(self, propose: Propose) -> tuple[optuna.Trial, DecoderConfig] | Ending | None:
         """The next proposal, or why there is none; None if another search may have taken its place meanwhile."""
+        if self._over() is None:
+            self._prepare()  # what takes a while is not for a turn, which others wait for
         with self._peers.turn() as held:
             ending = self._over()
             if ending is not None:

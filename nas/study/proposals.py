@@ -51,20 +51,31 @@ class PublishedDesigns:
         self._found: dict[DecoderConfig, Costs] = {}
         done = study.user_attrs.get(ALL_PUBLISHED_QUEUED)
         self._remaining = iter(()) if done else warm_starts(space, latents, self._fits)
+        self._next: tuple[str, DecoderConfig] | None = None
+
+    def find_next(self) -> None:
+        """Find out which comes next, and how narrow it has to be. That takes a while, and nothing is written."""
+        while self._next is None:
+            found = next(self._remaining, None)
+            if found is None:
+                return
+            if not self._is_hopeless(found[1]):
+                self._next = found
 
     def queue_next(self) -> None:
         """Queue the next one that the study does not have, with the costs that were found in choosing its width."""
-        before = len(self._study.get_trials(deepcopy=False))
-        for title, config in self._remaining:
-            if self._is_hopeless(config):
-                continue
+        self.find_next()
+        while self._next is not None:
+            (title, config), self._next = self._next, None
             choices = self._space.params(config)
             known: dict[str, Any] = {"preset": title, CHOICES: choices}
             if config in self._found:
                 known |= {"digest": config.digest(), **self._found[config].to_dict()}
+            before = len(self._study.get_trials(deepcopy=False))
             self._study.enqueue_trial(choices, user_attrs=known, skip_if_exists=True)
             if len(self._study.get_trials(deepcopy=False)) > before:
                 return
+            self.find_next()
         if not self._study.user_attrs.get(ALL_PUBLISHED_QUEUED):
             self._study.set_user_attr(ALL_PUBLISHED_QUEUED, True)
 

@@ -235,6 +235,7 @@ def sync(handle, synced=[], fsync=os.fsync):
         time.sleep(600)
 
 make_targets.write_shard = write
+make_targets.most_teachers = lambda *_: 1  # else others finish files meanwhile
 open_targets(load_teacher("wan-tiny"), open_clips(Path(sys.argv[1]), 5), SETTINGS, cache=Path(sys.argv[2]))
 """
 

@@ -281,6 +281,7 @@ def test_a_candidate_is_trained_by_a_short_distillation(tmp_path: Path) -> None:
     assert read_json(tmp_path / "trials" / "3" / "result.json")["score_db"] == first.curve[-1][1]
     whole = candidate.work(12)()
     assert whole.curve[:4] == first.curve and whole.curve[-1][0] == 12, "the second job goes on where the first ended"
+    (tmp_path / "other").mkdir()
     undisturbed = replace(search, run=Run(tmp_path / "other", settings)).candidate(CONFIG).work(12)()
     assert undisturbed.curve == whole.curve
     checkpoints = list((tmp_path / "training").iterdir())
