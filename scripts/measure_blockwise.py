@@ -10,7 +10,6 @@ distillation. Then the decoder is distilled as it is, and beside it from fresh w
 rank decoders better, and whether the errors of the stages do. What is done is kept in --out; the same command goes on.
 """
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,7 +38,7 @@ from nas.distillation.training_forms import training_forms
 from nas.machine.files import read_json, write_json
 from nas.metrics import VIDEO_RANGE, psnr
 from nas.teachers import load_teacher
-from scripts.measure_inheritance import distil
+from scripts.early_scores import distil, has_wide_shortcut, make_parser
 from search_spaces import Decoder, DecoderConfig
 from search_spaces.decoder import Stage
 
@@ -52,11 +51,7 @@ CPU = torch.device("cpu")
 
 def main() -> None:
     """Train what is missing, then print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decoders", type=int, default=16, metavar="N", help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=400, metavar="N", help="of a whole one (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file of what is done")
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__, "decoders", 16).parse_args()
     teacher = load_teacher("wan-tiny")
     crops = target_settings(teacher)
     clips = open_clips(None, crops.num_frames)
@@ -94,8 +89,7 @@ def choose(targets: Targets, count: int) -> list[DecoderRow]:
 
     def is_wanted(row: DecoderRow) -> bool:
         config = DecoderConfig.from_dict(row.architecture)
-        helped = getattr(config.shortcut, "kernel_size", 0) == 3
-        return helped and len(match_taps(build(config, 0), targets.taps)[0]) == TAPS
+        return has_wide_shortcut(config) and len(match_taps(build(config, 0), targets.taps)[0]) == TAPS
 
     wanted = [row for row in rows if is_wanted(row)]
     return [wanted[index * len(wanted) // count] for index in range(min(count, len(wanted)))]

@@ -7,22 +7,19 @@ choices. It is distilled twice: from fresh weights to the end, which says how go
 weights of its parent have the same name and shape. What is done is kept in --out, and the same command goes on.
 """
 
-import argparse
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from scipy.stats import spearmanr
 
-from nas.benchmark.design import distill_settings, step_gmacs, target_settings
+from nas.benchmark.design import step_gmacs, target_settings
 from nas.data.make_targets import open_targets
 from nas.data.settings import TargetSettings
 from nas.data.splits import open_clips
 from nas.data.targets import Targets
-from nas.distillation.distill import distill
 from nas.distillation.initialise import build, initialise
 from nas.machine.files import read_json, write_json
 from nas.proposals.choosers import Follower, Thrifty
@@ -30,6 +27,7 @@ from nas.proposals.evolution import mutate
 from nas.proposals.history import Known
 from nas.proposals.proposer import Setting
 from nas.teachers import load_teacher
+from scripts.early_scores import distil, has_wide_shortcut, make_parser
 from search_spaces import SEARCH_SPACES, Decoder, DecoderConfig, LatentSpec
 
 LOOKED_AT = (0.05, 0.1, 0.25, 0.5)
@@ -42,11 +40,8 @@ MOST_GMACS = 2.0
 
 def main() -> None:
     """Distil what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parents", type=int, default=6, metavar="N", help="default: %(default)s")
+    parser = make_parser(__doc__, "parents", 6)
     parser.add_argument("--children", type=int, default=3, metavar="N", help="of each (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=400, metavar="N", help="of a whole one (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file of what is done")
     arguments = parser.parse_args()
     teacher = load_teacher("wan-tiny")
     crops = target_settings(teacher)
@@ -97,16 +92,8 @@ def draw_families(
 
 
 def is_wanted(config: DecoderConfig, crops: TargetSettings) -> bool:
-    """Whether it has a 3x3 shortcut, so that ranks are not those of shortcuts, and is small enough."""
-    return getattr(config.shortcut, "kernel_size", 0) == 3 and step_gmacs(config, crops) < MOST_GMACS
-
-
-def distil(
-    decoder: Decoder, targets: Targets, steps: int, until: int, *, fresh: bool = True
-) -> list[tuple[int, float]]:
-    """Steps and scores of the first `until` steps of a distillation of `steps`; the decoder is trained in place."""
-    result = distill(decoder, targets, distill_settings(steps), device="cpu", until=until, fresh=fresh)
-    return [(step, score) for step, score in result.curve]
+    """Whether it has a 3x3 shortcut and is small enough."""
+    return has_wide_shortcut(config) and step_gmacs(config, crops) < MOST_GMACS
 
 
 def inherit(child: Decoder, parent: Decoder, targets: Targets) -> float:
