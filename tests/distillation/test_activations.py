@@ -155,6 +155,6 @@ def test_where_not_one_sample_fits_parts_are_recomputed() -> None:
     assert all(torch.equal(whole[name], recomputed[name]) for name in whole)
 
 
-def test_a_portion_is_found_for_every_student() -> None:
+def test_a_batch_that_fits_is_computed_at_once() -> None:
     run = prepare(build_student(), make_targets(), SETTINGS, CPU, None, fresh=True)
     assert run.portion == Portion(4)

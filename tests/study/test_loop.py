@@ -1,5 +1,7 @@
 """The loop of a search and its rungs: what goes on, what stops, what takes no time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +11,21 @@ import pytest
 from nas.study.limits import StudyLimits
 from nas.study.loop import Events, run_study
 from nas.study.outcomes import Outcome, read_outcomes
+from nas.study.peers import Held, NoPeers
 from nas.study.rungs import FrontPruner, next_rung, rungs
 from nas.study.study import open_study
 from nas.workers.pool import InlinePool
 from search_spaces import DecoderConfig
-from tests.study.test_study import LATENTS, SPACE, STEPS, Arithmetic, budget, make_random, search
+from tests.study.test_study import (
+    LATENTS,
+    SPACE,
+    STEPS,
+    Arithmetic,
+    ArithmeticCandidate,
+    budget,
+    make_random,
+    search,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,32 @@ def test_training_begins_with_the_first_published_design_and_a_search_cut_off_th
     assert {outcome.preset for outcome in search(other, Arithmetic(), trials=12)} - {""} == {
         outcome.preset for outcome in published
     }
+
+
+class Waiting(NoPeers):
+    """Others, who wait while it is this search's turn."""
+
+    waiting = False
+
+    @contextmanager
+    def turn(self) -> Iterator[Held]:
+        self.waiting = True
+        yield lambda: True
+        self.waiting = False
+
+
+def test_nobody_waits_while_it_is_found_out_how_narrow_a_published_design_has_to_be(tmp_path: Path) -> None:
+    world, peers = Arithmetic(), Waiting()
+    looked_at: list[bool] = []
+
+    def candidate(config: DecoderConfig) -> ArithmeticCandidate:
+        looked_at.append(peers.waiting)
+        return world.candidate(config)
+
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", make_random(), steps=STEPS)
+    limits, asked = StudyLimits(4), (study, SPACE, LATENTS, budget(12.0))
+    run_study(*asked, limits, candidate, InlinePool(), STEPS, Events(), peers=peers)
+    assert len(looked_at) > 4 and not any(looked_at)
 
 
 def test_rungs_end_at_the_whole_length() -> None:
